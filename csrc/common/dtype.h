@@ -1,0 +1,53 @@
+// From a tensor's dtype to a C++ type.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
+
+namespace circulant {
+
+template <class T>
+struct TypeTag {
+  using type = T;
+};
+
+// Calls `f(TypeTag<T>{})` with the C++ type of `dtype`. Complex tensors reach the ops as real ones of
+// twice the channels, so there are four types.
+template <class F>
+void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
+  using torch::headeronly::ScalarType;
+  switch (dtype) {
+    case ScalarType::Half:
+      return f(TypeTag<c10::Half>{});
+    case ScalarType::BFloat16:
+      return f(TypeTag<c10::BFloat16>{});
+    case ScalarType::Float:
+      return f(TypeTag<float>{});
+    case ScalarType::Double:
+      return f(TypeTag<double>{});
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype ", torch::headeronly::toString(dtype),
+                      " is not one of float16, bfloat16, float32, float64");
+  }
+}
+
+// The type that sums of T are kept in.
+template <class T>
+struct Accumulate {
+  using type = T;
+};
+template <>
+struct Accumulate<c10::Half> {
+  using type = float;
+};
+template <>
+struct Accumulate<c10::BFloat16> {
+  using type = float;
+};
+template <class T>
+using accumulate_t = typename Accumulate<T>::type;
+
+}  // namespace circulant
