@@ -1,0 +1,104 @@
+"""One place where a native op becomes differentiable in every way that torch knows.
+
+``torch.library`` gives reverse mode of any order, ``vmap``, ``torch.compile`` and
+``torch.export``, but refuses ``torch.func`` transforms and drops forward-mode tangents without a
+word. ``torch.autograd.Function`` has those, but compiles less and costs more per call. So an op
+is registered with the first, and goes through the second only while a transform is active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+NAMESPACE = "circulant_attention"
+
+
+class Rules(Protocol):
+    """The derivatives of an op, as static methods on a class.
+
+    They are written with differentiable functions, so that derivatives of any order follow.
+    """
+
+    @staticmethod
+    def fake(*inputs: Any) -> Any:
+        """Outputs of the right shape, dtype and device, uncomputed."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keeps what the other rules need."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Cotangents of the inputs."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        """Tangents of the outputs."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        """The op over one more batch dim."""
+
+
+def differentiable(name: str, rules: type[Rules]) -> Callable[..., Any]:
+    """Registers the rules of the native op ``name``.
+
+    Args:
+        name: The op's name in this library's namespace.
+        rules: Its derivatives.
+
+    Returns:
+        The function to call.
+    """
+    qualified = f"{NAMESPACE}::{name}"
+    op = getattr(getattr(torch.ops, NAMESPACE), name)
+    torch.library.register_fake(qualified, rules.fake)
+    torch.library.register_autograd(qualified, rules.backward, setup_context=rules.setup_context)
+    torch.library.register_vmap(qualified, rules.vmap)
+
+    members = {
+        "forward": staticmethod(lambda *inputs: op(*inputs)),
+        "setup_context": staticmethod(rules.setup_context),
+        "backward": staticmethod(rules.backward),
+        "jvp": staticmethod(rules.jvp),
+        "vmap": staticmethod(rules.vmap),
+    }
+    transformed = type(f"{name}_function", (torch.autograd.Function,), members)
+
+    def call(*inputs: Any) -> Any:
+        if not torch.compiler.is_compiling() and _transform_active():
+            return transformed.apply(*inputs)
+        return op(*inputs)
+
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+def _transform_active() -> bool:
+    """Whether a torch.func transform or a forward-mode level is active (private predicates)."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def batch_into_groups(info: Any, in_dim: int | None, x: Tensor) -> Tensor:
+    """Joins the dim that ``vmap`` maps over, or a repeat of ``x``, to the leading group dim."""
+    if in_dim is None:
+        x = x.expand(info.batch_size, *x.shape)
+    else:
+        x = x.movedim(in_dim, 0)
+    return x.flatten(0, 1)
+
+
+def groups_into_batch(info: Any, y: Tensor) -> Tensor:
+    """Splits the dim that ``vmap`` maps over from the leading group dim."""
+    return y.reshape(info.batch_size, y.shape[0] // info.batch_size, *y.shape[1:])
+
+
+def add_tangents(*tangents: Tensor | None) -> Tensor | None:
+    """The sum of the tangents that are there."""
+    present = [tangent for tangent in tangents if tangent is not None]
+    return sum(present[1:], present[0]) if present else None

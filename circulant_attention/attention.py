@@ -1,0 +1,370 @@
+"""Circulant attention, its application to features, and both with several heads."""
+
+# ruff: noqa: N803  (W and A are the letters of the Julia package)
+
+from __future__ import annotations
+
+from typing import Any, overload
+
+from torch import Tensor
+
+from circulant_attention import _features
+from circulant_attention.circulant import Circulant
+from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.similarity import (
+    AbstractSimilarity,
+    DotSimilarity,
+    check_circulant,
+    check_pair,
+    check_similarity,
+    circulant_adjacency,
+)
+
+
+@overload
+def circulant_attention(
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window
+) -> tuple[Tensor, Circulant]: ...
+@overload
+def circulant_attention(q: Tensor, k: Tensor, v: Tensor, W: Window) -> tuple[Tensor, Circulant]: ...
+@overload
+def circulant_attention(A: Circulant, x: Tensor) -> Tensor: ...
+def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] | Tensor:
+    r"""Attention of every pixel to a window around it that wraps, or a ready matrix applied.
+
+    ``y, A = circulant_attention(simfun, q, k, v, W)`` and, with the dot product,
+    ``y, A = circulant_attention(q, k, v, W)``:
+
+    .. math:: A = \operatorname{softmax}(\operatorname{simfun}(q / C^{1/4}, k / C^{1/4})),
+        \quad y_i = \textstyle\sum_j A_{ij} v_j
+
+    ``y = circulant_attention(A, x)``, also written ``A @ x``: :math:`y_i = \sum_j A_{ij} x_j`.
+
+    Args:
+        *args: By position or name, in one of the three forms:
+
+            - ``simfun``: :class:`DotSimilarity` (when left out) or :class:`DistanceSimilarity`.
+            - ``q``: Queries ``(B, C, *spatial)``, real or complex.
+            - ``k``: Keys of the same shape.
+            - ``v``: Values ``(B, C_v, *spatial)``.
+            - ``W``: The window: an odd int, or one odd int per spatial dim.
+            - ``A``: A :class:`Circulant` ``(B, heads, N, N)``.
+            - ``x``: ``(B * heads, C, *spatial)``.
+        **kwargs: The same by name.
+
+    Returns:
+        ``(y, A)``: y of the shape of v, and the adjacency :class:`Circulant` ``(B, 1, N, N)``; or
+        y alone, of the shape of x.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype, or the form is none of the three.
+        ValueError: If shapes or devices do not match, or the window does not fit.
+
+    Note:
+        Differentiable to any order, in forward and reverse mode; the gradients are deterministic
+        and never of size N times N. Under ``torch.autocast`` q, k, v and x are cast as for a
+        matrix product.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 16, 12, 10)
+        >>> y, A = circulant_attention(DistanceSimilarity(), q, k, v, 5)
+        >>> y.shape, A.shape
+        (torch.Size([2, 16, 12, 10]), torch.Size([2, 1, 120, 120]))
+        >>> torch.allclose(circulant_attention(A, v), y)
+        True
+
+    References:
+        ``circulant_attention`` and ``⊗`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    if _applies(args, kwargs):
+        return _apply(*args, **kwargs)
+    return _attend(*_with_simfun(args, kwargs), **kwargs)
+
+
+@overload
+def circulant_mh_attention(
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+) -> tuple[Tensor, Circulant]: ...
+@overload
+def circulant_mh_attention(
+    q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+) -> tuple[Tensor, Circulant]: ...
+@overload
+def circulant_mh_attention(A: Circulant, x: Tensor) -> Tensor: ...
+def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] | Tensor:
+    r"""Circulant attention with several heads, or a ready matrix applied head by head.
+
+    ``y, A = circulant_mh_attention(simfun, q, k, v, W, nheads)``, or without ``simfun`` for the
+    dot product: the channels are split into ``nheads`` contiguous groups of C / nheads each;
+    every group attends by itself, scaled by its own channel count; results are concatenated.
+
+    ``y = circulant_mh_attention(A, x)``, also ``mh(A, x)`` and ``A @ mh @ x``: head h of A acts on
+    channel group h of x.
+
+    Args:
+        *args: By position or name, in one of the three forms:
+
+            - ``simfun``: :class:`DotSimilarity` (when left out) or :class:`DistanceSimilarity`.
+            - ``q``: Queries ``(B, C, *spatial)``, real or complex.
+            - ``k``: Keys of the same shape.
+            - ``v``: Values ``(B, C_v, *spatial)``.
+            - ``W``: The window: an odd int, or one odd int per spatial dim.
+            - ``nheads``: The number of heads; divides C and C_v.
+            - ``A``: A :class:`Circulant` ``(B, heads, N, N)``.
+            - ``x``: ``(B, C, *spatial)`` with C divisible by the heads of A.
+        **kwargs: The same by name.
+
+    Returns:
+        ``(y, A)``: y of the shape of v, and the adjacency :class:`Circulant`
+        ``(B, nheads, N, N)``; or y alone, of the shape of x.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype, or the form is none of the three.
+        ValueError: If shapes, heads or devices do not match, or the window does not fit.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 2, 16, 12, 10)
+        >>> y, A = circulant_mh_attention(q, k, v, 5, 4)
+        >>> y.shape, A.shape
+        (torch.Size([2, 16, 12, 10]), torch.Size([2, 4, 120, 120]))
+        >>> torch.allclose(A @ mh @ v, y)
+        True
+
+    References:
+        ``circulant_mh_attention`` and ``⨷`` in CirculantAttention.jl, ``src/attention.jl``, whose
+        first form ignores ``simfun``.
+    """
+    if _applies(args, kwargs):
+        return _mh_apply(*args, **kwargs)
+    return _mh_attend(*_with_simfun(args, kwargs), **kwargs)
+
+
+def _applies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call has the form (A, x)."""
+    return "A" in kwargs or (len(args) > 0 and isinstance(args[0], Circulant))
+
+
+def _with_simfun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments with the similarity in front, which may be left out."""
+    if "simfun" in kwargs:
+        return (kwargs.pop("simfun"), *args)
+    if args and not isinstance(args[0], Tensor):
+        return args
+    return (DotSimilarity(), *args)
+
+
+def _attend(
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window
+) -> tuple[Tensor, Circulant]:
+    return _mh_attend(simfun, q, k, v, W, 1)
+
+
+def _mh_attend(
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+) -> tuple[Tensor, Circulant]:
+    simfun = check_similarity(simfun)
+    q, k = check_pair(("q", "k"), q, k)
+    _features.check_features("v", v)
+    _features.check_alike("v", v, "q", q, channels=False)
+    for name, x in (("q", q), ("v", v)):
+        _features.check_heads(name, x, nheads)
+    make_geometry(W, q.shape[2:])
+    scale = (q.shape[1] // nheads) ** -0.25
+    A = circulant_mh_adjacency(simfun, q * scale, k * scale, W, nheads)
+    return _mh_apply(A, v), A
+
+
+def _apply(A: Circulant, x: Tensor) -> Tensor:
+    return check_circulant("A", A).apply(x)
+
+
+def _mh_apply(A: Circulant, x: Tensor) -> Tensor:
+    _features.check_features("x", x)
+    heads = check_circulant("A", A).shape[1]
+    _features.check_heads("x", x, heads, "the heads of A")
+    if x.shape[0] != A.shape[0]:
+        raise ValueError(f"expected x with the batch size of A, {A.shape[0]}, got {x.shape[0]}")
+    return _features.join_heads(A.apply(_features.split_heads(x, heads)), heads)
+
+
+def circulant_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
+    """Writes ``A @ x`` into ``y``.
+
+    Args:
+        y: The tensor that is written; of the shape of x.
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B * heads, C, *spatial)``.
+
+    Returns:
+        ``y``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant_adjacency(DotSimilarity(), x, x, 3)
+        >>> y = circulant_attention_(torch.empty_like(x), A, x)
+        >>> torch.equal(y, A @ x)
+        True
+
+    References:
+        ``circulant_attention!`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    return _write(y, A, x, transposed=False)
+
+
+def circulant_transposed_attention(A: Circulant, x: Tensor) -> Tensor:
+    r"""The transposed matrix applied: :math:`y_j = \sum_i A_{ij} x_i`; also ``A.mT @ x``.
+
+    Args:
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B * heads, C, *spatial)``.
+
+    Returns:
+        A tensor of the shape of ``x``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant_adjacency(DotSimilarity(), x, x, 3)
+        >>> torch.equal(circulant_transposed_attention(A, x), A.mT @ x)
+        True
+
+    References:
+        ``circulant_transposed_attention`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    return check_circulant("A", A).mT.apply(x)
+
+
+def circulant_transposed_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
+    """Writes ``A.mT @ x`` into ``y``.
+
+    Args:
+        y: The tensor that is written; of the shape of x.
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B * heads, C, *spatial)``.
+
+    Returns:
+        ``y``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant_adjacency(DotSimilarity(), x, x, 3)
+        >>> y = circulant_transposed_attention_(torch.empty_like(x), A, x)
+        >>> torch.equal(y, A.mT @ x)
+        True
+
+    References:
+        ``circulant_transposed_attention!`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    return _write(y, A, x, transposed=True)
+
+
+def _write(y: Tensor, A: Circulant, x: Tensor, *, transposed: bool) -> Tensor:
+    for name, features in (("y", y), ("x", x)):
+        _features.check_features(name, features)
+    check_circulant("A", A)
+    _features.check_alike("y", y, "x", x)
+    if (x.is_complex() or A.is_complex()) and not y.is_complex():
+        raise TypeError(f"expected y of a complex dtype to hold the result, got {y.dtype}")
+    return y.copy_((A.mT if transposed else A).apply(x))
+
+
+def circulant_mh_transposed_attention(A: Circulant, x: Tensor) -> Tensor:
+    r"""The transposed matrix applied head by head; also ``mh(A.mT, x)``.
+
+    Head h gives :math:`y_j = \sum_i A^h_{ij} x_i` on channel group h of x.
+
+    Args:
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B, C, *spatial)`` with C divisible by the heads of A.
+
+    Returns:
+        A tensor of the shape of ``x``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes, heads or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant_mh_adjacency(DotSimilarity(), x, x, 3, 2)
+        >>> torch.equal(circulant_mh_transposed_attention(A, x), mh(A.mT, x))
+        True
+
+    References:
+        ``circulant_mh_transposed_attention`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    return _mh_apply(check_circulant("A", A).mT, x)
+
+
+def circulant_mh_adjacency(
+    simfun: AbstractSimilarity, x: Tensor, y: Tensor, W: Window, nheads: int
+) -> Circulant:
+    """The adjacency of every channel group by itself, with no scaling of x and y.
+
+    Args:
+        simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+        x: Queries ``(B, C, *spatial)``, real or complex.
+        y: Keys of the same shape.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+        nheads: The number of contiguous channel groups; divides C.
+
+    Returns:
+        A :class:`Circulant` of shape ``(B, nheads, N, N)`` whose rows sum to one.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes, heads or devices do not match, or the window does not fit.
+
+    Example:
+        >>> x = torch.randn(2, 8, 6, 6)
+        >>> circulant_mh_adjacency(DotSimilarity(), x, x, 3, 4).shape
+        torch.Size([2, 4, 36, 36])
+
+    References:
+        ``circulant_mh_adjacency`` in CirculantAttention.jl, ``src/attention.jl``.
+    """
+    check_similarity(simfun)
+    x, y = check_pair(("x", "y"), x, y)
+    _features.check_heads("x", x, nheads)
+    A = circulant_adjacency(
+        simfun, _features.split_heads(x, nheads), _features.split_heads(y, nheads), W
+    )
+    n = A.geometry.pixels
+    return A.reshape(x.shape[0], nheads, n, n)
+
+
+class _MultiHead:
+    """The operator of multi-head application, Julia's ``⨷``: ``mh(A, x)`` or ``A @ mh @ x``."""
+
+    def __call__(self, A: Circulant, x: Tensor) -> Tensor:
+        return _mh_apply(A, x)
+
+    def __rmatmul__(self, A: object) -> _Heads:
+        return _Heads(A) if isinstance(A, Circulant) else NotImplemented
+
+    def __repr__(self) -> str:
+        return "mh"
+
+
+class _Heads:
+    """What ``A @ mh`` gives: it waits for its features."""
+
+    def __init__(self, A: Circulant) -> None:
+        self._matrix = A
+
+    def __matmul__(self, x: object) -> Tensor:
+        return _mh_apply(self._matrix, x) if isinstance(x, Tensor) else NotImplemented
+
+
+mh = _MultiHead()

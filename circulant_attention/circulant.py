@@ -1,0 +1,624 @@
+"""The block-circulant sparse matrix as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from circulant_attention import _features, indexing, reduction
+from circulant_attention._deferred import Deferred, TransposedValues
+from circulant_attention.geometry import Geometry, Window, make_geometry
+
+Number = int | float | complex
+
+
+class Circulant:
+    r"""A batch of block-circulant sparse matrices: who attends to whom, and how much.
+
+    Row i belongs to a query pixel, column j to a key pixel of a grid of N pixels. Row i has an
+    entry for each of the K pixels of the window around pixel i, which wraps at the borders:
+
+    .. math:: A_{ij} \ne 0 \Rightarrow j = (i + o) \bmod \text{size}, \quad o \in \text{window}.
+
+    The entries of one row are stored together, by ascending column, as in the CSR format.
+
+    There are three ways to make one, as in Julia:
+
+    - ``Circulant(W, dims)``: all ones, with ``dims = (B, heads, *spatial)``;
+    - ``Circulant(data, W, spatial_size)`` from a ``torch.sparse_csr`` tensor ``(B, heads, N, N)``
+      (leading dims may be left out), whose pattern is checked;
+    - ``Circulant(values, W, spatial_size)`` from its stored entries ``(B, heads, N * K)``.
+
+    It behaves as a tensor of shape ``(B, heads, N, N)``: ``A + B``, ``c * A``, ``A @ x``,
+    ``A.mT``, ``A.sum(dim)``, ``A[b, h]``, ``torch.softmax(A, -1)``, ``torch.cat([A, B], 1)``. What
+    would make it dense is refused, but for :meth:`to_dense`. It is never changed by an operator;
+    gradients flow through :attr:`values`.
+
+    Args:
+        data: The entries, or the window for a matrix of ones.
+        W: The window (an odd int or one per spatial dim), or ``dims`` for a matrix of ones.
+        spatial_size: The sizes of the 1, 2 or 3 spatial dims; absent for a matrix of ones.
+        dtype: dtype of a matrix of ones; default float32.
+        device: Device of a matrix of ones.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or ``data`` an unsupported dtype.
+        ValueError: If the window does not fit the grid, or ``data`` has not the shape or the
+            pattern that the window and the grid claim.
+
+    Example:
+        >>> A = Circulant(3, (1, 1, 4, 5))
+        >>> A
+        Circulant(float32, kernel-length 3, spatial-size (4, 5), shape (1, 1, 20, 20), \
+180 stored entries, cpu)
+        >>> A.sum(-1).unique()
+        tensor([9.])
+
+    References:
+        ``Circulant`` in CirculantAttention.jl, ``src/array.jl``.
+    """
+
+    _source: Tensor | Deferred
+    geometry: Geometry
+
+    def __init__(
+        self,
+        data: Tensor | Window | Deferred,
+        W: Window | Sequence[int],  # noqa: N803  (the letter of the Julia package)
+        spatial_size: Sequence[int] | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if isinstance(data, Deferred):
+            assert spatial_size is not None
+            self.geometry = make_geometry(W, spatial_size)
+            self._source = data
+        elif isinstance(data, Tensor):
+            if spatial_size is None:
+                raise TypeError("expected spatial_size after data and W, got none")
+            if dtype is not None or device is not None:
+                raise TypeError("dtype and device belong to data; use data.to(...)")
+            _features.check_dtype("data", data.dtype)
+            self.geometry = make_geometry(W, spatial_size)
+            self._source = _checked_values(data, self.geometry)
+        else:
+            if spatial_size is not None:
+                raise TypeError(f"expected data to be a tensor, got {type(data).__name__}")
+            self.geometry, self._source = _ones(data, W, dtype, device)
+
+    # --- what it is ---
+
+    @property
+    def values(self) -> Tensor:
+        """The stored entries ``(B, heads, N * K)``, in CSR order; they carry the gradient."""
+        source = self._source
+        return source if isinstance(source, Tensor) else source.get()
+
+    @property
+    def rows(self) -> Tensor:
+        """The stored entries row by row, ``(B, heads, N, K)``."""
+        return self.values.unflatten(-1, (self.geometry.pixels, self.geometry.offsets))
+
+    @property
+    def data(self) -> Tensor:
+        """A ``torch.sparse_csr`` tensor ``(B, heads, N, N)`` over the same memory.
+
+        Index tensors are shared by every batch and head. Differentiable once (torch has no second
+        derivatives of sparse tensors, and does not compile them): use :attr:`values` for more.
+        """
+        lead = self.shape[:2]
+        crow = self.geometry.crow_indices(self.device)
+        col = self.geometry.col_indices(self.device)
+        return torch.sparse_csr_tensor(
+            crow.expand(*lead, -1),
+            col.expand(*lead, -1),
+            self.values,
+            self.shape,
+            check_invariants=False,
+        )
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The odd window length of each spatial dim."""
+        return self.geometry.window
+
+    @property
+    def spatial_size(self) -> tuple[int, ...]:
+        """The sizes of the spatial dims."""
+        return self.geometry.spatial_size
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(B, heads, N, N)``."""
+        batch, heads, _ = self._source.shape
+        return torch.Size((batch, heads, self.geometry.pixels, self.geometry.pixels))
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """The shape, or its entry ``dim``."""
+        return self.shape if dim is None else self.shape[dim]
+
+    @property
+    def ndim(self) -> int:
+        """4: batch, heads, rows, columns."""
+        return 4
+
+    def dim(self) -> int:
+        """4: batch, heads, rows, columns."""
+        return 4
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """dtype of the stored entries."""
+        return self._source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the stored entries."""
+        return self._source.device
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries, over all batches and heads."""
+        return self._source.shape.numel()
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the stored entries require a gradient."""
+        return self._source.requires_grad
+
+    def requires_grad_(self, requires_grad: bool = True) -> Circulant:
+        """Asks for the gradient of :attr:`values`, in place."""
+        self.values.requires_grad_(requires_grad)
+        return self
+
+    def is_complex(self) -> bool:
+        """Whether the dtype is complex."""
+        return self.dtype.is_complex
+
+    def is_floating_point(self) -> bool:
+        """Whether the dtype is a real floating dtype."""
+        return self.dtype.is_floating_point
+
+    # --- other forms of the same matrix ---
+
+    def _with(self, values: Tensor | Deferred) -> Circulant:
+        """A Circulant of the same geometry."""
+        return Circulant(values, self.window, self.spatial_size)
+
+    def to_dense(self) -> Tensor:
+        """The dense ``(B, heads, N, N)`` tensor, differentiable; N squared entries per head."""
+        return indexing.dense_rows(self.rows, self.geometry, slice(None))
+
+    def to_sparse_csr(self) -> Tensor:
+        """The same as :attr:`data`."""
+        return self.data
+
+    def crow_indices(self) -> Tensor:
+        """Row pointers ``(B, heads, N + 1)``, shared by every batch and head (stride 0)."""
+        return self.geometry.crow_indices(self.device).expand(*self.shape[:2], -1)
+
+    def col_indices(self) -> Tensor:
+        """Columns ``(B, heads, N * K)``, shared by every batch and head (stride 0)."""
+        return self.geometry.col_indices(self.device).expand(*self.shape[:2], -1)
+
+    def to(self, *args: Any, **kwargs: Any) -> Circulant:
+        """To another dtype or device, as ``torch.Tensor.to``."""
+        values = self.values.to(*args, **kwargs)
+        _features.check_dtype("dtype", values.dtype)
+        return self if values is self.values else self._with(values)
+
+    def cpu(self) -> Circulant:
+        """To the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int = "cuda") -> Circulant:
+        """To a CUDA device."""
+        return self.to(device)
+
+    def float(self) -> Circulant:
+        """To float32."""
+        return self.to(torch.float32)
+
+    def double(self) -> Circulant:
+        """To float64."""
+        return self.to(torch.float64)
+
+    def half(self) -> Circulant:
+        """To float16."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Circulant:
+        """To bfloat16."""
+        return self.to(torch.bfloat16)
+
+    def detach(self) -> Circulant:
+        """The same entries without their history."""
+        return self._with(self.values.detach())
+
+    def clone(self) -> Circulant:
+        """A copy with entries of its own; differentiable."""
+        return self._with(self.values.clone())
+
+    def copy(self) -> Circulant:
+        """A copy with entries of its own; Julia's name for :meth:`clone`."""
+        return self.clone()
+
+    def similar(self) -> Circulant:
+        """The same shape, dtype and device with entries not set (to be written in place)."""
+        return self._with(torch.empty(self._source.shape, dtype=self.dtype, device=self.device))
+
+    @property
+    def real(self) -> Circulant:
+        """The real part; itself if real."""
+        return self._with(self.values.real) if self.is_complex() else self
+
+    @property
+    def imag(self) -> Circulant:
+        """The imaginary part of a complex Circulant."""
+        return self._with(self.values.imag)
+
+    def complex(self) -> Circulant:
+        """As complex; itself if complex."""
+        return self if self.is_complex() else self.to(self.dtype.to_complex())
+
+    def conj(self) -> Circulant:
+        """The complex conjugate; itself if real."""
+        return self._with(self.values.conj()) if self.is_complex() else self
+
+    @property
+    def mT(self) -> Circulant:  # noqa: N802  (torch's name)
+        """The transposed matrices, of the same pattern since the window is symmetric.
+
+        ``A.mT @ x`` computes the transposed map from the entries of ``A`` itself.
+        """
+        pending = self._pending_transpose()
+        return self._with(
+            TransposedValues(self.values, self.geometry) if pending is None else pending
+        )
+
+    def _pending_transpose(self) -> Tensor | None:
+        """The values that this is the transpose of, if its own were never looked at."""
+        source = self._source
+        if isinstance(source, TransposedValues) and source.pending:
+            return source.parent
+        return None
+
+    @property
+    def mH(self) -> Circulant:  # noqa: N802  (torch's name)
+        """The conjugate transposed matrices."""
+        return self.conj().mT
+
+    def adjoint(self) -> Circulant:
+        """The same as :attr:`mH`."""
+        return self.mH
+
+    def transpose(self, dim0: int, dim1: int) -> Circulant:
+        """Swaps rows and columns, the only dims of which that makes a Circulant."""
+        if {dim0 % 4, dim1 % 4} != {2, 3}:
+            raise ValueError(
+                f"expected dims -2 and -1 (rows and columns) to be transposed, got {dim0}, {dim1}"
+            )
+        return self.mT
+
+    def repeat(self, *repeats: int) -> Circulant:
+        """Repeats along batch and heads: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``."""
+        counts = (*repeats, 1, 1)[:4] if len(repeats) in (2, 4) else ()
+        if len(counts) != 4 or any(n < 0 for n in counts) or counts[2:] != (1, 1):
+            raise ValueError(
+                f"expected repeats (batch, heads, 1, 1): rows and columns cannot repeat, "
+                f"got {repeats}"
+            )
+        return self._with(self.values.repeat(*counts[:2], 1))
+
+    def reshape(self, *shape: int) -> Circulant:
+        """Regroups batch and heads: ``A.reshape(B, heads, N, N)``; one size may be -1.
+
+        ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
+        """
+        n = self.geometry.pixels
+        sizes = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
+        if len(sizes) != 4 or any(size not in (n, -1) for size in sizes[2:]):
+            raise ValueError(
+                f"expected shape (B, heads, {n}, {n}): rows and columns stay, got {shape}"
+            )
+        try:
+            values = self.values.reshape(*sizes[:2], n * self.geometry.offsets)
+        except RuntimeError as error:
+            raise ValueError(
+                f"expected batch and heads of product {self.shape[0] * self.shape[1]}, got {shape}"
+            ) from error
+        return self._with(values)
+
+    def __getitem__(self, index: Any) -> Circulant | Tensor:
+        """Batches and heads give a Circulant, rows, columns and entries dense tensors.
+
+        ``A[b, h]``, ``A[1:]``, ``A[:, [0, 2]]`` are Circulants; they keep all four dims, an int
+        leaving a dim of size 1. ``A[b, h, i, j]`` is an entry (zero outside the pattern),
+        ``A[b, h, i]`` a dense row, ``A[..., j]`` dense columns, with the dims that torch would
+        give.
+        """
+        lead, row, column = indexing.parse(index)
+        values = self._with(indexing.take_lead(self.values, lead))
+        if row == slice(None) and column == slice(None):
+            return values
+        return indexing.dense_block(values.rows, values.geometry, lead, row, column)
+
+    # --- arithmetic ---
+
+    def _same_geometry(self, other: Circulant) -> None:
+        if self.geometry != other.geometry:
+            raise ValueError(
+                f"expected a Circulant of spatial size {self.spatial_size} and window "
+                f"{self.window}, got {other.spatial_size} and {other.window}"
+            )
+        for dim, name in enumerate(("batch size", "number of heads")):
+            sizes = (self.shape[dim], other.shape[dim])
+            if sizes[0] != sizes[1] and 1 not in sizes:
+                raise ValueError(
+                    f"expected a Circulant with {name} {sizes[0]} or 1, got {sizes[1]}"
+                )
+        if self.device != other.device:
+            raise ValueError(f"expected a Circulant on {self.device}, got one on {other.device}")
+
+    def add(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
+        """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        self._same_geometry(other)
+        return self._with(torch.add(self.values, other.values, alpha=alpha))
+
+    def sub(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
+        """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        self._same_geometry(other)
+        return self._with(torch.sub(self.values, other.values, alpha=alpha))
+
+    def neg(self) -> Circulant:
+        """``-A``."""
+        return self._with(-self.values)
+
+    def scale(self, m: Number | Tensor) -> Circulant:
+        """``m * A`` on the stored entries, differentiable in both.
+
+        Args:
+            m: A number, a 0-d tensor, or a tensor ``(B or 1, heads or 1, 1, 1)``. Either side's
+                batch and heads may be 1 and broadcast.
+
+        Returns:
+            The scaled Circulant.
+
+        Raises:
+            TypeError: If ``m`` is neither a number nor a tensor.
+            ValueError: If its shape is another or its device is not that of ``A``.
+        """
+        return self._with(self.values * self._factor(m))
+
+    def div(self, m: Number | Tensor) -> Circulant:
+        """``A / m``; see :meth:`scale` for ``m``."""
+        return self._with(self.values / self._factor(m))
+
+    def _factor(self, m: Number | Tensor) -> Number | Tensor:
+        if not isinstance(m, Tensor):
+            if not isinstance(m, Number):
+                raise TypeError(
+                    f"expected a number or a tensor to scale with, got {type(m).__name__}"
+                )
+            return m
+        if m.dim() == 0:
+            return m
+        fits = m.dim() == 4 and all(
+            size == 1 or size == own or (own == 1 and dim < 2)
+            for dim, (size, own) in enumerate(zip(m.shape, (*self.shape[:2], 1, 1), strict=True))
+        )
+        if not fits:
+            raise ValueError(
+                f"expected a scale of shape (B or 1, heads or 1, 1, 1) for a Circulant with "
+                f"(B, heads) = {tuple(self.shape[:2])}, got {tuple(m.shape)}"
+            )
+        if m.device != self.device:
+            raise ValueError(f"expected a scale on {self.device}, got one on {m.device}")
+        return m.flatten(2)
+
+    def dot(self, other: Circulant) -> Tensor:
+        r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}`, a 0-d tensor."""
+        if not isinstance(other, Circulant):
+            raise TypeError(f"expected a Circulant, got {type(other).__name__}")
+        self._same_geometry(other)
+        if self.shape != other.shape:
+            raise ValueError(f"expected a Circulant of shape {self.shape}, got {other.shape}")
+        return torch.vdot(*_features.promote(self.values.flatten(), other.values.flatten()))
+
+    def sum(
+        self, dim: int | Sequence[int] | None = None, keepdim: bool = False
+    ) -> Circulant | Tensor:
+        """Sums over rows, columns, heads, batch, or all.
+
+        Args:
+            dim: -1 sums each row, ``(B, heads, N)``; -2 each column, ``(B, heads, N)``; (-2, -1)
+                both, ``(B, heads)``. 0 (batch), 1 (heads) and (0, 1) give a Circulant, which keeps
+                the dim with size 1. None sums everything into a 0-d tensor.
+            keepdim: Whether sums over rows and columns keep the dim with size 1.
+
+        Returns:
+            A tensor, or a Circulant for sums over batch and heads.
+
+        Raises:
+            ValueError: For other dims.
+        """
+        return reduction.sum_over(self, dim, keepdim)
+
+    def softmax(self, dim: int = -1) -> Circulant:
+        r"""The softmax of each row over its stored entries.
+
+        .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
+
+        Args:
+            dim: -1, the only dim it exists for.
+
+        Returns:
+            A Circulant whose rows sum to one.
+
+        Raises:
+            ValueError: If ``dim`` is another.
+            TypeError: If the entries are complex.
+        """
+        if dim not in (-1, 3):
+            raise ValueError(f"expected softmax over dim -1 (each row), got dim {dim}")
+        if self.is_complex():
+            raise TypeError(f"expected real entries for softmax, got {self.dtype}")
+        return self._with(torch.softmax(self.rows, -1).flatten(-2))
+
+    # --- the linear map ---
+
+    def apply(self, x: Tensor) -> Tensor:
+        """``A x`` on pixels, for every channel; the method behind ``A @ x``.
+
+        Args:
+            x: ``(B * heads, C, *spatial)``.
+
+        Returns:
+            A tensor of the shape of ``x``.
+        """
+        _features.check_features("x", x)
+        dims = len(self.spatial_size)
+        if x.dim() != dims + 2 or tuple(x.shape[2:]) != self.spatial_size:
+            raise ValueError(
+                f"expected x with the spatial size of A, {self.spatial_size}, "
+                f"got shape {tuple(x.shape)}"
+            )
+        groups = self.shape[0] * self.shape[1]
+        if x.shape[0] != groups:
+            raise ValueError(
+                f"expected x with the batch size of A times its heads, {groups}, got {x.shape[0]}"
+            )
+        if x.device != self.device:
+            raise ValueError(f"expected x on the device of A, {self.device}, got {x.device}")
+        pending = self._pending_transpose()
+        values, x = _features.cast_for_autocast(self.values if pending is None else pending, x)
+        grouped = values.reshape(groups, self.geometry.pixels, self.geometry.offsets)
+        return _features.apply(grouped, x, self.window, transposed=pending is not None)
+
+    def __matmul__(self, x: Any) -> Tensor:
+        return self.apply(x) if isinstance(x, Tensor) else NotImplemented
+
+    def __add__(self, other: Any) -> Circulant:
+        return self.add(other) if isinstance(other, Circulant) else NotImplemented
+
+    def __sub__(self, other: Any) -> Circulant:
+        return self.sub(other) if isinstance(other, Circulant) else NotImplemented
+
+    def __neg__(self) -> Circulant:
+        return self.neg()
+
+    def __mul__(self, m: Any) -> Circulant:
+        return self.scale(m) if isinstance(m, Number | Tensor) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, m: Any) -> Circulant:
+        return self.div(m) if isinstance(m, Number | Tensor) else NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        """Whether shape, window and every stored entry are equal."""
+        if not isinstance(other, Circulant):
+            return NotImplemented
+        if self.geometry != other.geometry or self.shape != other.shape:
+            return False
+        return bool((self.values == other.values).all())
+
+    __hash__ = object.__hash__
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        from circulant_attention.display import summary
+
+        return summary(self)
+
+    def __str__(self) -> str:
+        from circulant_attention.display import picture
+
+        return picture(self)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """torch's functions on Circulants; those that would make one dense are refused."""
+        from circulant_attention._torch_functions import call
+
+        return call(func, args, kwargs or {})
+
+
+def _ones(
+    window: Any, dims: Any, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[Geometry, Tensor]:
+    sizes = tuple(dims) if isinstance(dims, Sequence) else ()
+    if len(sizes) < 3 or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"expected dims (B, heads, *spatial), got {dims}")
+    dtype = torch.float32 if dtype is None else dtype
+    _features.check_dtype("dtype", dtype)
+    geometry = make_geometry(window, sizes[2:])
+    entries = geometry.pixels * geometry.offsets
+    return geometry, torch.ones(*sizes[:2], entries, dtype=dtype, device=device)
+
+
+def _checked_values(data: Tensor, geometry: Geometry) -> Tensor:
+    entries = geometry.pixels * geometry.offsets
+    if data.layout == torch.strided:
+        if data.dim() != 3 or data.shape[2] != entries:
+            raise ValueError(
+                f"expected values of shape (B, heads, {entries}) for spatial size "
+                f"{geometry.spatial_size} and window {geometry.window}, got {tuple(data.shape)}"
+            )
+        return data
+    if data.layout != torch.sparse_csr:
+        raise TypeError(f"expected data in layout torch.sparse_csr, got {data.layout}")
+    n = geometry.pixels
+    if not 2 <= data.dim() <= 4 or data.shape[-2:] != (n, n):
+        raise ValueError(
+            f"expected data of shape (B, heads, {n}, {n}) for spatial size "
+            f"{geometry.spatial_size}, got {tuple(data.shape)}"
+        )
+    for name, given, wanted in (
+        ("row pointers", data.crow_indices(), geometry.crow_indices(data.device)),
+        ("columns", data.col_indices(), geometry.col_indices(data.device)),
+    ):
+        if given.shape[-1] != wanted.shape[0] or not bool((given == wanted).all()):
+            raise ValueError(
+                f"data's pattern is not the circulant one of spatial size "
+                f"{geometry.spatial_size} and window {geometry.window}: expected {n} rows of "
+                f"{geometry.offsets} ascending columns around each pixel, got other {name}"
+            )
+    values = data.values()
+    lead = values.shape[:-1]
+    return values.reshape(*(lead[:1] or (1,)), *(lead[1:] or (1,)), entries)
+
+
+def _flatten(a: Circulant) -> tuple[list[Tensor], Geometry]:
+    return [a.values], a.geometry
+
+
+def _unflatten(children: Any, geometry: Geometry) -> Circulant:
+    # Transforms put placeholders and batched tensors in here, so nothing is checked.
+    result = object.__new__(Circulant)
+    (result._source,) = children
+    result.geometry = geometry
+    return result
+
+
+pytree.register_pytree_node(
+    Circulant,
+    _flatten,
+    _unflatten,
+    serialized_type_name="circulant_attention.Circulant",
+    to_dumpable_context=lambda g: [list(g.spatial_size), list(g.window)],
+    from_dumpable_context=lambda c: Geometry(tuple(c[0]), tuple(c[1])),
+)

@@ -1,0 +1,137 @@
+"""The grid and its window: sizes, the sparsity pattern as index tensors, and their validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+import torch
+from torch import Tensor
+
+Window = int | Sequence[int]
+"""An odd number of pixels, for every spatial dim alike or one per spatial dim."""
+
+MAX_SPATIAL_DIMS = 3
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Which pixels attend to which: a grid, and a window that wraps at its borders.
+
+    Pixels are numbered row-major over ``spatial_size``. The neighbours of a pixel are
+    ``(pixel + offset) mod size`` in each dim, for the offsets of the window; ``K`` of them.
+
+    Attributes:
+        spatial_size: The sizes of the 1, 2 or 3 spatial dims.
+        window: The odd window length of each spatial dim.
+    """
+
+    spatial_size: tuple[int, ...]
+    window: tuple[int, ...]
+
+    @property
+    def pixels(self) -> int:
+        """N, the number of pixels: rows and columns of the matrix."""
+        return prod(self.spatial_size)
+
+    @property
+    def offsets(self) -> int:
+        """K, the number of window offsets: stored entries in every row."""
+        return prod(self.window)
+
+    @property
+    def dims(self) -> int:
+        """The number of spatial dims."""
+        return len(self.spatial_size)
+
+    def crow_indices(self, device: torch.device | str = "cpu") -> Tensor:
+        """The row pointers ``(N + 1,)`` of the pattern in CSR form.
+
+        Cached and shared: not to be written to.
+        """
+        return _pattern(self, torch.device(device))[0]
+
+    def col_indices(self, device: torch.device | str = "cpu") -> Tensor:
+        """The columns ``(N * K,)`` of the pattern in CSR form, ascending within each row.
+
+        int32, or int64 once ``N * K`` reaches ``2**31``. Cached and shared: not to be written to.
+        """
+        return _pattern(self, torch.device(device))[1]
+
+
+@lru_cache(maxsize=64)
+def _pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    entries = geometry.pixels * geometry.offsets
+    dtype = torch.int32 if entries < 2**31 else torch.int64
+    columns = torch.zeros(1, 1, dtype=dtype, device=device)
+    for size, width in zip(geometry.spatial_size, geometry.window, strict=True):
+        neighbours = _neighbours(size, width, dtype, device)
+        # Rows and columns of a grid are Kronecker products of its dims, so ascending columns
+        # per dim give ascending columns over all.
+        columns = (columns[:, None, :, None] * size + neighbours[None, :, None, :]).flatten(0, 1)
+        columns = columns.flatten(1)
+    crow = torch.arange(0, entries + 1, geometry.offsets, dtype=dtype, device=device)
+    return crow, columns.flatten()
+
+
+def _neighbours(size: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The neighbours ``(size, width)`` of each point of a circle, ascending in each row."""
+    centre = torch.arange(size, dtype=dtype, device=device)
+    offset = torch.arange(-(width // 2), width // 2 + 1, dtype=dtype, device=device)
+    return (centre[:, None] + offset).remainder(size).sort(dim=1).values
+
+
+def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
+    """Checks a window against a grid.
+
+    Args:
+        window: An odd int, or one odd int per spatial dim, none larger than the grid.
+        spatial_size: The sizes of the 1, 2 or 3 spatial dims.
+
+    Returns:
+        The geometry.
+
+    Raises:
+        TypeError: If ``window`` is not an int or a sequence of ints.
+        ValueError: If it is even, not positive, larger than a spatial size or of the wrong length,
+            or if the grid has not 1 to 3 dims or has an empty one.
+    """
+    sizes = tuple(spatial_size)
+    if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
+        raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"expected every spatial size to be at least 1, got {_show(sizes)}")
+    widths = _widths(window, len(sizes))
+    for dim, (width, size) in enumerate(zip(widths, sizes, strict=True)):
+        if width < 1 or width % 2 == 0:
+            raise ValueError(f"window W must be odd and positive in every dim, got {window}")
+        if width > size:
+            raise ValueError(
+                f"window W must not be larger than the grid, got {width} "
+                f"for spatial dim {dim} of size {size} (spatial size {_show(sizes)})"
+            )
+    return Geometry(sizes, widths)
+
+
+def _widths(window: Window, dims: int) -> tuple[int, ...]:
+    if isinstance(window, int) and not isinstance(window, bool):
+        return (window,) * dims
+    if not isinstance(window, Sequence) or isinstance(window, str):
+        raise TypeError(
+            f"window W must be an odd int or one odd int per spatial dim, "
+            f"got {type(window).__name__}"
+        )
+    widths = tuple(window)
+    if not all(isinstance(width, int) and not isinstance(width, bool) for width in widths):
+        raise TypeError(f"window W must hold ints, got {window}")
+    if len(widths) != dims:
+        raise ValueError(
+            f"window W must have one entry per spatial dim: expected {dims}, got {len(widths)}"
+        )
+    return widths
+
+
+def _show(sizes: Sequence[int]) -> str:
+    return " x ".join(str(size) for size in sizes)

@@ -1,0 +1,336 @@
+"""Similarities of neighbouring pixels, and their row softmax."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+
+from circulant_attention import _features, ops
+from circulant_attention.circulant import Circulant
+from circulant_attention.geometry import Window, make_geometry
+
+
+class AbstractSimilarity(ABC):
+    """What two pixels are compared by: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+
+    References:
+        ``AbstractSimilarity`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+
+    @property
+    @abstractmethod
+    def kind(self) -> ops.Kind:
+        """Which native similarity it is."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+
+class DotSimilarity(AbstractSimilarity):
+    r"""Dot-product similarity.
+
+    .. math:: S_{ij} = \operatorname{Re} \textstyle\sum_c x_{ci} \overline{y_{cj}}
+
+    It does not scale; :func:`circulant_attention` does.
+
+    Example:
+        >>> DotSimilarity()
+        DotSimilarity()
+
+    References:
+        ``DotSimilarity`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+
+    @property
+    def kind(self) -> ops.Kind:
+        """Which native similarity it is."""
+        return ops.Kind.DOT
+
+
+class DistanceSimilarity(AbstractSimilarity):
+    r"""Similarity by squared distance: zero for equal pixels, negative for others.
+
+    .. math:: S_{ij} = -\tfrac12 \textstyle\sum_c |x_{ci} - y_{cj}|^2
+
+    Computed from the differences themselves, so that close pixels of large values keep their
+    accuracy.
+
+    Example:
+        >>> DistanceSimilarity()
+        DistanceSimilarity()
+
+    References:
+        ``DistanceSimilarity`` in CirculantAttention.jl, ``src/similarity.jl`` (its documentation
+        leaves out the minus sign that its code has).
+    """
+
+    @property
+    def kind(self) -> ops.Kind:
+        """Which native similarity it is."""
+        return ops.Kind.DISTANCE
+
+
+def check_similarity(simfun: object) -> AbstractSimilarity:
+    """Raises TypeError unless ``simfun`` is a similarity."""
+    if isinstance(simfun, AbstractSimilarity):
+        return simfun
+    hint = " (an instance: add parentheses)" if isinstance(simfun, type) else ""
+    given = simfun.__name__ if isinstance(simfun, type) else type(simfun).__name__
+    raise TypeError(
+        f"expected simfun to be DotSimilarity() or DistanceSimilarity(){hint}, got {given}"
+    )
+
+
+def check_pair(names: tuple[str, str], x: object, y: object) -> tuple[Tensor, Tensor]:
+    """Raises unless both are feature tensors of the same shape on the same device."""
+    for name, features in zip(names, (x, y), strict=True):
+        _features.check_features(name, features)
+    assert isinstance(x, Tensor)
+    assert isinstance(y, Tensor)
+    _features.check_alike(names[1], y, names[0], x)
+    return x, y
+
+
+def circulant_similarity(
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+    W: Window,  # noqa: N803
+) -> Circulant:
+    r"""The similarity of every pixel of ``x`` with the pixels of ``y`` in a window around it.
+
+    .. math:: S_{ij} = \operatorname{simfun}(x_i, y_j), \quad
+        j = (i + o) \bmod \text{size}, \; o \in \text{window}
+
+    Args:
+        simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+        x: Queries ``(B, C, *spatial)``, real or complex; row i comes from pixel i.
+        y: Keys of the same shape; column j comes from pixel j.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+
+    Returns:
+        A :class:`Circulant` of shape ``(B, 1, N, N)`` in the real dtype of ``x`` and ``y``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match, or the window does not fit.
+
+    Note:
+        Differentiable to any order, in forward and reverse mode, and deterministic. Under
+        ``torch.autocast`` x and y are cast as for a matrix product.
+
+    Example:
+        >>> x = torch.randn(2, 16, 12, 10)
+        >>> circulant_similarity(DotSimilarity(), x, x, 5).shape
+        torch.Size([2, 1, 120, 120])
+
+    References:
+        ``circulant_similarity`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    simfun = check_similarity(simfun)
+    x, y = check_pair(("x", "y"), x, y)
+    geometry = make_geometry(W, x.shape[2:])
+    x, y = _features.cast_for_autocast(x, y)
+    values = _features.similarity(x, y, geometry.window, simfun.kind)
+    return Circulant(values.reshape(x.shape[0], 1, -1), geometry.window, geometry.spatial_size)
+
+
+def circulant_similarity_(
+    A: Circulant,  # noqa: N803
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+) -> Circulant:
+    """Writes :func:`circulant_similarity` into the stored entries of ``A``.
+
+    Args:
+        A: A real :class:`Circulant`; its grid is that of x and y, its batch times its heads their
+            batch size.
+        simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+        x: Queries ``(B * heads, C, *spatial)``.
+        y: Keys of the same shape.
+
+    Returns:
+        ``A``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant(3, x)
+        >>> circulant_similarity_(A, DotSimilarity(), x, x) is A
+        True
+
+    References:
+        ``circulant_similarity!`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    A.values.copy_(_similarity_like(A, simfun, x, y).values)
+    return A
+
+
+def _similarity_like(a: Circulant, simfun: AbstractSimilarity, x: Tensor, y: Tensor) -> Circulant:
+    """The similarity of x and y, in the shape of ``a`` once all fits."""
+    check_circulant("A", a)
+    check_similarity(simfun)
+    x, y = check_pair(("x", "y"), x, y)
+    if a.is_complex():
+        raise TypeError(f"expected A with real entries, got {a.dtype}")
+    if tuple(x.shape[2:]) != a.spatial_size:
+        raise ValueError(
+            f"expected x with the spatial size of A, {a.spatial_size}, got {tuple(x.shape[2:])}"
+        )
+    groups = a.shape[0] * a.shape[1]
+    if x.shape[0] != groups:
+        raise ValueError(
+            f"expected x with the batch size of A times its heads, {groups}, got {x.shape[0]}"
+        )
+    if x.device != a.device:
+        raise ValueError(f"expected x on the device of A, {a.device}, got {x.device}")
+    return circulant_similarity(simfun, x, y, a.window).reshape(*a.shape)
+
+
+def check_circulant(name: str, a: object) -> Circulant:
+    """Raises TypeError unless ``a`` is a Circulant."""
+    if not isinstance(a, Circulant):
+        raise TypeError(f"expected {name} to be a Circulant, got {type(a).__name__}")
+    return a
+
+
+def softmax(A: Circulant, dim: int = -1) -> Circulant:  # noqa: N803
+    r"""The softmax of each row over its stored entries.
+
+    .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
+
+    Args:
+        A: A real :class:`Circulant`.
+        dim: -1, the only dim it exists for.
+
+    Returns:
+        A :class:`Circulant` whose rows sum to one.
+
+    Raises:
+        TypeError: If ``A`` is not a Circulant or complex.
+        ValueError: If ``dim`` is not -1.
+
+    Example:
+        >>> softmax(Circulant(3, (1, 1, 4, 4))).values.unique()
+        tensor([0.1111])
+
+    References:
+        ``NNlib.softmax`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    return check_circulant("A", A).softmax(dim)
+
+
+def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:  # noqa: N803
+    """Writes the row softmax of ``A`` (of ``B`` itself when left out) into ``B``.
+
+    Args:
+        B: The :class:`Circulant` that is written.
+        A: A :class:`Circulant` of the same shape and window.
+
+    Returns:
+        ``B``.
+
+    Raises:
+        TypeError: If an argument is not a real Circulant.
+        ValueError: If shapes or windows differ.
+
+    Example:
+        >>> A = Circulant(3, (1, 1, 4, 4))
+        >>> softmax_(A).sum(-1).unique()
+        tensor([1.0000])
+
+    References:
+        ``NNlib.softmax!`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    check_circulant("B", B)
+    source = B if A is None else check_circulant("A", A)
+    if B.geometry != source.geometry or B.shape != source.shape:
+        raise ValueError(
+            f"expected B with the shape and window of A, {tuple(source.shape)} and "
+            f"{source.window}, got {tuple(B.shape)} and {B.window}"
+        )
+    if B.device != source.device:
+        raise ValueError(f"expected B on the device of A, {source.device}, got {B.device}")
+    B.values.copy_(source.softmax().values)
+    return B
+
+
+def circulant_adjacency(
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+    W: Window,  # noqa: N803
+) -> Circulant:
+    """The row softmax of :func:`circulant_similarity`: how much each pixel attends to which.
+
+    ``softmax(circulant_similarity(simfun, x, y, W))``, with no scaling of x and y.
+
+    Args:
+        simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+        x: Queries ``(B, C, *spatial)``, real or complex.
+        y: Keys of the same shape.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+
+    Returns:
+        A :class:`Circulant` of shape ``(B, 1, N, N)`` whose rows sum to one.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match, or the window does not fit.
+
+    Example:
+        >>> x = torch.randn(1, 8, 16, 16)
+        >>> A = circulant_adjacency(DistanceSimilarity(), x, x, 7)
+        >>> torch.allclose(A.sum(-1), torch.ones(1, 1, 256))
+        True
+
+    References:
+        ``circulant_adjacency`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    return softmax(circulant_similarity(simfun, x, y, W))
+
+
+def circulant_adjacency_(
+    A: Circulant,  # noqa: N803
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+) -> Circulant:
+    """Writes :func:`circulant_adjacency` into the stored entries of ``A``.
+
+    Args:
+        A: A real :class:`Circulant`; its grid is that of x and y, its batch times its heads their
+            batch size.
+        simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+        x: Queries ``(B * heads, C, *spatial)``.
+        y: Keys of the same shape.
+
+    Returns:
+        ``A``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes or devices do not match.
+
+    Example:
+        >>> x = torch.randn(1, 4, 6, 6)
+        >>> A = circulant(3, x)
+        >>> torch.allclose(circulant_adjacency_(A, DotSimilarity(), x, x).sum(), torch.tensor(36.0))
+        True
+
+    References:
+        ``circulant_adjacency!`` in CirculantAttention.jl, ``src/similarity.jl``.
+    """
+    A.values.copy_(softmax(_similarity_like(A, simfun, x, y)).values)
+    return A
