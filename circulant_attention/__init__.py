@@ -1,5 +1,6 @@
 """Attention on grids whose borders wrap, and its block-circulant matrix as a value."""
 
+from circulant_attention import _pytree  # noqa: F401  (registers Circulant)
 from circulant_attention.attention import (
     circulant_attention,
     circulant_attention_,

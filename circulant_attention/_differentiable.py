@@ -9,7 +9,7 @@ is registered with the first, and goes through the second only while a transform
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,39 +18,17 @@ from torch.autograd import forward_ad
 NAMESPACE = "circulant_attention"
 
 
-class Rules(Protocol):
-    """The derivatives of an op, as static methods on a class.
+def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
+    """Registers the derivatives of the native op ``name``.
 
     They are written with differentiable functions, so that derivatives of any order follow.
-    """
-
-    @staticmethod
-    def fake(*inputs: Any) -> Any:
-        """Outputs of the right shape, dtype and device, uncomputed."""
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        """Keeps what the other rules need."""
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        """Cotangents of the inputs."""
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        """Tangents of the outputs."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        """The op over one more batch dim."""
-
-
-def differentiable(name: str, rules: type[Rules]) -> Callable[..., Any]:
-    """Registers the rules of the native op ``name``.
 
     Args:
         name: The op's name in this library's namespace.
-        rules: Its derivatives.
+        rules: A class of static methods: ``fake(*inputs)``, outputs of the right shape, dtype and
+            device, uncomputed; ``setup_context(ctx, inputs, output)``, which keeps what the others
+            need; ``backward(ctx, *grads)``, cotangents of the inputs; ``jvp(ctx, *tangents)``,
+            tangents of the outputs; ``vmap(info, in_dims, *inputs)``, the op over one more dim.
 
     Returns:
         The function to call.
@@ -68,7 +46,7 @@ def differentiable(name: str, rules: type[Rules]) -> Callable[..., Any]:
         "jvp": staticmethod(rules.jvp),
         "vmap": staticmethod(rules.vmap),
     }
-    transformed = type(f"{name}_function", (torch.autograd.Function,), members)
+    transformed: Any = type(f"{name}_function", (torch.autograd.Function,), members)
 
     def call(*inputs: Any) -> Any:
         if not torch.compiler.is_compiling() and _transform_active():

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circulant_attention.circulant import Circulant, Number
+from circulant_attention.arithmetic import Number, check_compatible
+from circulant_attention.circulant import Circulant
 from circulant_attention.functions import cat
 
 
@@ -28,13 +29,13 @@ def _mul(a: Any, b: Any) -> Circulant:
     matrix, m = (a, b) if isinstance(a, Circulant) else (b, a)
     if isinstance(m, Circulant):
         raise TypeError("the product of two Circulants has another window: it is not defined")
-    return matrix.scale(m)
+    return Circulant.scale(matrix, m)
 
 
 def _div(a: Any, b: Any) -> Circulant:
     if isinstance(b, Circulant):
         raise TypeError("division by a Circulant is not defined: most of its entries are zero")
-    return a.div(b)
+    return Circulant.div(a, b)
 
 
 def _matmul(a: Any, b: Any) -> Tensor:
@@ -42,7 +43,7 @@ def _matmul(a: Any, b: Any) -> Tensor:
         return a.apply(b)
     if torch.compiler.is_compiling() and isinstance(a, Tensor):
         # torch.compile hands `A @ x` over as matmul(x, A).
-        return b.apply(a)
+        return Circulant.apply(b, a)
     raise TypeError(
         f"expected A @ x of a Circulant and a tensor, "
         f"got {type(a).__name__} @ {type(b).__name__}; the transposed map is A.mT @ x"
@@ -57,22 +58,18 @@ def _both(name: str, a: Any, b: Any) -> tuple[Circulant, Circulant]:
 
 
 def _add(a: Any, b: Any, *, alpha: Number = 1) -> Circulant:
-    a, b = _both("addition", a, b)
-    return a.add(b, alpha=alpha)
+    left, right = _both("addition", a, b)
+    return left.add(right, alpha=alpha)
 
 
 def _sub(a: Any, b: Any, *, alpha: Number = 1) -> Circulant:
-    a, b = _both("subtraction", a, b)
-    return a.sub(b, alpha=alpha)
+    left, right = _both("subtraction", a, b)
+    return left.sub(right, alpha=alpha)
 
 
 def _vdot(a: Any, b: Any) -> Tensor:
-    a, b = _both("the inner product", a, b)
-    return a.dot(b)
-
-
-def _sum(a: Circulant, dim: Any = None, keepdim: bool = False) -> Circulant | Tensor:
-    return a.sum(dim, keepdim)
+    left, right = _both("the inner product", a, b)
+    return left.dot(right)
 
 
 def _softmax(a: Circulant, dim: int = -1, dtype: torch.dtype | None = None) -> Circulant:
@@ -84,15 +81,16 @@ def _cat(tensors: Sequence[Any], dim: int = 0) -> Circulant:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    return a == b
+    left, right = _both("equal", a, b)
+    return left == right
 
 
 def _allclose(
     a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
-    a, b = _both("allclose", a, b)
-    a._same_geometry(b)
-    return torch.allclose(a.values, b.values, rtol, atol, equal_nan)
+    left, right = _both("allclose", a, b)
+    check_compatible(left, right)
+    return torch.allclose(left.values, right.values, rtol, atol, equal_nan)
 
 
 def _like(name: str) -> Callable[..., Circulant]:
@@ -117,7 +115,7 @@ _HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.divide: _div,
     torch.true_divide: _div,
     torch.matmul: _matmul,
-    torch.sum: _sum,
+    torch.sum: Circulant.sum,
     torch.softmax: _softmax,
     torch.nn.functional.softmax: _softmax,
     torch.vdot: _vdot,
@@ -129,8 +127,8 @@ _HANDLERS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.clone: Circulant.clone,
     torch.detach: Circulant.detach,
     torch.conj: Circulant.conj,
-    torch.real: Circulant.real.fget,
-    torch.imag: Circulant.imag.fget,
+    torch.real: lambda a: a.real,
+    torch.imag: lambda a: a.imag,
     torch.adjoint: Circulant.adjoint,
     torch.transpose: Circulant.transpose,
     torch.reshape: lambda a, shape: a.reshape(*shape),

@@ -1,7 +1,5 @@
 """Circulant attention, its application to features, and both with several heads."""
 
-# ruff: noqa: N803  (W and A are the letters of the Julia package)
-
 from __future__ import annotations
 
 from typing import Any, overload

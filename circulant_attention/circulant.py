@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from circulant_attention import _features, indexing, reduction
+from circulant_attention import _features, arithmetic, indexing, reduction
+from circulant_attention._construction import checked_values, ones
 from circulant_attention._deferred import Deferred, TransposedValues
+from circulant_attention.arithmetic import Number
 from circulant_attention.geometry import Geometry, Window, make_geometry
-
-Number = int | float | complex
 
 
 class Circulant:
@@ -68,7 +67,7 @@ class Circulant:
     def __init__(
         self,
         data: Tensor | Window | Deferred,
-        W: Window | Sequence[int],  # noqa: N803  (the letter of the Julia package)
+        W: Window | Sequence[int],
         spatial_size: Sequence[int] | None = None,
         *,
         dtype: torch.dtype | None = None,
@@ -83,13 +82,12 @@ class Circulant:
                 raise TypeError("expected spatial_size after data and W, got none")
             if dtype is not None or device is not None:
                 raise TypeError("dtype and device belong to data; use data.to(...)")
-            _features.check_dtype("data", data.dtype)
             self.geometry = make_geometry(W, spatial_size)
-            self._source = _checked_values(data, self.geometry)
+            self._source = checked_values(data, self.geometry)
         else:
             if spatial_size is not None:
                 raise TypeError(f"expected data to be a tensor, got {type(data).__name__}")
-            self.geometry, self._source = _ones(data, W, dtype, device)
+            self.geometry, self._source = ones(data, W, dtype, device)
 
     # --- what it is ---
 
@@ -102,7 +100,9 @@ class Circulant:
     @property
     def rows(self) -> Tensor:
         """The stored entries row by row, ``(B, heads, N, K)``."""
-        return self.values.unflatten(-1, (self.geometry.pixels, self.geometry.offsets))
+        return self.values.reshape(
+            *self._source.shape[:2], self.geometry.pixels, self.geometry.offsets
+        )
 
     @property
     def data(self) -> Tensor:
@@ -153,7 +153,7 @@ class Circulant:
 
     @property
     def dtype(self) -> torch.dtype:
-        """dtype of the stored entries."""
+        """Dtype of the stored entries."""
         return self._source.dtype
 
     @property
@@ -186,7 +186,7 @@ class Circulant:
 
     # --- other forms of the same matrix ---
 
-    def _with(self, values: Tensor | Deferred) -> Circulant:
+    def with_values(self, values: Tensor | Deferred) -> Circulant:
         """A Circulant of the same geometry."""
         return Circulant(values, self.window, self.spatial_size)
 
@@ -210,7 +210,7 @@ class Circulant:
         """To another dtype or device, as ``torch.Tensor.to``."""
         values = self.values.to(*args, **kwargs)
         _features.check_dtype("dtype", values.dtype)
-        return self if values is self.values else self._with(values)
+        return self if values is self.values else self.with_values(values)
 
     def cpu(self) -> Circulant:
         """To the CPU."""
@@ -238,11 +238,11 @@ class Circulant:
 
     def detach(self) -> Circulant:
         """The same entries without their history."""
-        return self._with(self.values.detach())
+        return self.with_values(self.values.detach())
 
     def clone(self) -> Circulant:
         """A copy with entries of its own; differentiable."""
-        return self._with(self.values.clone())
+        return self.with_values(self.values.clone())
 
     def copy(self) -> Circulant:
         """A copy with entries of its own; Julia's name for :meth:`clone`."""
@@ -250,17 +250,19 @@ class Circulant:
 
     def similar(self) -> Circulant:
         """The same shape, dtype and device with entries not set (to be written in place)."""
-        return self._with(torch.empty(self._source.shape, dtype=self.dtype, device=self.device))
+        return self.with_values(
+            torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
+        )
 
     @property
     def real(self) -> Circulant:
         """The real part; itself if real."""
-        return self._with(self.values.real) if self.is_complex() else self
+        return self.with_values(self.values.real) if self.is_complex() else self
 
     @property
     def imag(self) -> Circulant:
         """The imaginary part of a complex Circulant."""
-        return self._with(self.values.imag)
+        return self.with_values(self.values.imag)
 
     def complex(self) -> Circulant:
         """As complex; itself if complex."""
@@ -268,20 +270,20 @@ class Circulant:
 
     def conj(self) -> Circulant:
         """The complex conjugate; itself if real."""
-        return self._with(self.values.conj()) if self.is_complex() else self
+        return self.with_values(self.values.conj()) if self.is_complex() else self
 
     @property
-    def mT(self) -> Circulant:  # noqa: N802  (torch's name)
+    def mT(self) -> Circulant:
         """The transposed matrices, of the same pattern since the window is symmetric.
 
         ``A.mT @ x`` computes the transposed map from the entries of ``A`` itself.
         """
-        pending = self._pending_transpose()
-        return self._with(
+        pending = self.pending_transpose()
+        return self.with_values(
             TransposedValues(self.values, self.geometry) if pending is None else pending
         )
 
-    def _pending_transpose(self) -> Tensor | None:
+    def pending_transpose(self) -> Tensor | None:
         """The values that this is the transpose of, if its own were never looked at."""
         source = self._source
         if isinstance(source, TransposedValues) and source.pending:
@@ -289,7 +291,7 @@ class Circulant:
         return None
 
     @property
-    def mH(self) -> Circulant:  # noqa: N802  (torch's name)
+    def mH(self) -> Circulant:
         """The conjugate transposed matrices."""
         return self.conj().mT
 
@@ -313,7 +315,7 @@ class Circulant:
                 f"expected repeats (batch, heads, 1, 1): rows and columns cannot repeat, "
                 f"got {repeats}"
             )
-        return self._with(self.values.repeat(*counts[:2], 1))
+        return self.with_values(self.values.repeat(*counts[:2], 1))
 
     def reshape(self, *shape: int) -> Circulant:
         """Regroups batch and heads: ``A.reshape(B, heads, N, N)``; one size may be -1.
@@ -332,7 +334,7 @@ class Circulant:
             raise ValueError(
                 f"expected batch and heads of product {self.shape[0] * self.shape[1]}, got {shape}"
             ) from error
-        return self._with(values)
+        return self.with_values(values)
 
     def __getitem__(self, index: Any) -> Circulant | Tensor:
         """Batches and heads give a Circulant, rows, columns and entries dense tensors.
@@ -343,41 +345,24 @@ class Circulant:
         give.
         """
         lead, row, column = indexing.parse(index)
-        values = self._with(indexing.take_lead(self.values, lead))
+        values = self.with_values(indexing.take_lead(self.values, lead))
         if row == slice(None) and column == slice(None):
             return values
         return indexing.dense_block(values.rows, values.geometry, lead, row, column)
 
     # --- arithmetic ---
 
-    def _same_geometry(self, other: Circulant) -> None:
-        if self.geometry != other.geometry:
-            raise ValueError(
-                f"expected a Circulant of spatial size {self.spatial_size} and window "
-                f"{self.window}, got {other.spatial_size} and {other.window}"
-            )
-        for dim, name in enumerate(("batch size", "number of heads")):
-            sizes = (self.shape[dim], other.shape[dim])
-            if sizes[0] != sizes[1] and 1 not in sizes:
-                raise ValueError(
-                    f"expected a Circulant with {name} {sizes[0]} or 1, got {sizes[1]}"
-                )
-        if self.device != other.device:
-            raise ValueError(f"expected a Circulant on {self.device}, got one on {other.device}")
-
     def add(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
         """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
-        self._same_geometry(other)
-        return self._with(torch.add(self.values, other.values, alpha=alpha))
+        return arithmetic.add(self, other, alpha)
 
     def sub(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
         """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
-        self._same_geometry(other)
-        return self._with(torch.sub(self.values, other.values, alpha=alpha))
+        return arithmetic.add(self, other, -alpha)
 
     def neg(self) -> Circulant:
         """``-A``."""
-        return self._with(-self.values)
+        return self.with_values(-self.values)
 
     def scale(self, m: Number | Tensor) -> Circulant:
         """``m * A`` on the stored entries, differentiable in both.
@@ -393,42 +378,15 @@ class Circulant:
             TypeError: If ``m`` is neither a number nor a tensor.
             ValueError: If its shape is another or its device is not that of ``A``.
         """
-        return self._with(self.values * self._factor(m))
+        return self.with_values(self.values * arithmetic.factor(self, m))
 
     def div(self, m: Number | Tensor) -> Circulant:
         """``A / m``; see :meth:`scale` for ``m``."""
-        return self._with(self.values / self._factor(m))
-
-    def _factor(self, m: Number | Tensor) -> Number | Tensor:
-        if not isinstance(m, Tensor):
-            if not isinstance(m, Number):
-                raise TypeError(
-                    f"expected a number or a tensor to scale with, got {type(m).__name__}"
-                )
-            return m
-        if m.dim() == 0:
-            return m
-        fits = m.dim() == 4 and all(
-            size == 1 or size == own or (own == 1 and dim < 2)
-            for dim, (size, own) in enumerate(zip(m.shape, (*self.shape[:2], 1, 1), strict=True))
-        )
-        if not fits:
-            raise ValueError(
-                f"expected a scale of shape (B or 1, heads or 1, 1, 1) for a Circulant with "
-                f"(B, heads) = {tuple(self.shape[:2])}, got {tuple(m.shape)}"
-            )
-        if m.device != self.device:
-            raise ValueError(f"expected a scale on {self.device}, got one on {m.device}")
-        return m.flatten(2)
+        return self.with_values(self.values / arithmetic.factor(self, m))
 
     def dot(self, other: Circulant) -> Tensor:
         r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}`, a 0-d tensor."""
-        if not isinstance(other, Circulant):
-            raise TypeError(f"expected a Circulant, got {type(other).__name__}")
-        self._same_geometry(other)
-        if self.shape != other.shape:
-            raise ValueError(f"expected a Circulant of shape {self.shape}, got {other.shape}")
-        return torch.vdot(*_features.promote(self.values.flatten(), other.values.flatten()))
+        return arithmetic.dot(self, other)
 
     def sum(
         self, dim: int | Sequence[int] | None = None, keepdim: bool = False
@@ -464,11 +422,7 @@ class Circulant:
             ValueError: If ``dim`` is another.
             TypeError: If the entries are complex.
         """
-        if dim not in (-1, 3):
-            raise ValueError(f"expected softmax over dim -1 (each row), got dim {dim}")
-        if self.is_complex():
-            raise TypeError(f"expected real entries for softmax, got {self.dtype}")
-        return self._with(torch.softmax(self.rows, -1).flatten(-2))
+        return arithmetic.softmax(self, dim)
 
     # --- the linear map ---
 
@@ -481,24 +435,7 @@ class Circulant:
         Returns:
             A tensor of the shape of ``x``.
         """
-        _features.check_features("x", x)
-        dims = len(self.spatial_size)
-        if x.dim() != dims + 2 or tuple(x.shape[2:]) != self.spatial_size:
-            raise ValueError(
-                f"expected x with the spatial size of A, {self.spatial_size}, "
-                f"got shape {tuple(x.shape)}"
-            )
-        groups = self.shape[0] * self.shape[1]
-        if x.shape[0] != groups:
-            raise ValueError(
-                f"expected x with the batch size of A times its heads, {groups}, got {x.shape[0]}"
-            )
-        if x.device != self.device:
-            raise ValueError(f"expected x on the device of A, {self.device}, got {x.device}")
-        pending = self._pending_transpose()
-        values, x = _features.cast_for_autocast(self.values if pending is None else pending, x)
-        grouped = values.reshape(groups, self.geometry.pixels, self.geometry.offsets)
-        return _features.apply(grouped, x, self.window, transposed=pending is not None)
+        return arithmetic.apply(self, x)
 
     def __matmul__(self, x: Any) -> Tensor:
         return self.apply(x) if isinstance(x, Tensor) else NotImplemented
@@ -551,74 +488,7 @@ class Circulant:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """torch's functions on Circulants; those that would make one dense are refused."""
+        """Torch's functions on Circulants; those that would make one dense are refused."""
         from circulant_attention._torch_functions import call
 
         return call(func, args, kwargs or {})
-
-
-def _ones(
-    window: Any, dims: Any, dtype: torch.dtype | None, device: torch.device | str | None
-) -> tuple[Geometry, Tensor]:
-    sizes = tuple(dims) if isinstance(dims, Sequence) else ()
-    if len(sizes) < 3 or not all(isinstance(size, int) and size >= 0 for size in sizes):
-        raise ValueError(f"expected dims (B, heads, *spatial), got {dims}")
-    dtype = torch.float32 if dtype is None else dtype
-    _features.check_dtype("dtype", dtype)
-    geometry = make_geometry(window, sizes[2:])
-    entries = geometry.pixels * geometry.offsets
-    return geometry, torch.ones(*sizes[:2], entries, dtype=dtype, device=device)
-
-
-def _checked_values(data: Tensor, geometry: Geometry) -> Tensor:
-    entries = geometry.pixels * geometry.offsets
-    if data.layout == torch.strided:
-        if data.dim() != 3 or data.shape[2] != entries:
-            raise ValueError(
-                f"expected values of shape (B, heads, {entries}) for spatial size "
-                f"{geometry.spatial_size} and window {geometry.window}, got {tuple(data.shape)}"
-            )
-        return data
-    if data.layout != torch.sparse_csr:
-        raise TypeError(f"expected data in layout torch.sparse_csr, got {data.layout}")
-    n = geometry.pixels
-    if not 2 <= data.dim() <= 4 or data.shape[-2:] != (n, n):
-        raise ValueError(
-            f"expected data of shape (B, heads, {n}, {n}) for spatial size "
-            f"{geometry.spatial_size}, got {tuple(data.shape)}"
-        )
-    for name, given, wanted in (
-        ("row pointers", data.crow_indices(), geometry.crow_indices(data.device)),
-        ("columns", data.col_indices(), geometry.col_indices(data.device)),
-    ):
-        if given.shape[-1] != wanted.shape[0] or not bool((given == wanted).all()):
-            raise ValueError(
-                f"data's pattern is not the circulant one of spatial size "
-                f"{geometry.spatial_size} and window {geometry.window}: expected {n} rows of "
-                f"{geometry.offsets} ascending columns around each pixel, got other {name}"
-            )
-    values = data.values()
-    lead = values.shape[:-1]
-    return values.reshape(*(lead[:1] or (1,)), *(lead[1:] or (1,)), entries)
-
-
-def _flatten(a: Circulant) -> tuple[list[Tensor], Geometry]:
-    return [a.values], a.geometry
-
-
-def _unflatten(children: Any, geometry: Geometry) -> Circulant:
-    # Transforms put placeholders and batched tensors in here, so nothing is checked.
-    result = object.__new__(Circulant)
-    (result._source,) = children
-    result.geometry = geometry
-    return result
-
-
-pytree.register_pytree_node(
-    Circulant,
-    _flatten,
-    _unflatten,
-    serialized_type_name="circulant_attention.Circulant",
-    to_dumpable_context=lambda g: [list(g.spatial_size), list(g.window)],
-    from_dumpable_context=lambda c: Geometry(tuple(c[0]), tuple(c[1])),
-)

@@ -1,14 +1,13 @@
 """Julia's functions of Circulants, under their names."""
 
-# ruff: noqa: N803  (W, A and B are the letters of the Julia package)
-
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
 from circulant_attention import _features
-from circulant_attention.circulant import Circulant, Number
+from circulant_attention.arithmetic import Number
+from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window
 from circulant_attention.similarity import check_circulant
 
@@ -130,7 +129,7 @@ def dot(A: Circulant, B: Circulant) -> Tensor:
     References:
         ``LinearAlgebra.dot`` in CirculantAttention.jl, ``src/array.jl``.
     """
-    return check_circulant("A", A).dot(B)
+    return check_circulant("A", A).dot(check_circulant("B", B))
 
 
 def scale(m: Number | Tensor, A: Circulant) -> Circulant:

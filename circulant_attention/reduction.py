@@ -23,7 +23,7 @@ def sum_over(a: Circulant, dim: int | Sequence[int] | None, keepdim: bool) -> Ci
         return a.values.sum()
     dims = _normalise(dim)
     if dims[-1] < 2:
-        return a._with(a.values.sum(dims, keepdim=True))
+        return a.with_values(a.values.sum(dims, keepdim=True))
     if dims == (3,):
         total = a.rows.sum(-1)
     elif dims == (2,):

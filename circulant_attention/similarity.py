@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from circulant_attention import _features, ops
+from circulant_attention.arithmetic import check_grid
 from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
 
@@ -102,7 +103,7 @@ def circulant_similarity(
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
-    W: Window,  # noqa: N803
+    W: Window,
 ) -> Circulant:
     r"""The similarity of every pixel of ``x`` with the pixels of ``y`` in a window around it.
 
@@ -143,7 +144,7 @@ def circulant_similarity(
 
 
 def circulant_similarity_(
-    A: Circulant,  # noqa: N803
+    A: Circulant,
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
@@ -184,17 +185,7 @@ def _similarity_like(a: Circulant, simfun: AbstractSimilarity, x: Tensor, y: Ten
     x, y = check_pair(("x", "y"), x, y)
     if a.is_complex():
         raise TypeError(f"expected A with real entries, got {a.dtype}")
-    if tuple(x.shape[2:]) != a.spatial_size:
-        raise ValueError(
-            f"expected x with the spatial size of A, {a.spatial_size}, got {tuple(x.shape[2:])}"
-        )
-    groups = a.shape[0] * a.shape[1]
-    if x.shape[0] != groups:
-        raise ValueError(
-            f"expected x with the batch size of A times its heads, {groups}, got {x.shape[0]}"
-        )
-    if x.device != a.device:
-        raise ValueError(f"expected x on the device of A, {a.device}, got {x.device}")
+    check_grid(a, x)
     return circulant_similarity(simfun, x, y, a.window).reshape(*a.shape)
 
 
@@ -205,7 +196,7 @@ def check_circulant(name: str, a: object) -> Circulant:
     return a
 
 
-def softmax(A: Circulant, dim: int = -1) -> Circulant:  # noqa: N803
+def softmax(A: Circulant, dim: int = -1) -> Circulant:
     r"""The softmax of each row over its stored entries.
 
     .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
@@ -231,7 +222,7 @@ def softmax(A: Circulant, dim: int = -1) -> Circulant:  # noqa: N803
     return check_circulant("A", A).softmax(dim)
 
 
-def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:  # noqa: N803
+def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:
     """Writes the row softmax of ``A`` (of ``B`` itself when left out) into ``B``.
 
     Args:
@@ -270,7 +261,7 @@ def circulant_adjacency(
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
-    W: Window,  # noqa: N803
+    W: Window,
 ) -> Circulant:
     """The row softmax of :func:`circulant_similarity`: how much each pixel attends to which.
 
@@ -302,7 +293,7 @@ def circulant_adjacency(
 
 
 def circulant_adjacency_(
-    A: Circulant,  # noqa: N803
+    A: Circulant,
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
