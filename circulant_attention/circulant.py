@@ -119,7 +119,7 @@ class Circulant:
         return torch.sparse_csr_tensor(
             crow.expand(*lead, -1),
             col.expand(*lead, -1),
-            self.values.resolve_conj().resolve_neg(),
+            self.values,
             self.shape,
             check_invariants=False,
         )
