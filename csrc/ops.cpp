@@ -8,12 +8,13 @@
 // K        offsets in a window, the product of window
 // A        the (N, N) circulant matrix of a group: A_ij is stored where j = i + offset, modulo the
 //          spatial size in each dim
-// values   (G, N, K), the stored entries of A in CSR order: rows are pixels, columns ascend in a row
+// values   (G, N, K), the stored entries of A in CSR order: columns ascend in each row
 // x, y     (G, C, *spatial)
 // kind     0: dot, 1: distance
 //
-// Tensors are float16, bfloat16 (both summed in float32), float32 or float64, all of one dtype, on one
-// device. Outputs are new contiguous tensors. Complex tensors come as real ones of twice the channels.
+// Tensors are float16, bfloat16 (both summed in float32), float32 or float64, all of one dtype, on
+// one device. Outputs are new contiguous tensors. Complex tensors come as real ones of twice the
+// channels.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(circulant_attention, m) {

@@ -14,8 +14,8 @@ struct TypeTag {
   using type = T;
 };
 
-// Calls `f(TypeTag<T>{})` with the C++ type of `dtype`. Complex tensors reach the ops as real ones of
-// twice the channels, so there are four types.
+// Calls `f(TypeTag<T>{})` with the C++ type of `dtype`. Complex tensors reach the ops as real ones
+// of twice the channels, so there are four types.
 template <class F>
 void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
   using torch::headeronly::ScalarType;

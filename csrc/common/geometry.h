@@ -1,11 +1,11 @@
 // Index arithmetic of a circulant pattern, for host and device.
 //
-// The grid has 1 to 3 spatial dims and is always described by three: missing leading dims have size 1
-// and window 1. Pixels and offsets are numbered row-major, last dim fastest.
+// The grid has 1 to 3 spatial dims and is always described by three: missing leading dims have size
+// 1 and window 1. Pixels and offsets are numbered row-major, last dim fastest.
 //
 // Along one dim of n pixels with an odd window w <= n, offset o in [0, w) of pixel i is pixel
-// (i + o - w/2) mod n. A row stores its K values by ascending column. Away from the borders that is the
-// order of the offsets; at a border it is a rotation of it, separately in each dim:
+// (i + o - w/2) mod n. A row stores its K values by ascending column. Away from the borders that is
+// the order of the offsets; at a border it is a rotation of it, separately in each dim:
 //
 //   slot s of pixel i holds offset (s + first_offset(i)) mod w.
 #pragma once
@@ -16,8 +16,8 @@
 
 namespace circulant {
 
-// Always inlined: the CPU kernels are compiled once per instruction set, and a copy of such a function
-// that was compiled for one must not be the copy that the linker keeps for all.
+// Always inlined: the CPU kernels are compiled once per instruction set, and a copy of such a
+// function that was compiled for one must not be the copy that the linker keeps for all.
 #define CIRCULANT_INLINE C10_HOST_DEVICE inline __attribute__((always_inline))
 
 constexpr int kSpatialDims = 3;
