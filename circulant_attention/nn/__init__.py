@@ -2,11 +2,18 @@
 
 from circulant_attention.nn.axial import AxialAttention, AxialPositionalEmbedding
 from circulant_attention.nn.axial_transformer import AxialImageTransformer
+from circulant_attention.nn.cosine import CosAttn1d, CosAttn2d, CosAttn3d, CosMHSA
+from circulant_attention.nn.fused import FusedAttention
 from circulant_attention.nn.self_attention import SelfAttention
 
 __all__ = [
     "AxialAttention",
     "AxialImageTransformer",
     "AxialPositionalEmbedding",
+    "CosAttn1d",
+    "CosAttn2d",
+    "CosAttn3d",
+    "CosMHSA",
+    "FusedAttention",
     "SelfAttention",
 ]
