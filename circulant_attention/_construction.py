@@ -26,6 +26,7 @@ def ones(
 
 
 def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
+    check_dtype("data", data.dtype)
     entries = geometry.pixels * geometry.offsets
     if data.layout == torch.strided:
         if data.dim() != 3 or data.shape[2] != entries:

@@ -25,6 +25,7 @@ class Deferred(ABC):
         self.dtype = dtype
         self.device = inputs[0].device
         self.inputs = inputs
+        self._records_grad = torch.is_grad_enabled()
         self._versions = _versions(inputs)
         self._values: Tensor | None = None
 
@@ -33,7 +34,7 @@ class Deferred(ABC):
         """Whether the values require a gradient."""
         if self._values is not None:
             return self._values.requires_grad
-        return torch.is_grad_enabled() and any(x.requires_grad for x in self.inputs)
+        return self._records_grad and any(x.requires_grad for x in self.inputs)
 
     @property
     def pending(self) -> bool:
@@ -52,7 +53,10 @@ class Deferred(ABC):
         """
         if self._values is None:
             self.check_unchanged()
-            self._values = self.compute()
+            # The history is that of the moment at which the matrix was made, so that a look at
+            # its entries under torch.no_grad cuts no gradient.
+            with torch.set_grad_enabled(self._records_grad):
+                self._values = self.compute()
         return self._values
 
     def check_unchanged(self) -> None:
@@ -94,7 +98,7 @@ class TransposedValues(Deferred):
             RuntimeError: If they were changed in place since.
         """
         self.check_unchanged()
-        return self.inputs[0]
+        return self.inputs[0] if self._records_grad else self.inputs[0].detach()
 
     def compute(self) -> Tensor:
         return transposed_values(self.inputs[0], self.geometry)

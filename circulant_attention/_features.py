@@ -36,6 +36,8 @@ def check_features(name: str, x: object) -> None:
     """Raises unless ``x`` is a tensor ``(B, C, *spatial)`` of a supported dtype."""
     if not isinstance(x, Tensor):
         raise TypeError(f"expected {name} to be a tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise TypeError(f"expected {name} to be a dense tensor, got layout {x.layout}")
     check_dtype(name, x.dtype)
     if not 3 <= x.dim() <= 2 + MAX_SPATIAL_DIMS:
         raise ValueError(

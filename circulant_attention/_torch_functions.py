@@ -72,7 +72,9 @@ def _vdot(a: Any, b: Any) -> Tensor:
     return left.dot(right)
 
 
-def _softmax(a: Circulant, dim: int = -1, dtype: torch.dtype | None = None) -> Circulant:
+def _softmax(
+    a: Circulant, dim: int = -1, dtype: torch.dtype | None = None, _stacklevel: int = 3
+) -> Circulant:
     return (a if dtype is None else a.to(dtype)).softmax(dim)
 
 

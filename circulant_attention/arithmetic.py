@@ -16,8 +16,10 @@ Number = int | float | complex
 
 
 def check_compatible(a: Circulant, b: Circulant) -> None:
-    """Raises ValueError unless both have one geometry, and batch and heads that broadcast."""
-    if a.geometry != b.geometry:
+    """Raises unless both are Circulants of one geometry whose batch and heads broadcast."""
+    if not isinstance(b, type(a)):
+        raise TypeError(f"expected a Circulant, got {type(b).__name__}")
+    if not a.geometry.matches(b.geometry):
         raise ValueError(
             f"expected a Circulant of spatial size {a.spatial_size} and window {a.window}, "
             f"got {b.spatial_size} and {b.window}"

@@ -51,15 +51,17 @@ class Circulant:
 
     Example:
         >>> A = Circulant(3, (1, 1, 4, 5))
-        >>> A
-        Circulant(float32, kernel-length 3, spatial-size (4, 5), shape (1, 1, 20, 20), \
-180 stored entries, cpu)
+        >>> A.shape, A.nnz
+        (torch.Size([1, 1, 20, 20]), 180)
         >>> A.sum(-1).unique()
         tensor([9.])
 
     References:
         ``Circulant`` in CirculantAttention.jl, ``src/array.jl``.
     """
+
+    # NumPy scalars and arrays leave their operators to this class.
+    __array_ufunc__ = None
 
     _source: Tensor | Deferred
     geometry: Geometry
@@ -95,7 +97,7 @@ class Circulant:
     def values(self) -> Tensor:
         """The stored entries ``(B, heads, N * K)``, in CSR order; they carry the gradient."""
         source = self._source
-        return source if isinstance(source, Tensor) else source.get()
+        return source.get() if isinstance(source, Deferred) else source
 
     @property
     def rows(self) -> Tensor:
@@ -117,7 +119,7 @@ class Circulant:
         return torch.sparse_csr_tensor(
             crow.expand(*lead, -1),
             col.expand(*lead, -1),
-            self.values,
+            self.values.resolve_conj().resolve_neg(),
             self.shape,
             check_invariants=False,
         )
@@ -144,11 +146,11 @@ class Circulant:
 
     @property
     def ndim(self) -> int:
-        """4: batch, heads, rows, columns."""
+        """Always 4, for batch, heads, rows and columns."""
         return 4
 
     def dim(self) -> int:
-        """4: batch, heads, rows, columns."""
+        """Always 4, for batch, heads, rows and columns."""
         return 4
 
     @property
@@ -270,7 +272,8 @@ class Circulant:
 
     def conj(self) -> Circulant:
         """The complex conjugate; itself if real."""
-        return self.with_values(self.values.conj()) if self.is_complex() else self
+        # Not torch's lazy conjugate, which vmap of forward mode cannot look through.
+        return self.with_values(self.values.conj_physical()) if self.is_complex() else self
 
     @property
     def mT(self) -> Circulant:
@@ -461,7 +464,7 @@ class Circulant:
         """Whether shape, window and every stored entry are equal."""
         if not isinstance(other, Circulant):
             return NotImplemented
-        if self.geometry != other.geometry or self.shape != other.shape:
+        if not self.geometry.matches(other.geometry) or self.shape != other.shape:
             return False
         return bool((self.values == other.values).all())
 
@@ -469,6 +472,10 @@ class Circulant:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its entries: how often the tensors of a pending transposition were changed is not kept.
+        return Circulant, (self.values, self.window, self.spatial_size)
 
     def __repr__(self) -> str:
         from circulant_attention.display import summary

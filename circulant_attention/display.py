@@ -89,7 +89,8 @@ def braille(geometry: Geometry, *, max_height: int, max_width: int) -> str:
 
 def _dot(index: Tensor, dots: int, n: int) -> Tensor:
     scale = max(1, dots - 1) / max(1, n - 1)
-    return (index.double() * scale).round().long()
+    # Rounded from one on, as Julia numbers them: halves go to the even number.
+    return (index.double() * scale + 1).round().long() - 1
 
 
 def _entries(geometry: Geometry) -> Iterator[tuple[Tensor, Tensor]]:

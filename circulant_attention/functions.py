@@ -210,11 +210,13 @@ def cat(*matrices: Circulant, dim: int = 1) -> Circulant:
     dim %= 4
     kept = 1 - dim
     for other in others:
-        if other.geometry != first.geometry or other.shape[kept] != first.shape[kept]:
+        if not other.geometry.matches(first.geometry) or other.shape[kept] != first.shape[kept]:
             raise ValueError(
                 f"expected Circulants of one spatial size, window and "
                 f"{('batch size', 'number of heads')[kept]} to concatenate, "
                 f"got {first!r} and {other!r}"
             )
+        if other.device != first.device:
+            raise ValueError(f"expected a Circulant on {first.device}, got one on {other.device}")
     values = torch.cat([one.values for one in matrices], dim)
     return Circulant(values, first.window, first.spatial_size)

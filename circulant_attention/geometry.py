@@ -46,6 +46,11 @@ class Geometry:
         """The number of spatial dims."""
         return len(self.spatial_size)
 
+    def matches(self, other: Geometry) -> bool:
+        """Equality, also for the symbolic sizes of a compiler (which ``==`` on tuples is not)."""
+        pairs = zip(self.spatial_size, other.spatial_size, strict=False)
+        return self.window == other.window and all(own == theirs for own, theirs in pairs)
+
     def crow_indices(self, device: torch.device | str = "cpu") -> Tensor:
         """The row pointers ``(N + 1,)`` of the pattern in CSR form.
 
@@ -94,11 +99,17 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
         The geometry.
 
     Raises:
-        TypeError: If ``window`` is not an int or a sequence of ints.
+        TypeError: If ``window`` is not an int or a sequence of ints, or ``spatial_size`` not one.
         ValueError: If it is even, not positive, larger than a spatial size or of the wrong length,
             or if the grid has not 1 to 3 dims or has an empty one.
     """
+    if not isinstance(spatial_size, Sequence) or isinstance(spatial_size, str):
+        raise TypeError(
+            f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
+        )
     sizes = tuple(spatial_size)
+    if not all(isinstance(size, int | torch.SymInt) for size in sizes):
+        raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
     if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
         raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
     if any(size < 1 for size in sizes):

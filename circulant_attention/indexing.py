@@ -39,11 +39,13 @@ def parse(index: Any) -> tuple[tuple[Index, Index], Index, Index]:
 
 def _check(name: str, entry: Any) -> None:
     if isinstance(entry, Tensor):
-        good = entry.dim() <= 1 and not entry.is_floating_point() and not entry.is_complex()
+        # A bool tensor selects, as in torch; a single one would pass for the int 0 or 1.
+        good = entry.dim() == 1 or (entry.dim() == 0 and entry.dtype != torch.bool)
+        good = good and not entry.is_floating_point() and not entry.is_complex()
     elif isinstance(entry, Sequence) and not isinstance(entry, str):
-        good = all(isinstance(one, int) for one in entry)
+        good = all(isinstance(one, int) and not isinstance(one, bool) for one in entry)
     else:
-        good = isinstance(entry, int | slice)
+        good = isinstance(entry, int | slice) and not isinstance(entry, bool)
     if not good:
         raise TypeError(
             f"expected the {name} index to be an int, a slice, or a list or 1-d tensor of ints, "
@@ -55,13 +57,16 @@ def _scalar(index: Index) -> bool:
     return isinstance(index, int) or (isinstance(index, Tensor) and index.dim() == 0)
 
 
+def _check_range(index: Index, size: int, name: str) -> None:
+    if _scalar(index) and not -size <= int(index) < size:  # type: ignore[arg-type]
+        raise IndexError(f"{name} index {index} is out of range for size {size}")
+
+
 def _take(x: Tensor, dim: int, index: Index, name: str) -> Tensor:
     """Indexes one dim and keeps it, an int leaving size 1."""
     if _scalar(index):
-        at, size = int(index), x.shape[dim]  # type: ignore[arg-type]
-        if not -size <= at < size:
-            raise IndexError(f"{name} index {at} is out of range for size {size}")
-        return x.narrow(dim, at % size, 1)
+        _check_range(index, x.shape[dim], name)
+        return x.narrow(dim, int(index) % x.shape[dim], 1)  # type: ignore[arg-type]
     if not isinstance(index, slice | Tensor):
         index = torch.tensor(list(index), dtype=torch.long, device=x.device)  # type: ignore[arg-type]
     taken: Tensor = x[(slice(None),) * dim + (index,)]
@@ -91,6 +96,8 @@ def dense_block(
 
     Memory is the number of rows (or columns, when all rows are asked for) times N.
     """
+    for index, name in ((row, "row"), (column, "column")):
+        _check_range(index, geometry.pixels, name)
     if row == slice(None):
         flipped = transposed_values(rows.flatten(-2), geometry).reshape(rows.shape)
         block = dense_rows(flipped, geometry, column).mT

@@ -36,7 +36,7 @@ def sum_over(a: Circulant, dim: int | Sequence[int] | None, keepdim: bool) -> Ci
 
 
 def _normalise(dim: int | Sequence[int]) -> tuple[int, ...]:
-    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    given = tuple(dim) if isinstance(dim, Sequence) else (dim,)
     if all(isinstance(one, int) and -4 <= one < 4 for one in given):
         dims = tuple(sorted(one % 4 for one in given))
         if dims in _SUPPORTED:

@@ -140,7 +140,7 @@ def circulant_similarity(
     geometry = make_geometry(W, x.shape[2:])
     x, y = _features.cast_for_autocast(x, y)
     values = _features.similarity(x, y, geometry.window, simfun.kind)
-    return Circulant(values.reshape(x.shape[0], 1, -1), geometry.window, geometry.spatial_size)
+    return Circulant(values.flatten(1).unsqueeze(1), geometry.window, geometry.spatial_size)
 
 
 def circulant_similarity_(
@@ -174,7 +174,8 @@ def circulant_similarity_(
     References:
         ``circulant_similarity!`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    A.values.copy_(_similarity_like(A, simfun, x, y).values)
+    similarity = _similarity_like(A, simfun, x, y)
+    A.values.copy_(similarity.values)
     return A
 
 
@@ -238,19 +239,21 @@ def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:
 
     Example:
         >>> A = Circulant(3, (1, 1, 4, 4))
-        >>> softmax_(A).sum(-1).unique()
-        tensor([1.0000])
+        >>> torch.allclose(softmax_(A).sum(-1), torch.ones(1, 1, 16))
+        True
 
     References:
         ``NNlib.softmax!`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
     check_circulant("B", B)
     source = B if A is None else check_circulant("A", A)
-    if B.geometry != source.geometry or B.shape != source.shape:
+    if not B.geometry.matches(source.geometry) or B.shape != source.shape:
         raise ValueError(
             f"expected B with the shape and window of A, {tuple(source.shape)} and "
             f"{source.window}, got {tuple(B.shape)} and {B.window}"
         )
+    if B.is_complex():
+        raise TypeError(f"expected B with real entries, got {B.dtype}")
     if B.device != source.device:
         raise ValueError(f"expected B on the device of A, {source.device}, got {B.device}")
     B.values.copy_(source.softmax().values)
@@ -323,5 +326,6 @@ def circulant_adjacency_(
     References:
         ``circulant_adjacency!`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    A.values.copy_(softmax(_similarity_like(A, simfun, x, y)).values)
+    adjacency = softmax(_similarity_like(A, simfun, x, y))
+    A.values.copy_(adjacency.values)
     return A
