@@ -420,30 +420,30 @@ def test_representation_names_the_arguments():
 
 
 BAD = {
-    "heads": (lambda: own.AxialAttention(10, heads=4), "dim must be divisible by heads=4, got 10"),
-    "heads-zero": (lambda: own.SelfAttention(8, 0), "heads must be at least 1, got 0"),
-    "dropout": (lambda: own.SelfAttention(8, 2, dropout=1.0), "dropout must be .* got 1.0"),
-    "batch-as-channels": (lambda: own.AxialAttention(8, dim_index=0), "dim_index must name .* 0"),
-    "index-out-of-range": (lambda: own.AxialAttention(8, dim_index=4), "dim_index must name .* 4"),
-    "no-axes": (lambda: own.AxialAttention(8, num_dimensions=0), "num_dimensions must be at least"),
-    "empty-embedding": (lambda: own.AxialPositionalEmbedding(8, ()), "shape must hold"),
-    "zero-embedding": (lambda: own.AxialPositionalEmbedding(8, (4, 0)), r"shape\[1\] must be at"),
+    "heads": (lambda: own.AxialAttention(10, heads=4), "dim to be divisible by heads=4, got 10"),
+    "heads-zero": (lambda: own.SelfAttention(8, 0), "heads to be at least 1, got 0"),
+    "dropout": (lambda: own.SelfAttention(8, 2, dropout=1.0), "dropout to be .* got 1.0"),
+    "batch-as-channels": (lambda: own.AxialAttention(8, dim_index=0), "dim_index to name .* 0"),
+    "index-out-of-range": (lambda: own.AxialAttention(8, dim_index=4), "dim_index to name .* 4"),
+    "no-axes": (lambda: own.AxialAttention(8, num_dimensions=0), "num_dimensions to be at least"),
+    "empty-embedding": (lambda: own.AxialPositionalEmbedding(8, ()), "shape to hold"),
+    "zero-embedding": (lambda: own.AxialPositionalEmbedding(8, (4, 0)), r"shape\[1\] to be at"),
     "odd-reversible": (
         lambda: own.AxialImageTransformer(3, 1, heads=1),
-        "dim must be even .* got 3",
+        "dim to be even .* got 3",
     ),
-    "depth": (lambda: own.AxialImageTransformer(8, 0), "depth must be at least 1"),
+    "depth": (lambda: own.AxialImageTransformer(8, 0), "depth to be at least 1"),
     "embedding-rank": (
         lambda: own.AxialImageTransformer(8, 1, axial_pos_emb_shape=(4,)),
-        r"axial_pos_emb_shape must be \(height, width\), got \(4,\)",
+        r"axial_pos_emb_shape to be \(height, width\), got \(4,\)",
     ),
     "rank": (
         lambda: own.AxialAttention(8)(torch.zeros(2, 8, 4)),
-        r"x must have 4 dims .* \(2, 8, 4\)",
+        r"x to have 4 dims .* \(2, 8, 4\)",
     ),
     "channels": (
         lambda: own.AxialAttention(8)(torch.zeros(2, 8, 4, 4)),
-        "x must have dim=8 channels in dim 3, got 4",
+        "x to have dim=8 channels in dim 3, got 4",
     ),
     "embedding-too-small": (
         lambda: own.AxialPositionalEmbedding(8, (4, 5))(torch.zeros(1, 8, 4, 6)),
@@ -451,15 +451,15 @@ BAD = {
     ),
     "transformer-rank": (
         lambda: own.AxialImageTransformer(8, 1)(torch.zeros(8, 4, 4)),
-        "x must have 4 dims",
+        "x to have 4 dims",
     ),
     "sequence": (
         lambda: own.SelfAttention(8, 2)(torch.zeros(1, 4, 8), torch.zeros(2, 4, 8)),
-        r"kv must have shape .* got \(2, 4, 8\)",
+        r"kv to have shape .* got \(2, 4, 8\)",
     ),
     "mask-shape": (
         lambda: own.AxialAttention(8)(torch.zeros(1, 4, 5, 8), torch.ones(1, 4, 4).bool()),
-        r"mask must have shape \(B, \*grid\) = \(1, 4, 5\), got \(1, 4, 4\)",
+        r"mask to have shape \(B, \*grid\) = \(1, 4, 5\), got \(1, 4, 4\)",
     ),
     "mask-empty": (
         lambda: own.AxialImageTransformer(8, 1)(
@@ -482,7 +482,7 @@ def test_bad_input(name):
 
 
 def test_bad_types():
-    with pytest.raises(TypeError, match="heads must be an int, got float"):
+    with pytest.raises(TypeError, match="heads to be an int, got float"):
         own.SelfAttention(8, 2.0)
-    with pytest.raises(TypeError, match=r"mask must be a bool tensor .* torch.float32"):
+    with pytest.raises(TypeError, match=r"mask to be a bool tensor .* torch.float32"):
         own.AxialAttention(8)(torch.zeros(1, 4, 5, 8), torch.ones(1, 4, 5))

@@ -261,34 +261,34 @@ def test_representation_names_the_arguments():
 
 x5 = torch.zeros(1, 4, 5, 5)
 BAD = {
-    "small-M": (lambda: CosAttn2d(16, 8, 16), r"M must be larger .* M=\(16, 16\) for N=\(16, 16\)"),
-    "small-M-in-one-dim": (lambda: CosAttn2d((3, 9), 1, (8, 9)), "M must be larger"),
-    "rank-of-N": (lambda: CosAttn2d((3, 4, 5)), r"N must be an int or 2 ints, got \(3, 4, 5\)"),
-    "empty-grid": (lambda: CosAttn1d(0), "N must be at least 1, got 0"),
-    "empty-dim": (lambda: CosAttn2d((4, 0)), r"N\[1\] must be at least 1, got 0"),
-    "heads": (lambda: CosAttn2d(4, 0), "n_head must be at least 1"),
-    "eps": (lambda: CosAttn2d(4, eps=0.0), "eps must be positive, got 0.0"),
-    "layer-heads": (lambda: CosMHSA(3, 8, 4), "external_dim must be divisible by heads=3, got 8"),
-    "layer-channels": (lambda: CosMHSA(1, 1, 4), "external_dim must be at least 2"),
-    "layer-size": (lambda: CosMHSA(1, 2, (1, 2, 3, 4)), "size must be an int or 1 to 3 ints"),
-    "layer-dropout": (lambda: CosMHSA(1, 2, 3, dropout=-0.1), "dropout must be a probability"),
+    "small-M": (lambda: CosAttn2d(16, 8, 16), r"M to be larger .* M=\(16, 16\) for N=\(16, 16\)"),
+    "small-M-in-one-dim": (lambda: CosAttn2d((3, 9), 1, (8, 9)), "M to be larger"),
+    "rank-of-N": (lambda: CosAttn2d((3, 4, 5)), r"N to be an int or 2 ints, got \(3, 4, 5\)"),
+    "empty-grid": (lambda: CosAttn1d(0), "N to be at least 1, got 0"),
+    "empty-dim": (lambda: CosAttn2d((4, 0)), r"N\[1\] to be at least 1, got 0"),
+    "heads": (lambda: CosAttn2d(4, 0), "n_head to be at least 1"),
+    "eps": (lambda: CosAttn2d(4, eps=0.0), "eps to be positive, got 0.0"),
+    "layer-heads": (lambda: CosMHSA(3, 8, 4), "external_dim to be divisible by heads=3, got 8"),
+    "layer-channels": (lambda: CosMHSA(1, 1, 4), "external_dim to be at least 2"),
+    "layer-size": (lambda: CosMHSA(1, 2, (1, 2, 3, 4)), "size to be an int or 1 to 3 ints"),
+    "layer-dropout": (lambda: CosMHSA(1, 2, 3, dropout=-0.1), "dropout to be a probability"),
     "rank": (
         lambda: CosAttn2d(5)(x5[0], x5, x5),
-        r"q must have shape \(B, C, height, width\) .* got \(4, 5, 5\)",
+        r"q to have shape \(B, C, height, width\) .* got \(4, 5, 5\)",
     ),
-    "batch": (lambda: CosAttn2d(5, 4)(x5, x5.repeat(2, 1, 1, 1), x5), "k must have shape .* B=1"),
+    "batch": (lambda: CosAttn2d(5, 4)(x5, x5.repeat(2, 1, 1, 1), x5), "k to have shape .* B=1"),
     "channels": (
         lambda: CosAttn2d(5, 3)(x5, x5, x5),
-        "the number of channels of q must be divisible by heads=3, got 4",
+        "the number of channels of q to be divisible by heads=3, got 4",
     ),
-    "keys": (lambda: CosAttn2d(5, 2)(x5, x5[:, :2], x5), "k must have the channels of q, 4, got 2"),
+    "keys": (lambda: CosAttn2d(5, 2)(x5, x5[:, :2], x5), "k to have the channels of q, 4, got 2"),
     "values": (
         lambda: CosAttn2d(5, 2)(x5, x5, x5[..., :3]),
-        r"v must have the grid of k.*\(5, 3\)",
+        r"v to have the grid of k.*\(5, 3\)",
     ),
-    "grid": (lambda: CosAttn2d(4, 2)(x5, x5, x5), r"q must have a grid of at most N=\(4, 4\)"),
-    "layer-grid": (lambda: CosMHSA(2, 4, 4)(x5), r"x must have shape \(B, 4, \*grid\)"),
-    "layer-rank": (lambda: CosMHSA(2, 4, 4)(x5[0]), r"x must have shape \(B, 4, \*grid\)"),
+    "grid": (lambda: CosAttn2d(4, 2)(x5, x5, x5), r"q to have a grid of at most N=\(4, 4\)"),
+    "layer-grid": (lambda: CosMHSA(2, 4, 4)(x5), r"x to have shape \(B, 4, \*grid\)"),
+    "layer-rank": (lambda: CosMHSA(2, 4, 4)(x5[0]), r"x to have shape \(B, 4, \*grid\)"),
 }
 
 
@@ -300,5 +300,5 @@ def test_bad_input(name):
 
 
 def test_bad_types():
-    with pytest.raises(TypeError, match="n_head must be an int, got float"):
+    with pytest.raises(TypeError, match="n_head to be an int, got float"):
         CosAttn2d(4, 2.0)

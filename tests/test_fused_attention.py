@@ -307,35 +307,35 @@ def test_representation_names_the_arguments():
 
 image, some = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 3)
 BAD = {
-    "empty-collection": (lambda: FusedAttention()([]), "x must hold at least one tensor"),
-    "no-inputs": (lambda: FusedAttention()(some[:, :0]), "x must hold at least one input, got L=0"),
+    "empty-collection": (lambda: FusedAttention()([]), "x to hold at least one tensor"),
+    "no-inputs": (lambda: FusedAttention()(some[:, :0]), "x to hold at least one input, got L=0"),
     "unequal": (
         lambda: FusedAttention()([some[0], some[0, :3]]),
-        r"x\[1\] must have the shape \(B, \*shape\) of x\[0\], \(6, 3\), got \(3, 3\)",
+        r"x\[1\] to have the shape \(B, \*shape\) of x\[0\], \(6, 3\), got \(3, 3\)",
     ),
-    "collection-rank": (lambda: FusedAttention()(some[0]), r"x must have shape \(B, L, \*shape\)"),
+    "collection-rank": (lambda: FusedAttention()(some[0]), r"x to have shape \(B, L, \*shape\)"),
     "image-rank": (
         lambda: FusedAttention(window=2)(some[0]),
-        r"x must have shape \(B, C, \*spatial\)",
+        r"x to have shape \(B, C, \*spatial\)",
     ),
     "window-too-large": (
         lambda: FusedAttention(window=5)(image),
-        r"window must not be larger than the grid \(4, 5\) that f_Q gives, got \(5, 5\)",
+        r"window not to be larger than the grid \(4, 5\) that f_Q gives, got \(5, 5\)",
     ),
     "window-rank": (
         lambda: FusedAttention(window=(2, 2, 2))(image),
-        "window must be an int or one int per",
+        "window to be an int or one int per",
     ),
-    "window-zero": (lambda: FusedAttention(window=0), "window must be at least 1, got 0"),
-    "stride-zero": (lambda: FusedAttention(window=2, stride=(1, 0)), r"stride\[1\] must be at"),
+    "window-zero": (lambda: FusedAttention(window=0), "window to be at least 1, got 0"),
+    "stride-zero": (lambda: FusedAttention(window=2, stride=(1, 0)), r"stride\[1\] to be at"),
     "stride-alone": (lambda: FusedAttention(stride=2), "stride needs a window"),
     "mask-shape": (
         lambda: FusedAttention()(some, torch.ones(2, 5).bool()),
-        r"mask must have shape \(B, L\) = \(2, 6\), got \(2, 5\)",
+        r"mask to have shape \(B, L\) = \(2, 6\), got \(2, 5\)",
     ),
     "patch-mask-shape": (
         lambda: FusedAttention(window=2)(image, torch.ones(2, 5).bool()),
-        r"mask must have shape \(B, L\) = \(2, 4\), got \(2, 5\)",
+        r"mask to have shape \(B, L\) = \(2, 4\), got \(2, 5\)",
     ),
     "empty-mask": (
         lambda: FusedAttention()(some, torch.zeros(2, 6).bool()),
@@ -343,21 +343,21 @@ BAD = {
     ),
     "keys": (
         lambda: FusedAttention(f_K=lambda x: x[:, :2])(some),
-        r"f_K must give .* L x u = \(6, 3\), got \(6, 2\)",
+        r"f_K to give .* L x u = \(6, 3\), got \(6, 2\)",
     ),
     "values": (
         lambda: FusedAttention(f_V=lambda x: x[..., :2], window=2)(image),
-        "f_V must give as many columns as f_K, 4, got 2",
+        "f_V to give as many columns as f_K, 4, got 2",
     ),
     "not-a-batch": (
         lambda: FusedAttention(f_Q=lambda x: x[:3])(some),
-        r"f_Q must map a batch of B \* L = 12 inputs to as many",
+        r"f_Q to map a batch of B \* L = 12 inputs to as many",
     ),
     "norm": (
         lambda: FusedAttention(norm=lambda S: S[0])(some),
-        r"norm must keep the shape \(2, 6, 6\)",
+        r"norm to keep the shape \(2, 6, 6\)",
     ),
-    "fuse": (lambda: FusedAttention(fuse=lambda P: P)(some), r"fuse must give \(B, L\) = \(2, 6\)"),
+    "fuse": (lambda: FusedAttention(fuse=lambda P: P)(some), r"fuse to give \(B, L\) = \(2, 6\)"),
 }
 
 
@@ -369,13 +369,13 @@ def test_bad_input(name):
 
 
 def test_bad_types():
-    with pytest.raises(TypeError, match="f_Q must be callable or None, got int"):
+    with pytest.raises(TypeError, match="f_Q to be callable or None, got int"):
         FusedAttention(3)
-    with pytest.raises(TypeError, match="mask must be a bool tensor"):
+    with pytest.raises(TypeError, match="mask to be a bool tensor"):
         FusedAttention()(some, torch.ones(2, 6))
-    with pytest.raises(TypeError, match=r"x\[1\] must be a tensor, got float"):
+    with pytest.raises(TypeError, match=r"x\[1\] to be a tensor, got float"):
         FusedAttention()([some[0], 1.0])
-    with pytest.raises(TypeError, match="x must be a tensor to be cut into patches, got list"):
+    with pytest.raises(TypeError, match="x to be a tensor to be cut into patches, got list"):
         FusedAttention(window=2)([image])
-    with pytest.raises(TypeError, match=r"window\[0\] must be an int, got float"):
+    with pytest.raises(TypeError, match=r"window\[0\] to be an int, got float"):
         FusedAttention(window=(2.0, 2))

@@ -17,8 +17,8 @@ def _channel_index(name: str, index: int, num_dimensions: int) -> int:
     front = index + total if index < 0 else index
     if not 1 <= front < total:
         raise ValueError(
-            f"{name} must name a dim of a {total}-dimensional input other than the batch (dim 0), "
-            f"got {index}"
+            f"expected {name} to name a dim of a {total}-dimensional input other than dim 0, "
+            f"the batch, got {index}"
         )
     return front
 
@@ -27,12 +27,12 @@ def _check_input(x: Tensor, dim: int, dim_index: int, num_dimensions: int) -> No
     total = num_dimensions + 2
     if x.dim() != total:
         raise ValueError(
-            f"x must have {total} dims (batch, channels and {num_dimensions} axes), "
+            f"expected x to have {total} dims (batch, channels and {num_dimensions} axes), "
             f"got shape {tuple(x.shape)}"
         )
     if x.shape[dim_index] != dim:
         raise ValueError(
-            f"x must have dim={dim} channels in dim {dim_index}, got {x.shape[dim_index]} "
+            f"expected x to have dim={dim} channels in dim {dim_index}, got {x.shape[dim_index]} "
             f"(shape {tuple(x.shape)})"
         )
 
@@ -227,7 +227,7 @@ class AxialPositionalEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         if not len(shape):
-            raise ValueError("shape must hold the size of at least one axis, got none")
+            raise ValueError("expected shape to hold the size of at least one axis, got none")
         check_positive(dim=dim, **{f"shape[{i}]": size for i, size in enumerate(shape)})
         self.dim = dim
         self.shape = tuple(shape)
@@ -262,7 +262,8 @@ class AxialPositionalEmbedding(nn.Module):
         grid = tuple(x.shape[axis] for axis in self.axes)
         if any(size > largest for size, largest in zip(grid, self.shape, strict=True)):
             raise ValueError(
-                f"x must have a grid of at most shape={self.shape}, the embedding's, got {grid}"
+                f"expected x to have a grid of at most shape={self.shape}, the embedding's, "
+                f"got {grid}"
             )
         for i, (axis, size) in enumerate(zip(self.axes, grid, strict=True)):
             x = x + getattr(self, f"param_{i}").narrow(axis, 0, size)

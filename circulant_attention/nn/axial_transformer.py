@@ -176,10 +176,11 @@ class AxialImageTransformer(nn.Module):
         super().__init__()
         check_positive(dim=dim, depth=depth)
         if reversible and dim % 2:
-            raise ValueError(f"dim must be even for a reversible transformer, got {dim}")
+            raise ValueError(f"expected dim to be even for a reversible transformer, got {dim}")
         if axial_pos_emb_shape is not None and len(axial_pos_emb_shape) != 2:
             raise ValueError(
-                f"axial_pos_emb_shape must be (height, width), got {tuple(axial_pos_emb_shape)}"
+                "expected axial_pos_emb_shape to be (height, width), "
+                f"got {tuple(axial_pos_emb_shape)}"
             )
         self.dim = dim
         self.depth = depth

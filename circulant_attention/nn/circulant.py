@@ -51,7 +51,7 @@ class _CirculantAttention(nn.Module):
                 f"got {self.similarity}"
             )
         if bandwidth is not None and not 0.0 < bandwidth < math.inf:
-            raise ValueError(f"bandwidth must be positive and finite, got {bandwidth}")
+            raise ValueError(f"expected bandwidth to be positive and finite, got {bandwidth}")
         self.channels = channels
         self.heads = heads
         self.window = _odd_window(window, self.spatial_dims)

@@ -17,7 +17,7 @@ def _per_dim(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[
     """One positive int per spatial dim."""
     values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
     if len(values) != spatial_dims:
-        raise ValueError(f"{name} must be an int or {spatial_dims} ints, got {values}")
+        raise ValueError(f"expected {name} to be an int or {spatial_dims} ints, got {values}")
     check_positive(
         **{name if isinstance(value, int) else f"{name}[{i}]": n for i, n in enumerate(values)}
     )
@@ -44,11 +44,11 @@ class _CosAttn(nn.Module):
         check_positive(n_head=n_head)
         if any(m <= n for m, n in zip(self.M, self.N, strict=True)):
             raise ValueError(
-                f"M must be larger than the grid in every dim (the cosine would reach 0), "
+                f"expected M to be larger than the grid in every dim (the cosine would reach 0), "
                 f"got M={self.M} for N={self.N}"
             )
         if eps <= 0.0:
-            raise ValueError(f"eps must be positive, got {eps}")
+            raise ValueError(f"expected eps to be positive, got {eps}")
         self.n_head = n_head
         self.eps = eps
         coefficients = torch.empty(2**self.spatial_dims, *self.N, device=device, dtype=dtype)
@@ -85,10 +85,12 @@ class _CosAttn(nn.Module):
         for name, x in (("q", q), ("k", k), ("v", v)):
             self._check(name, x, len(q))
         if k.shape[1] != q.shape[1]:
-            raise ValueError(f"k must have the channels of q, {q.shape[1]}, got {k.shape[1]}")
+            raise ValueError(
+                f"expected k to have the channels of q, {q.shape[1]}, got {k.shape[1]}"
+            )
         if v.shape[2:] != k.shape[2:]:
             raise ValueError(
-                f"v must have the grid of k, {tuple(k.shape[2:])}, got {tuple(v.shape[2:])}"
+                f"expected v to have the grid of k, {tuple(k.shape[2:])}, got {tuple(v.shape[2:])}"
             )
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
         with torch.autocast(q.device.type, enabled=False):
@@ -104,12 +106,13 @@ class _CosAttn(nn.Module):
         if x.dim() != 2 + self.spatial_dims or len(x) != batch:
             symbols = ("length", "height, width", "depth, height, width")[self.spatial_dims - 1]
             raise ValueError(
-                f"{name} must have shape (B, C, {symbols}) with B={batch}, got {tuple(x.shape)}"
+                f"expected {name} to have shape (B, C, {symbols}) with B={batch}, "
+                f"got {tuple(x.shape)}"
             )
         check_heads(f"the number of channels of {name}", x.shape[1], self.n_head)
         if any(size > n for size, n in zip(x.shape[2:], self.N, strict=True)):
             raise ValueError(
-                f"{name} must have a grid of at most N={self.N}, got {tuple(x.shape[2:])}"
+                f"expected {name} to have a grid of at most N={self.N}, got {tuple(x.shape[2:])}"
             )
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -310,11 +313,11 @@ class CosMHSA(nn.Module):
         check_dropout(dropout)
         if external_dim < 2:
             raise ValueError(
-                f"external_dim must be at least 2 to be normalised, got {external_dim}"
+                f"expected external_dim to be at least 2 to be normalised, got {external_dim}"
             )
         sizes = (size, size) if isinstance(size, int) else tuple(size)
         if not 1 <= len(sizes) <= 3:
-            raise ValueError(f"size must be an int or 1 to 3 ints, got {sizes}")
+            raise ValueError(f"expected size to be an int or 1 to 3 ints, got {sizes}")
         attention = (CosAttn1d, CosAttn2d, CosAttn3d)[len(sizes) - 1]
         convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sizes) - 1]
 
@@ -353,7 +356,7 @@ class CosMHSA(nn.Module):
         fits = x.dim() == 2 + len(grid) and x.shape[1] == channels
         if not fits or any(a > b for a, b in zip(x.shape[2:], grid, strict=True)):
             raise ValueError(
-                f"x must have shape (B, {channels}, *grid) with a grid of at most {grid}, "
+                f"expected x to have shape (B, {channels}, *grid) with a grid of at most {grid}, "
                 f"got {tuple(x.shape)}"
             )
         attended = self.cos_att(self.linear_q(x), self.linear_k(x), self.linear_v(x))

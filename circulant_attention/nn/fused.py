@@ -95,7 +95,9 @@ class FusedAttention(nn.Module):
         functions = {"f_Q": f_Q, "f_K": f_K, "f_V": f_V, "g_V": g_V, "norm": norm, "fuse": fuse}
         for name, function in functions.items():
             if function is not None and not callable(function):
-                raise TypeError(f"{name} must be callable or None, got {type(function).__name__}")
+                raise TypeError(
+                    f"expected {name} to be callable or None, got {type(function).__name__}"
+                )
         self.f_Q, self.f_K, self.f_V, self.g_V = f_Q, f_K, f_V, g_V
         self.norm, self.fuse = norm, fuse
         if window is None and stride is not None:
@@ -158,12 +160,13 @@ class FusedAttention(nn.Module):
         values, shape = split("f_V", self.f_V, x)
         if queries.shape != keys.shape:
             raise ValueError(
-                "f_K must give as many columns, of the same length, as f_Q, "
+                "expected f_K to give as many columns, of the same length, as f_Q, "
                 f"L x u = {tuple(queries.shape[1:])}, got {tuple(keys.shape[1:])}"
             )
         if values.shape[1] != keys.shape[1]:
             raise ValueError(
-                f"f_V must give as many columns as f_K, {keys.shape[1]}, got {values.shape[1]}"
+                f"expected f_V to give as many columns as f_K, {keys.shape[1]}, "
+                f"got {values.shape[1]}"
             )
         if mask is not None:
             if self.window is not None:
@@ -198,23 +201,25 @@ class FusedAttention(nn.Module):
         normed = scores.softmax(dim=1) if self.norm is None else self.norm(scores)
         if normed.shape != scores.shape:
             raise ValueError(
-                f"norm must keep the shape {tuple(scores.shape)}, got {tuple(normed.shape)}"
+                f"expected norm to keep the shape {tuple(scores.shape)}, got {tuple(normed.shape)}"
             )
         weights = normed.mean(dim=2) if self.fuse is None else self.fuse(normed)
         if weights.shape == (*scores.shape[:2], 1):
             weights = weights.squeeze(2)
         if weights.shape != scores.shape[:2]:
             raise ValueError(
-                f"fuse must give (B, L) = {tuple(scores.shape[:2])} or (B, L, 1), "
+                f"expected fuse to give (B, L) = {tuple(scores.shape[:2])} or (B, L, 1), "
                 f"got {tuple(weights.shape)}"
             )
         return weights
 
     def _image(self, x: Tensor | Sequence[Tensor]) -> Tensor:
         if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a tensor to be cut into patches, got {type(x).__name__}")
+            raise TypeError(
+                f"expected x to be a tensor to be cut into patches, got {type(x).__name__}"
+            )
         if x.dim() < 3:
-            raise ValueError(f"x must have shape (B, C, *spatial), got {tuple(x.shape)}")
+            raise ValueError(f"expected x to have shape (B, C, *spatial), got {tuple(x.shape)}")
         return x
 
     def _patches(self, name: str, f: Transform | None, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -225,7 +230,7 @@ class FusedAttention(nn.Module):
         stride = _per_dim("stride", self.stride, dims)
         if any(w > size for w, size in zip(window, made.shape[2:], strict=True)):
             raise ValueError(
-                f"window must not be larger than the grid {tuple(made.shape[2:])} "
+                f"expected window not to be larger than the grid {tuple(made.shape[2:])} "
                 f"that {name} gives, got {window}"
             )
         cut = made
@@ -251,21 +256,21 @@ def _stacked(x: Tensor | Sequence[Tensor]) -> Tensor:
     """A collection as one tensor ``(B, L, *shape)``."""
     if isinstance(x, Tensor):
         if x.dim() < 3:
-            raise ValueError(f"x must have shape (B, L, *shape), got {tuple(x.shape)}")
+            raise ValueError(f"expected x to have shape (B, L, *shape), got {tuple(x.shape)}")
     else:
         if not len(x):
-            raise ValueError("x must hold at least one tensor, got an empty collection")
+            raise ValueError("expected x to hold at least one tensor, got an empty collection")
         for i, one in enumerate(x):
             if not isinstance(one, Tensor):
-                raise TypeError(f"x[{i}] must be a tensor, got {type(one).__name__}")
+                raise TypeError(f"expected x[{i}] to be a tensor, got {type(one).__name__}")
             if one.shape != x[0].shape or one.dim() < 2:
                 raise ValueError(
-                    f"x[{i}] must have the shape (B, *shape) of x[0], {tuple(x[0].shape)}, "
+                    f"expected x[{i}] to have the shape (B, *shape) of x[0], {tuple(x[0].shape)}, "
                     f"got {tuple(one.shape)}"
                 )
         x = torch.stack(tuple(x), dim=1)
     if x.shape[1] == 0:
-        raise ValueError(f"x must hold at least one input, got L=0 in {tuple(x.shape)}")
+        raise ValueError(f"expected x to hold at least one input, got L=0 in {tuple(x.shape)}")
     return x
 
 
@@ -274,8 +279,8 @@ def _collection(name: str, f: Transform | None, x: Tensor) -> tuple[Tensor, tupl
     made = x.flatten(0, 1) if f is None else f(x.flatten(0, 1))
     if made.dim() < 2 or len(made) != x.shape[0] * x.shape[1]:
         raise ValueError(
-            f"{name} must map a batch of B * L = {x.shape[0] * x.shape[1]} inputs to as many, "
-            f"got shape {tuple(made.shape)}"
+            f"expected {name} to map a batch of B * L = {x.shape[0] * x.shape[1]} inputs to as "
+            f"many, got shape {tuple(made.shape)}"
         )
     return made.reshape(*x.shape[:2], -1), tuple(made.shape[1:])
 
@@ -291,5 +296,7 @@ def _positive(name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
 def _per_dim(name: str, value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
     values = value if isinstance(value, tuple) else (value or 1,) * dims
     if len(values) != dims:
-        raise ValueError(f"{name} must be an int or one int per spatial dim, {dims}, got {values}")
+        raise ValueError(
+            f"expected {name} to be an int or one int per spatial dim, {dims}, got {values}"
+        )
     return values

@@ -108,8 +108,8 @@ class SelfAttention(nn.Module):
         for name, tensor in (("x", x), ("kv", kv)):
             if tensor.dim() != 3 or tensor.shape[2] != self.dim or len(tensor) != len(x):
                 raise ValueError(
-                    f"{name} must have shape (B, length, dim) with B={len(x)} and dim={self.dim}, "
-                    f"got {tuple(tensor.shape)}"
+                    f"expected {name} to have shape (B, length, dim) with B={len(x)} and "
+                    f"dim={self.dim}, got {tuple(tensor.shape)}"
                 )
         if mask is not None:
             check_mask(mask, kv.shape[:2], "(B, s)")
