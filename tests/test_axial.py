@@ -219,6 +219,17 @@ def test_reversible_in_transforms():
     assert_close(list(swapped), list(torch.func.grad(loss)(doubled, x).values()), **EXACT)
 
 
+@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
+def test_gradcheck_of_axial_attention(chained):
+    module = own.AxialAttention(
+        2, num_dimensions=3, heads=2, dim_index=1, sum_axial_out=not chained, dtype=torch.double
+    )
+    x = torch.randn(1, 2, 2, 3, 2, dtype=torch.double, requires_grad=True)
+    mask = torch.rand(1, 2, 3, 2) > 0.3
+    assert torch.autograd.gradcheck(module, (x,))
+    assert torch.autograd.gradcheck(module, (x, mask))
+
+
 @pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
 def test_gradcheck_of_the_transformer(reversible):
     net = transformer(dim=2, depth=1, heads=1, reversible=reversible)
@@ -375,6 +386,15 @@ def test_backward_inside_autocast_after_a_pass_without_graph():
         y = net(x).sum()
     y.backward()
     assert_close(inside, [p.grad for p in net.parameters()], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
+def test_axial_attention_compiles_as_one_graph(chained):
+    module = own.AxialAttention(4, heads=2, sum_axial_out=not chained, dtype=torch.double)
+    x = torch.randn(2, 3, 5, 4, dtype=torch.double)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    found = outputs_and_gradients(module, x, call=compiled)
+    assert_close(found, outputs_and_gradients(module, x), **EXACT)
 
 
 # Dynamo itself instantiates the autograd.Function that it traces.
