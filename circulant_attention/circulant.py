@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from circulant_attention import _features, arithmetic, indexing, reduction
+from circulant_attention import _features, arithmetic, indexing, reduction, regrouping
 from circulant_attention._construction import checked_values, ones
 from circulant_attention._deferred import Deferred, TransposedValues
 from circulant_attention.arithmetic import Number
 from circulant_attention.geometry import Geometry, Window, make_geometry
+
+_SWAPS = [pair for pair in itertools.product((-2, -1, 2, 3), repeat=2) if (pair[0] - pair[1]) % 2]
 
 
 class Circulant:
@@ -119,7 +122,7 @@ class Circulant:
         return torch.sparse_csr_tensor(
             crow.expand(*lead, -1),
             col.expand(*lead, -1),
-            self.values.resolve_conj().resolve_neg(),
+            self.values,
             self.shape,
             check_invariants=False,
         )
@@ -304,40 +307,22 @@ class Circulant:
 
     def transpose(self, dim0: int, dim1: int) -> Circulant:
         """Swaps rows and columns, the only dims of which that makes a Circulant."""
-        if {dim0 % 4, dim1 % 4} != {2, 3}:
+        if (dim0, dim1) not in _SWAPS:
             raise ValueError(
                 f"expected dims -2 and -1 (rows and columns) to be transposed, got {dim0}, {dim1}"
             )
         return self.mT
 
-    def repeat(self, *repeats: int) -> Circulant:
+    def repeat(self, *repeats: int | Sequence[int]) -> Circulant:
         """Repeats along batch and heads: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``."""
-        counts = (*repeats, 1, 1)[:4] if len(repeats) in (2, 4) else ()
-        if len(counts) != 4 or any(n < 0 for n in counts) or counts[2:] != (1, 1):
-            raise ValueError(
-                f"expected repeats (batch, heads, 1, 1): rows and columns cannot repeat, "
-                f"got {repeats}"
-            )
-        return self.with_values(self.values.repeat(*counts[:2], 1))
+        return regrouping.repeat(self, regrouping.unpacked(repeats))
 
-    def reshape(self, *shape: int) -> Circulant:
+    def reshape(self, *shape: int | Sequence[int]) -> Circulant:
         """Regroups batch and heads: ``A.reshape(B, heads, N, N)``; one size may be -1.
 
         ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
         """
-        n = self.geometry.pixels
-        sizes = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
-        if len(sizes) != 4 or any(size not in (n, -1) for size in sizes[2:]):
-            raise ValueError(
-                f"expected shape (B, heads, {n}, {n}): rows and columns stay, got {shape}"
-            )
-        try:
-            values = self.values.reshape(*sizes[:2], n * self.geometry.offsets)
-        except RuntimeError as error:
-            raise ValueError(
-                f"expected batch and heads of product {self.shape[0] * self.shape[1]}, got {shape}"
-            ) from error
-        return self.with_values(values)
+        return regrouping.reshape(self, regrouping.unpacked(shape))
 
     def __getitem__(self, index: Any) -> Circulant | Tensor:
         """Batches and heads give a Circulant, rows, columns and entries dense tensors.
@@ -453,12 +438,28 @@ class Circulant:
         return self.neg()
 
     def __mul__(self, m: Any) -> Circulant:
-        return self.scale(m) if isinstance(m, Number | Tensor) else NotImplemented
+        if isinstance(m, Circulant):
+            raise TypeError("the product of two Circulants has another window: it is not defined")
+        return self.scale(m)
 
     __rmul__ = __mul__
 
     def __truediv__(self, m: Any) -> Circulant:
-        return self.div(m) if isinstance(m, Number | Tensor) else NotImplemented
+        if isinstance(m, Circulant):
+            raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+        return self.div(m)
+
+    def __rtruediv__(self, other: Any) -> NoReturn:
+        raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+
+    def __rmatmul__(self, x: Any) -> NoReturn:
+        raise TypeError(
+            f"expected A @ x of a Circulant and a tensor, got {type(x).__name__} @ Circulant; "
+            f"the transposed map is A.mT @ x"
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
 
     def __eq__(self, other: object) -> bool:
         """Whether shape, window and every stored entry are equal."""
