@@ -430,6 +430,13 @@ def test_reset_parameters_redraws_all():
             assert torch.equal(value, before[name]) == constant, name
 
 
+def test_begins_on_the_meta_device():
+    net = own.AxialImageTransformer(4, 1, heads=2, axial_pos_emb_shape=(5, 7), device="meta")
+    assert net(torch.zeros(1, 4, 5, 7, device="meta")).shape == (1, 4, 5, 7)
+    net.to_empty(device="cpu").reset_parameters()
+    assert net(torch.zeros(1, 4, 5, 7)).isfinite().all()
+
+
 def test_representation_names_the_arguments():
     text = repr(transformer(dropout=0.25))
     for part in ("dim=4, depth=2, dim_index=1, reversible=True", "shape=(8, 8)", "dropout=0.25"):
