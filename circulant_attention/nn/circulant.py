@@ -1,0 +1,386 @@
+"""Circulant attention as a layer, and a transformer block made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from circulant_attention.attention import circulant_mh_attention
+from circulant_attention.circulant import Circulant
+from circulant_attention.nn._checks import check_dropout, check_heads, check_positive
+from circulant_attention.similarity import (
+    AbstractSimilarity,
+    DistanceSimilarity,
+    DotSimilarity,
+    check_similarity,
+)
+
+_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class _CirculantAttention(nn.Module):
+    spatial_dims: ClassVar[int]
+    log_bandwidth: Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: int | Sequence[int],
+        *,
+        similarity: AbstractSimilarity | None = None,
+        bandwidth: float | None = None,
+        learn_bandwidth: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_heads("channels", channels, heads)
+        check_dropout(dropout)
+        self.similarity = DotSimilarity() if similarity is None else check_similarity(similarity)
+        takes_bandwidth = isinstance(self.similarity, DistanceSimilarity)
+        if not takes_bandwidth and (bandwidth is not None or learn_bandwidth):
+            raise ValueError(
+                "bandwidth and learn_bandwidth need similarity=DistanceSimilarity(), "
+                f"got {self.similarity}"
+            )
+        if bandwidth is not None and not 0.0 < bandwidth < math.inf:
+            raise ValueError(f"expected bandwidth to be positive and finite, got {bandwidth}")
+        self.channels = channels
+        self.heads = heads
+        self.window = _odd_window(window, self.spatial_dims)
+        self.initial_bandwidth = (channels // heads) ** 0.25 if bandwidth is None else bandwidth
+        self.log_bandwidth = None
+        if learn_bandwidth:
+            self.log_bandwidth = nn.Parameter(torch.empty(heads, device=device, dtype=dtype))
+
+        def projection() -> nn.Module:
+            convolution = _CONVOLUTIONS[self.spatial_dims]
+            return convolution(channels, channels, 1, bias=bias, device=device, dtype=dtype)
+
+        self.to_q = projection()
+        self.to_k = projection()
+        self.to_v = projection()
+        self.to_out = projection()
+        self.dropout = nn.Dropout(dropout)
+        self._reset_bandwidth()
+
+    def _reset_bandwidth(self) -> None:
+        if self.log_bandwidth is not None:
+            nn.init.constant_(self.log_bandwidth, math.log(self.initial_bandwidth))
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, and set the bandwidths back to where they began."""
+        for projection in (self.to_q, self.to_k, self.to_v, self.to_out):
+            projection.reset_parameters()  # type: ignore[operator]
+        self._reset_bandwidth()
+
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[False]) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Circulant]: ...
+    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Circulant]:
+        """Attend.
+
+        Args:
+            x: ``(B, C, *spatial)``; no spatial dim shorter than its window.
+            need_weights: Whether to return the adjacency too.
+
+        Returns:
+            A tensor of the shape of x; with ``need_weights`` also the adjacency, a
+            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)`` whose rows sum to one.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        self._check(x)
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
+        if isinstance(self.similarity, DistanceSimilarity):
+            q, k = self._scaled(q), self._scaled(k)
+        y, A = circulant_mh_attention(self.similarity, q, k, v, self.window, self.heads)
+        y = self.dropout(self.to_out(y))
+        return (y, A) if need_weights else y
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 2 + self.spatial_dims or x.shape[1] != self.channels:
+            raise ValueError(
+                f"expected x of shape (B, {self.channels}, *spatial) with {self.spatial_dims} "
+                f"spatial dim(s), got {tuple(x.shape)}"
+            )
+        if any(w > size for w, size in zip(self.window, x.shape[2:], strict=True)):
+            raise ValueError(
+                f"expected x with a grid of at least the window {self.window}, "
+                f"got {tuple(x.shape[2:])}"
+            )
+
+    def _scaled(self, features: Tensor) -> Tensor:
+        """Features whose distances come out in units of the bandwidth.
+
+        The attention divides them by the fourth root of a head's channels, which is the default.
+        """
+        root = (self.channels // self.heads) ** 0.25
+        if self.log_bandwidth is None:
+            scaled: Tensor = features * (root / self.initial_bandwidth)
+            return scaled
+        factors = root * torch.exp(-self.log_bandwidth)
+        factors = factors.repeat_interleave(self.channels // self.heads)
+        scaled = features * factors.view(-1, *(1,) * self.spatial_dims)
+        return scaled
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        text = f"channels={self.channels}, heads={self.heads}, window={self.window}, "
+        text += f"similarity={self.similarity}"
+        if isinstance(self.similarity, DistanceSimilarity):
+            learned = self.log_bandwidth is not None
+            text += f", bandwidth={self.initial_bandwidth:g}, learn_bandwidth={learned}"
+        return text
+
+
+def _odd_window(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    windows = (window,) * dims if isinstance(window, int) else tuple(window)
+    if len(windows) != dims:
+        raise ValueError(f"expected window to be an odd int or {dims} odd ints, got {window}")
+    check_positive(**{f"window[{i}]": width for i, width in enumerate(windows)})
+    if any(width % 2 == 0 for width in windows):
+        raise ValueError(f"expected window to be odd in every dim, got {window}")
+    return windows
+
+
+class CirculantAttention2d(_CirculantAttention):
+    r"""Multi-head attention of every pixel to a window around it that wraps at the borders.
+
+    .. math::
+
+        y = W_o \operatorname{concat}_h \bigl(A_h v_h\bigr) + b_o, \quad
+        A_h = \operatorname{softmax}(S_h), \quad
+        q = W_q x + b_q, \; k = W_k x + b_k, \; v = W_v x + b_v
+
+    where for pixel j in the window around pixel i, and with e channels in a head,
+    :math:`S_{h,ij} = q_{h,i} \cdot k_{h,j} / \sqrt e` for the dot product, and
+    :math:`S_{h,ij} = -|q_{h,i} - k_{h,j}|^2 / (2 \beta_h^2)` for the distance, with the bandwidth
+    :math:`\beta_h`. All W are convolutions of one pixel. :class:`CirculantAttention1d` and
+    :class:`CirculantAttention3d` are the same for sequences and volumes.
+
+    Args:
+        channels: The number of channels C.
+        heads: The number of heads; divides C.
+        window: The length of the window: an odd int, or one odd int per spatial dim.
+        similarity: :class:`~circulant_attention.DotSimilarity` (when left out) or
+            :class:`~circulant_attention.DistanceSimilarity`.
+        bandwidth: The bandwidth of the distance, in the units of q and k; :math:`e^{1/4}` when left
+            out, which is the scale of :func:`~circulant_attention.circulant_attention`.
+        learn_bandwidth: Whether every head learns the logarithm of its bandwidth.
+        bias: Whether the four convolutions have a bias.
+        dropout: The probability of dropping an element of the result in training.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
+            without the distance.
+
+    Note:
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory, and
+        O(N K heads) more where the entries of the adjacency are looked at.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CirculantAttention2d
+        >>> attn = CirculantAttention2d(16, heads=4, window=(3, 5))
+        >>> x = torch.randn(2, 16, 12, 10)
+        >>> y, A = attn(x, need_weights=True)
+        >>> y.shape, A.shape
+        (torch.Size([2, 16, 12, 10]), torch.Size([2, 4, 120, 120]))
+
+    References:
+        ``circulant_mh_attention`` in CirculantAttention.jl; Janjušević et al., GroupCDL:
+        Interpretable denoising and compressed sensing MRI via learned group-sparsity and circulant
+        attention, IEEE Transactions on Computational Imaging 11 (2025), 201-212.
+    """
+
+    spatial_dims = 2
+
+
+class CirculantAttention1d(_CirculantAttention):
+    """:class:`CirculantAttention2d` for sequences ``(B, C, length)``.
+
+    Args:
+        channels: The number of channels C.
+        heads: The number of heads; divides C.
+        window: The length of the window, odd.
+        similarity: The dot product when left out, or the distance.
+        bandwidth: The bandwidth of the distance.
+        learn_bandwidth: Whether every head learns its bandwidth.
+        bias: Whether the four convolutions have a bias.
+        dropout: The probability of dropping an element of the result in training.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CirculantAttention1d
+        >>> CirculantAttention1d(16, heads=4, window=9)(torch.randn(2, 16, 100)).shape
+        torch.Size([2, 16, 100])
+    """
+
+    spatial_dims = 1
+
+
+class CirculantAttention3d(_CirculantAttention):
+    """:class:`CirculantAttention2d` for volumes ``(B, C, depth, height, width)``.
+
+    Args:
+        channels: The number of channels C.
+        heads: The number of heads; divides C.
+        window: The length of the window: an odd int, or one odd int per spatial dim.
+        similarity: The dot product when left out, or the distance.
+        bandwidth: The bandwidth of the distance.
+        learn_bandwidth: Whether every head learns its bandwidth.
+        bias: Whether the four convolutions have a bias.
+        dropout: The probability of dropping an element of the result in training.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CirculantAttention3d
+        >>> attn = CirculantAttention3d(16, heads=4, window=(1, 3, 3))
+        >>> attn(torch.randn(2, 16, 3, 6, 5)).shape
+        torch.Size([2, 16, 3, 6, 5])
+    """
+
+    spatial_dims = 3
+
+
+class _ChannelNorm(nn.LayerNorm):
+    """Layer norm over dim 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class CirculantTransformerBlock(nn.Module):
+    r"""A transformer block with circulant attention.
+
+    .. math::
+
+        z = x + \operatorname{attention}(\operatorname{norm}_1(x)), \quad
+        y = z + \operatorname{MLP}(\operatorname{norm}_2(z))
+
+    with layer norms over the channels, and an MLP for every pixel: to ``mlp_ratio`` times as many
+    channels, GELU, and back.
+
+    Args:
+        channels: The number of channels C.
+        heads: The number of heads; divides C.
+        window: The length of the window: an odd int, or one odd int per spatial dim.
+        spatial_dims: 1 for sequences, 2 for images, 3 for volumes.
+        mlp_ratio: The MLP's hidden channels for each of C.
+        similarity: The dot product when left out, or the distance.
+        bandwidth: The bandwidth of the distance, see :class:`CirculantAttention2d`.
+        learn_bandwidth: Whether every head learns its bandwidth.
+        dropout: The probability of dropping an element of each branch's result in training.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
+
+    Note:
+        With N pixels and K of them in a window: O(N C (C + K)) operations, O(N C) memory.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CirculantTransformerBlock
+        >>> block = CirculantTransformerBlock(16, heads=4, window=5)
+        >>> block(torch.randn(2, 16, 12, 10)).shape
+        torch.Size([2, 16, 12, 10])
+
+    References:
+        Vaswani et al., Attention is all you need, NeurIPS 2017; Xiong et al., On layer
+        normalization in the transformer architecture, ICML 2020.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        window: int | Sequence[int],
+        spatial_dims: int = 2,
+        *,
+        mlp_ratio: int = 4,
+        similarity: AbstractSimilarity | None = None,
+        bandwidth: float | None = None,
+        learn_bandwidth: bool = False,
+        dropout: float = 0.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in _CONVOLUTIONS:
+            raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
+        check_positive(mlp_ratio=mlp_ratio)
+        attention = (CirculantAttention1d, CirculantAttention2d, CirculantAttention3d)
+        convolution = _CONVOLUTIONS[spatial_dims]
+        self.attention = attention[spatial_dims - 1](
+            channels,
+            heads,
+            window,
+            similarity=similarity,
+            bandwidth=bandwidth,
+            learn_bandwidth=learn_bandwidth,
+            dropout=dropout,
+            device=device,
+            dtype=dtype,
+        )
+        self.norm1 = _ChannelNorm(channels, device=device, dtype=dtype)
+        self.norm2 = _ChannelNorm(channels, device=device, dtype=dtype)
+        hidden = mlp_ratio * channels
+        self.mlp = nn.Sequential(
+            convolution(channels, hidden, 1, device=device, dtype=dtype),
+            nn.GELU(),
+            convolution(hidden, channels, 1, device=device, dtype=dtype),
+            nn.Dropout(dropout),
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for module in (self.attention, self.norm1, self.norm2, self.mlp[0], self.mlp[2]):
+            module.reset_parameters()  # type: ignore[operator]
+
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[False]) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Circulant]: ...
+    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Circulant]:
+        """Transform.
+
+        Args:
+            x: ``(B, C, *spatial)``; no spatial dim shorter than its window.
+            need_weights: Whether to return the adjacency too.
+
+        Returns:
+            A tensor of the shape of x; with ``need_weights`` also the adjacency, a
+            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)``.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        self.attention._check(x)
+        attended, A = self.attention(self.norm1(x), need_weights=True)
+        z = x + attended
+        y: Tensor = z + self.mlp(self.norm2(z))
+        return (y, A) if need_weights else y

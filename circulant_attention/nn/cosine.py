@@ -1,0 +1,364 @@
+"""Cosine attention: attention over a whole grid in linear time, nearer pixels counting more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from circulant_attention.nn._checks import check_dropout, check_heads, check_positive
+
+
+def _per_dim(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    """One positive int per spatial dim."""
+    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    if len(values) != spatial_dims:
+        raise ValueError(f"expected {name} to be an int or {spatial_dims} ints, got {values}")
+    check_positive(
+        **{name if isinstance(value, int) else f"{name}[{i}]": n for i, n in enumerate(values)}
+    )
+    return values
+
+
+class _CosAttn(nn.Module):
+    spatial_dims: ClassVar[int]
+    attn_coef: Tensor
+
+    def __init__(
+        self,
+        N: int | Sequence[int],
+        n_head: int = 8,
+        M: int | Sequence[int] = 16,
+        *,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.N = _per_dim("N", N, self.spatial_dims)
+        self.M = _per_dim("M", M, self.spatial_dims)
+        check_positive(n_head=n_head)
+        if any(m <= n for m, n in zip(self.M, self.N, strict=True)):
+            raise ValueError(
+                f"expected M to be larger than the grid in every dim (the cosine would reach 0), "
+                f"got M={self.M} for N={self.N}"
+            )
+        if eps <= 0.0:
+            raise ValueError(f"expected eps to be positive, got {eps}")
+        self.n_head = n_head
+        self.eps = eps
+        coefficients = torch.empty(2**self.spatial_dims, *self.N, device=device, dtype=dtype)
+        self.register_buffer("attn_coef", coefficients)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Compute the table of cosines and sines, which is all that the module stores."""
+        terms = torch.ones(1, *(1 for _ in self.N), dtype=torch.float64)
+        for dim, (n, m) in enumerate(zip(self.N, self.M, strict=True)):
+            angle = torch.arange(n, dtype=torch.float64) * (math.pi / (2 * m))
+            waves = torch.stack([angle.cos(), angle.sin()])
+            waves = waves.view(1, 2, *(n if i == dim else 1 for i in range(len(self.N))))
+            terms = (terms.unsqueeze(1) * waves).flatten(0, 1)
+        with torch.no_grad():
+            self.attn_coef.copy_(terms)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            q: Queries ``(B, C, *grid)``; no dim of the grid longer than in ``N``.
+            k: Keys ``(B, C, *key_grid)``. The grid of the keys may differ; both start at position
+                0 in every dim.
+            v: Values ``(B, C_v, *key_grid)``.
+
+        Returns:
+            ``(B, C_v, *grid)`` of the dtype of v. Half precision is computed in float32, also
+            under autocast.
+
+        Raises:
+            ValueError: If shapes do not fit, or ``n_head`` does not divide C or C_v.
+        """
+        for name, x in (("q", q), ("k", k), ("v", v)):
+            self._check(name, x, len(q))
+        if k.shape[1] != q.shape[1]:
+            raise ValueError(
+                f"expected k to have the channels of q, {q.shape[1]}, got {k.shape[1]}"
+            )
+        if v.shape[2:] != k.shape[2:]:
+            raise ValueError(
+                f"expected v to have the grid of k, {tuple(k.shape[2:])}, got {tuple(v.shape[2:])}"
+            )
+        dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
+        with torch.autocast(q.device.type, enabled=False):
+            queries, keys = self._terms(q.to(dtype)), self._terms(k.to(dtype))
+            values = self._heads(v.to(dtype))
+            # The row of ones sums the weights, for the normalisation.
+            values = functional.pad(values, (0, 0, 0, 1), value=1.0)
+            sums = (values @ keys.mT) @ queries
+            out = sums[:, :, :-1] / sums[:, :, -1:]
+        return out.reshape(len(q), -1, *q.shape[2:]).to(v.dtype)
+
+    def _check(self, name: str, x: Tensor, batch: int) -> None:
+        if x.dim() != 2 + self.spatial_dims or len(x) != batch:
+            symbols = ("length", "height, width", "depth, height, width")[self.spatial_dims - 1]
+            raise ValueError(
+                f"expected {name} to have shape (B, C, {symbols}) with B={batch}, "
+                f"got {tuple(x.shape)}"
+            )
+        check_heads(f"the number of channels of {name}", x.shape[1], self.n_head)
+        if any(size > n for size, n in zip(x.shape[2:], self.N, strict=True)):
+            raise ValueError(
+                f"expected {name} to have a grid of at most N={self.N}, got {tuple(x.shape[2:])}"
+            )
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """``(B, C, *grid)`` to ``(B, heads, C / heads, pixels)``."""
+        return x.reshape(len(x), self.n_head, x.shape[1] // self.n_head, x.shape[2:].numel())
+
+    def _terms(self, x: Tensor) -> Tensor:
+        """The features whose dot product is the similarity, ``(B, heads, 2**d * C / heads, N)``."""
+        coefficients = self.attn_coef
+        for dim, size in enumerate(x.shape[2:], start=1):
+            coefficients = coefficients.narrow(dim, 0, size)
+        features = self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
+        terms = coefficients.flatten(1).to(x.dtype).unsqueeze(1)
+        return (features.unsqueeze(2) * terms).flatten(2, 3)
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return f"N={self.N}, n_head={self.n_head}, M={self.M}, eps={self.eps}"
+
+
+class CosAttn2d(_CosAttn):
+    r"""Attention whose similarity falls off as the cosine of the distance in each spatial dim.
+
+    .. math::
+
+        y_p = \frac{\sum_r s_{pr} v_r}{\sum_r s_{pr}}, \quad
+        s_{pr} = \bar q_p \cdot \bar k_r \prod_{d}
+            \cos\Bigl(\frac{\pi}{2} \frac{p_d - r_d}{M_d}\Bigr), \quad
+        \bar q = \operatorname{relu}(q / C^{1/4}) + \varepsilon
+
+    for the pixels p, r of the two-dimensional grid and in every head, and likewise
+    :math:`\bar k`. As cos(a - b) = cos a cos b + sin a sin b, the similarity is the dot product of
+    :math:`2^d = 4` terms for every channel, so that no pair of pixels is ever formed. There is
+    nothing to learn. :class:`CosAttn1d` and :class:`CosAttn3d` are the same for sequences and
+    volumes.
+
+    Args:
+        N: The largest size of the grid: an int for a square, or one int per spatial dim.
+        n_head: The number of heads; divides the channels.
+        M: The scale of the cosine in pixels, larger than N: an int or one int per spatial dim.
+            The similarity would vanish at this distance.
+        eps: What is added to every feature, so that no pixel is without weights.
+        device: The device of the table of cosines.
+        dtype: The dtype of the table of cosines.
+
+    Raises:
+        TypeError: If a number that counts is not an int.
+        ValueError: If M is not larger than N, or an argument is out of range.
+
+    Note:
+        With N pixels and h heads: :math:`O(2^d N C C_v / h)` operations and
+        :math:`O(2^d N C + N C_v)` memory, both linear in N.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CosAttn2d
+        >>> attn = CosAttn2d((12, 20), n_head=4, M=24)
+        >>> q, k, v = torch.randn(3, 2, 16, 12, 20)
+        >>> attn(q, k, v).shape
+        torch.Size([2, 16, 12, 20])
+
+    References:
+        Qin et al., cosFormer: Rethinking softmax in attention, ICLR 2022, arXiv:2202.08791. The
+        form for grids is that of CosAttention2D (github.com/ParadoxZW/CosAttention2d), whose
+        arguments and table these are.
+    """
+
+    spatial_dims = 2
+
+
+class CosAttn1d(_CosAttn):
+    """:class:`CosAttn2d` for sequences ``(B, C, length)``: two terms.
+
+    Args:
+        N: The largest length.
+        n_head: The number of heads; divides the channels.
+        M: The scale of the cosine, larger than N.
+        eps: What is added to every feature.
+        device: The device of the table of cosines.
+        dtype: The dtype of the table of cosines.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CosAttn1d
+        >>> q, k, v = torch.randn(3, 2, 16, 100)
+        >>> CosAttn1d(100, n_head=4, M=128)(q, k, v).shape
+        torch.Size([2, 16, 100])
+    """
+
+    spatial_dims = 1
+
+
+class CosAttn3d(_CosAttn):
+    """:class:`CosAttn2d` for volumes ``(B, C, depth, height, width)``: eight terms.
+
+    Args:
+        N: The largest size: an int for a cube, or one int per spatial dim.
+        n_head: The number of heads; divides the channels.
+        M: The scale of the cosine, larger than N: an int or one int per spatial dim.
+        eps: What is added to every feature.
+        device: The device of the table of cosines.
+        dtype: The dtype of the table of cosines.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CosAttn3d
+        >>> q, k, v = torch.randn(3, 2, 16, 4, 6, 5)
+        >>> CosAttn3d((4, 6, 5), n_head=4, M=8)(q, k, v).shape
+        torch.Size([2, 16, 4, 6, 5])
+    """
+
+    spatial_dims = 3
+
+
+class _ChannelNorm(nn.Module):
+    """Over the channels: weight (x - mean) / (std + eps) + bias, with the unbiased std."""
+
+    def __init__(
+        self,
+        channels: int,
+        spatial_dims: int,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        shape = (channels, *(1,) * spatial_dims)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(dim=1, keepdim=True)
+        # The norm, unlike a root, has a finite (zero) gradient where all channels are equal.
+        std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / (x.shape[1] - 1) ** 0.5
+        normed: Tensor = centred / (std + self.eps)
+        return self.weight * normed + self.bias
+
+
+class CosMHSA(nn.Module):
+    r"""A residual layer of multi-head cosine self-attention on a grid.
+
+    .. math::
+
+        y = \operatorname{norm}\bigl(x + \operatorname{dropout}(W_m
+            \operatorname{CosAttn}(W_q x, W_k x, W_v x) + b_m)\bigr)
+
+    with the norm over the channels, (x - mean) / (std + 1e-6) with the unbiased standard deviation,
+    a gain and a bias, and M two pixels larger than ``size``.
+
+    Args:
+        n_head: The number of heads; divides ``external_dim``.
+        external_dim: The number of channels C, at least 2.
+        size: The largest size of the grid: an int for a square, or one int per spatial dim, one to
+            three of them.
+        dropout: The probability of dropping an element of the attention's result in training.
+        device: The device of the parameters.
+        dtype: The dtype of the parameters.
+
+    Raises:
+        TypeError: If a number that counts is not an int.
+        ValueError: If ``n_head`` does not divide ``external_dim``, or an argument is out of range.
+
+    Note:
+        With N pixels, d spatial dims and h heads: :math:`O(N C^2 (1 + 2^d / h))` operations and
+        :math:`O(2^d N C)` memory.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import CosMHSA
+        >>> layer = CosMHSA(n_head=4, external_dim=16, size=(12, 20))
+        >>> layer(torch.randn(2, 16, 12, 20)).shape
+        torch.Size([2, 16, 12, 20])
+
+    References:
+        Qin et al., cosFormer: Rethinking softmax in attention, ICLR 2022, arXiv:2202.08791.
+        Arguments and parameter names are those of CosAttention2D
+        (github.com/ParadoxZW/CosAttention2d), which always attends with 8 heads.
+    """
+
+    def __init__(
+        self,
+        n_head: int,
+        external_dim: int,
+        size: int | Sequence[int],
+        dropout: float = 0.1,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_heads("external_dim", external_dim, n_head)
+        check_dropout(dropout)
+        if external_dim < 2:
+            raise ValueError(
+                f"expected external_dim to be at least 2 to be normalised, got {external_dim}"
+            )
+        sizes = (size, size) if isinstance(size, int) else tuple(size)
+        if not 1 <= len(sizes) <= 3:
+            raise ValueError(f"expected size to be an int or 1 to 3 ints, got {sizes}")
+        attention = (CosAttn1d, CosAttn2d, CosAttn3d)[len(sizes) - 1]
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sizes) - 1]
+
+        def projection(bias: bool) -> nn.Module:
+            return convolution(external_dim, external_dim, 1, bias=bias, device=device, dtype=dtype)
+
+        self.linear_v = projection(bias=False)
+        self.linear_k = projection(bias=False)
+        self.linear_q = projection(bias=False)
+        self.linear_merge = projection(bias=True)
+        self.cos_att = attention(
+            sizes, n_head, tuple(n + 2 for n in sizes), device=device, dtype=dtype
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.norm = _ChannelNorm(external_dim, len(sizes), device, dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        for module in self.children():
+            if not isinstance(module, nn.Dropout):
+                module.reset_parameters()  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend, add, normalise.
+
+        Args:
+            x: ``(B, C, *grid)``; no dim of the grid longer than in ``size``.
+
+        Returns:
+            A tensor of the shape of x.
+
+        Raises:
+            ValueError: If the shape does not fit.
+        """
+        grid, channels = self.cos_att.N, self.norm.weight.shape[0]
+        fits = x.dim() == 2 + len(grid) and x.shape[1] == channels
+        if not fits or any(a > b for a, b in zip(x.shape[2:], grid, strict=True)):
+            raise ValueError(
+                f"expected x to have shape (B, {channels}, *grid) with a grid of at most {grid}, "
+                f"got {tuple(x.shape)}"
+            )
+        attended = self.cos_att(self.linear_q(x), self.linear_k(x), self.linear_v(x))
+        out: Tensor = self.norm(x + self.dropout(self.linear_merge(attended)))
+        return out

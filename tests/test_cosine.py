@@ -1,0 +1,304 @@
+"""Cosine attention against the sum over all pairs of pixels."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from peak_memory import PeakMemory
+from torch import nn
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from circulant_attention.nn import CosAttn1d, CosAttn2d, CosAttn3d, CosMHSA
+
+CLASSES = {1: CosAttn1d, 2: CosAttn2d, 3: CosAttn3d}
+# Sums of at most 1e4 positive products in another order, in float64.
+EXACT = {"rtol": 1e4 * 2**-53, "atol": 1e-14}
+
+
+def dense(q, k, v, heads, M, eps=1e-5):
+    """The formula over all pairs of pixels, with the cosine of the distance itself."""
+    C = q.shape[1]
+    grid, key_grid = q.shape[2:], k.shape[2:]
+    q, k, v = (x.double().flatten(2).movedim(1, -1) for x in (q, k, v))  # (B, pixels, channels)
+    q, k = ((x / C**0.25).relu() + eps for x in (q, k))
+    here = torch.tensor(list(itertools.product(*map(range, grid))), dtype=torch.double)
+    there = torch.tensor(list(itertools.product(*map(range, key_grid))), dtype=torch.double)
+    distance = here[:, None, :] - there[None, :, :]
+    near = torch.cos(math.pi / 2 * distance / torch.tensor(M)).prod(-1).to(q.device)
+    outs = []
+    groups = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
+    for q_head, k_head, v_head in groups:
+        similarity = torch.einsum("bpc,brc->bpr", q_head, k_head) * near
+        outs.append(similarity / similarity.sum(-1, keepdim=True) @ v_head)
+    return torch.cat(outs, -1).movedim(-1, 1).unflatten(-1, grid)
+
+
+def outputs_and_gradients(function, *inputs):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    y = function(*inputs)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
+    return [y, *torch.autograd.grad((y + weights).square().mean(), inputs)]
+
+
+CASES = {
+    "square": ((6, 6), 16, 4, 8),
+    "wide": ((3, 8), (5, 11), 2, 4),
+    "barely-larger": ((4, 7), (5, 8), 3, 6),
+    "sequence": ((11,), 12, 2, 6),
+    "volume": ((3, 4, 5), (4, 9, 6), 2, 4),
+    "one-head": ((5, 4), 6, 1, 3),
+    "one-pixel": ((1, 1), 2, 2, 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equals_the_sum_over_all_pairs(case, device):
+    grid, M, heads, channels = CASES[case]
+    q, k, v = torch.randn(3, 2, channels, *grid, dtype=torch.double, device=device)
+    v = v.repeat(1, 2, *(1 for _ in grid))  # more channels than q and k
+    module = CLASSES[len(grid)](grid, heads, M, dtype=torch.double, device=device)
+    scales = [M] * len(grid) if isinstance(M, int) else M
+    found = outputs_and_gradients(module, q, k, v)
+    expected = outputs_and_gradients(lambda *x: dense(*x, heads, scales), q, k, v)
+    assert found[0].shape == v.shape
+    assert_close(found, expected, **EXACT)
+
+
+def test_smaller_grids_and_keys_from_another_grid():
+    module = CosAttn2d((9, 7), 2, (10, 8), dtype=torch.double)
+    q = torch.randn(2, 4, 5, 7, dtype=torch.double)
+    k, v = torch.randn(2, 2, 4, 9, 3, dtype=torch.double)
+    found = outputs_and_gradients(module, q, k, v)
+    expected = outputs_and_gradients(lambda *x: dense(*x, 2, (10, 8)), q, k, v)
+    assert_close(found, expected, **EXACT)
+
+
+def test_by_hand():
+    """Two pixels, one channel, M = 3: the cosine of one step is cos 30 degrees."""
+    module = CosAttn1d(2, 1, 3, dtype=torch.double)
+    q, k = (
+        torch.tensor([[[2.0, -1.0]]], dtype=torch.double),
+        torch.tensor([[[1.0, 3.0]]], dtype=torch.double),
+    )
+    v = torch.tensor([[[1.0, 0.0]]], dtype=torch.double)
+    one, three, step = 1 + 1e-5, 3 + 1e-5, 3**0.5 / 2
+    expected = [one / (one + step * three), step * one / (step * one + three)]
+    assert_close(module(q, k, v), torch.tensor([[expected]], dtype=torch.double), **EXACT)
+
+
+def test_the_similarity_falls_off_with_distance():
+    """All features equal: the response to one bright pixel is the cosine, normalised."""
+    module = CosAttn2d(8, 1, 9, dtype=torch.double)
+    features = torch.ones(1, 1, 8, 8, dtype=torch.double)
+    bright = torch.zeros(1, 1, 8, 8, dtype=torch.double)
+    bright[0, 0, 3, 3] = 1
+    response = module(features, features, bright)[0, 0]
+    assert (response[3, 3:].diff() < 0).all() and (response[3:, 3].diff() < 0).all()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_linear_time_and_memory(training):
+    """Four times the pixels: at most four times the operations and the bytes."""
+    flops, peaks = [], []
+    for n in (16, 32, 64):
+        module = CosAttn2d(n, 2, n + 2)
+        q, k, v = torch.randn(3, 1, 8, n, n, requires_grad=training)
+        with FlopCounterMode(display=False) as counted, PeakMemory() as memory:
+            y = module(q, k, v)
+            if training:
+                y.sum().backward()
+        flops.append(counted.get_total_flops())
+        peaks.append(memory.peak)
+    assert flops[1] == 4 * flops[0] and flops[2] == 4 * flops[1]
+    assert peaks[1] <= 4 * peaks[0] and peaks[2] <= 4 * peaks[1]
+    # All pairs of the largest grid would take 64 MiB.
+    assert peaks[2] < 64 * 2**20 / 8
+
+
+def layer_by_hand(layer, x, heads):
+    """CosMHSA in eval mode by its formula."""
+
+    def project(convolution, x):
+        y = torch.einsum("oc,bc...->bo...", convolution.weight.flatten(1), x)
+        bias = convolution.bias
+        return y if bias is None else y + bias.view(-1, *(1 for _ in x.shape[2:]))
+
+    q, k, v = (project(getattr(layer, f"linear_{name}"), x) for name in "qkv")
+    M = [size + 2 for size in layer.cos_att.N]
+    y = x + project(layer.linear_merge, dense(q, k, v, heads, M))
+    mean = y.mean(1, keepdim=True)
+    std = ((y - mean) ** 2).sum(1, keepdim=True).div(x.shape[1] - 1).sqrt()
+    return layer.norm.weight * (y - mean) / (std + 1e-6) + layer.norm.bias
+
+
+@pytest.mark.parametrize("grid", [(9,), (5, 6), (3, 2, 4)], ids=["1d", "2d", "3d"])
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_layer_by_hand(grid, heads, device):
+    layer = CosMHSA(heads, 6, grid, dtype=torch.double, device=device).eval()
+    nn.init.normal_(layer.norm.weight)
+    nn.init.normal_(layer.norm.bias)
+    x = torch.randn(2, 6, *grid, dtype=torch.double, device=device)
+    found = outputs_and_gradients(layer, x)
+    # The deviation is divided by the std of six channels: roundings grow by its inverse.
+    assert_close(
+        found,
+        outputs_and_gradients(lambda x: layer_by_hand(layer, x, heads), x),
+        rtol=1e-9,
+        atol=1e-11,
+    )
+
+
+def test_layer_has_the_names_of_the_original():
+    """Names and shapes of a checkpoint of CosAttention2d, for a square of 5 x 5 and 8 channels."""
+    shapes = {name: tuple(value.shape) for name, value in CosMHSA(8, 8, 5).state_dict().items()}
+    assert shapes == {
+        "linear_v.weight": (8, 8, 1, 1),
+        "linear_k.weight": (8, 8, 1, 1),
+        "linear_q.weight": (8, 8, 1, 1),
+        "linear_merge.weight": (8, 8, 1, 1),
+        "linear_merge.bias": (8,),
+        "cos_att.attn_coef": (4, 5, 5),
+        "norm.weight": (8, 1, 1),
+        "norm.bias": (8, 1, 1),
+    }
+    table = CosAttn2d(3, 1, 4, dtype=torch.double).attn_coef
+    c, s = math.cos(math.pi / 8), math.sin(math.pi / 8)
+    assert_close(table[:, 1, 0], torch.tensor([c, 0, s, 0], dtype=torch.double), **EXACT)
+    assert_close(table[:, 0, 1], torch.tensor([c, s, 0, 0], dtype=torch.double), **EXACT)
+
+
+def test_layer_drops_in_training_only():
+    layer = CosMHSA(2, 8, 4, dropout=0.5)
+    x = torch.randn(2, 8, 4, 4)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    assert torch.equal(layer(x), layer(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_low_precision(dtype, device):
+    """Half precision is computed in float32: 70000 pixels would overflow float16's sums."""
+    n = 280
+    module = CosAttn2d(n, 1, n + 1, device=device)
+    q, k, v = (1 + torch.rand(3, 1, 2, n, n, device=device)).to(dtype)
+    y = module(q, k, v)
+    assert y.dtype == dtype
+    exact = CosAttn2d(n, 1, n + 1, dtype=torch.double, device=device)
+    expected = exact(q.double(), k.double(), v.double())
+    # Sums of n^2 positive products in float32, where errors of blocked sums grow as the root of
+    # the number of terms, and one rounding of the result.
+    eps = torch.finfo(torch.float32).eps * n + torch.finfo(dtype).eps
+    assert_close(y.double(), expected, rtol=eps, atol=0)
+
+
+def test_autocast(device):
+    layer = CosMHSA(2, 8, (5, 7), device=device).eval()
+    x = torch.randn(2, 8, 5, 7, device=device)
+    exact = outputs_and_gradients(layer, x)
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        y = layer(x)
+        assert y.dtype == torch.float32  # the norm's
+        (dx,) = torch.autograd.grad(layer(x.requires_grad_()).square().sum(), x, retain_graph=False)
+    assert dx.isfinite().all()
+    # Projections in bfloat16 in a residual branch of the size of its input.
+    assert 0 < (y - exact[0]).abs().max() < 16 * 2**-8
+
+
+def test_gradcheck():
+    module = CosAttn2d((2, 3), 2, 4, dtype=torch.double)
+    inputs = tuple(torch.randn(3, 1, 4, 2, 3, dtype=torch.double).requires_grad_())
+    assert torch.autograd.gradcheck(module, inputs, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(module, inputs)
+    layer = CosMHSA(1, 2, (2, 2), dropout=0.0, dtype=torch.double)
+    x = torch.randn(1, 2, 2, 2, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+def test_equal_channels_have_finite_gradients():
+    layer = CosMHSA(1, 2, 2, dtype=torch.double)
+    with torch.no_grad():
+        layer.linear_merge.weight.zero_()
+        layer.linear_merge.bias.zero_()
+    x = torch.ones(1, 2, 2, 2, dtype=torch.double, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad.isfinite().all()
+
+
+def test_compiles_as_one_graph():
+    layer = CosMHSA(2, 4, (5, 7), dtype=torch.double).eval()
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    assert_close(
+        outputs_and_gradients(compiled, x), outputs_and_gradients(layer, x), rtol=1e-9, atol=1e-11
+    )
+
+
+def test_compiles_to_native_code():
+    module = CosAttn1d(7, 2, 9, dtype=torch.double)
+    q, k, v = torch.randn(3, 2, 4, 7, dtype=torch.double)
+    compiled = torch.compile(module, fullgraph=True)
+    assert_close(compiled(q, k, v), module(q, k, v), **EXACT)
+
+
+def test_reset_parameters():
+    layer = CosMHSA(2, 4, 5)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    for parameter in (*layer.parameters(), layer.cos_att.attn_coef):
+        nn.init.constant_(parameter, 7)
+    layer.reset_parameters()
+    for name, value in layer.state_dict().items():
+        constant = name.startswith(("norm", "cos_att"))
+        assert torch.equal(value, before[name]) == constant, name
+        assert not (value == 7).any()
+
+
+def test_representation_names_the_arguments():
+    text = repr(CosMHSA(2, 4, (5, 7), dropout=0.25))
+    assert "N=(5, 7), n_head=2, M=(7, 9), eps=1e-05" in text and "p=0.25" in text
+
+
+x5 = torch.zeros(1, 4, 5, 5)
+BAD = {
+    "small-M": (lambda: CosAttn2d(16, 8, 16), r"M to be larger .* M=\(16, 16\) for N=\(16, 16\)"),
+    "small-M-in-one-dim": (lambda: CosAttn2d((3, 9), 1, (8, 9)), "M to be larger"),
+    "rank-of-N": (lambda: CosAttn2d((3, 4, 5)), r"N to be an int or 2 ints, got \(3, 4, 5\)"),
+    "empty-grid": (lambda: CosAttn1d(0), "N to be at least 1, got 0"),
+    "empty-dim": (lambda: CosAttn2d((4, 0)), r"N\[1\] to be at least 1, got 0"),
+    "heads": (lambda: CosAttn2d(4, 0), "n_head to be at least 1"),
+    "eps": (lambda: CosAttn2d(4, eps=0.0), "eps to be positive, got 0.0"),
+    "layer-heads": (lambda: CosMHSA(3, 8, 4), "external_dim to be divisible by heads=3, got 8"),
+    "layer-channels": (lambda: CosMHSA(1, 1, 4), "external_dim to be at least 2"),
+    "layer-size": (lambda: CosMHSA(1, 2, (1, 2, 3, 4)), "size to be an int or 1 to 3 ints"),
+    "layer-dropout": (lambda: CosMHSA(1, 2, 3, dropout=-0.1), "dropout to be a probability"),
+    "rank": (
+        lambda: CosAttn2d(5)(x5[0], x5, x5),
+        r"q to have shape \(B, C, height, width\) .* got \(4, 5, 5\)",
+    ),
+    "batch": (lambda: CosAttn2d(5, 4)(x5, x5.repeat(2, 1, 1, 1), x5), "k to have shape .* B=1"),
+    "channels": (
+        lambda: CosAttn2d(5, 3)(x5, x5, x5),
+        "the number of channels of q to be divisible by heads=3, got 4",
+    ),
+    "keys": (lambda: CosAttn2d(5, 2)(x5, x5[:, :2], x5), "k to have the channels of q, 4, got 2"),
+    "values": (
+        lambda: CosAttn2d(5, 2)(x5, x5, x5[..., :3]),
+        r"v to have the grid of k.*\(5, 3\)",
+    ),
+    "grid": (lambda: CosAttn2d(4, 2)(x5, x5, x5), r"q to have a grid of at most N=\(4, 4\)"),
+    "layer-grid": (lambda: CosMHSA(2, 4, 4)(x5), r"x to have shape \(B, 4, \*grid\)"),
+    "layer-rank": (lambda: CosMHSA(2, 4, 4)(x5[0]), r"x to have shape \(B, 4, \*grid\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match="n_head to be an int, got float"):
+        CosAttn2d(4, 2.0)

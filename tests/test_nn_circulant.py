@@ -1,0 +1,278 @@
+"""The circulant layers against dense attention with a mask."""
+
+import math
+
+import pytest
+import reference
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
+from circulant_attention.nn import (
+    CirculantAttention1d,
+    CirculantAttention2d,
+    CirculantAttention3d,
+    CirculantTransformerBlock,
+)
+
+CLASSES = {1: CirculantAttention1d, 2: CirculantAttention2d, 3: CirculantAttention3d}
+GRIDS = {
+    "sequence": ((9,), 5),
+    "image": ((5, 4), (3, 3)),
+    "window-per-dim": ((4, 6), (1, 5)),
+    "volume": ((3, 4, 3), (3, 1, 3)),
+}
+# Sums of at most 1e3 products of numbers of order 1 in another order, in float64.
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def one_pixel_convolution(convolution, x):
+    y = torch.einsum("oc,bc...->bo...", convolution.weight.flatten(1), x)
+    bias = convolution.bias
+    return y if bias is None else y + bias.view(-1, *(1 for _ in x.shape[2:]))
+
+
+def attention_by_hand(layer, x, bandwidths=None):
+    """The layer's formula with all pairs of pixels; the bandwidths are those of the distance."""
+    q, k, v = (one_pixel_convolution(getattr(layer, f"to_{name}"), x) for name in "qkv")
+    e = layer.channels // layer.heads
+    q, k, v = (z.flatten(2).unflatten(1, (layer.heads, e)).mT for z in (q, k, v))
+    if bandwidths is None:
+        scores = q @ k.mT / math.sqrt(e)
+    else:
+        distance = (q.unsqueeze(3) - k.unsqueeze(2)).square().sum(-1)
+        scores = -distance / (2 * bandwidths.view(-1, 1, 1) ** 2)
+    near = reference.mask(tuple(x.shape[2:]), layer.window).to(x.device)
+    A = scores.masked_fill(~near, -torch.inf).softmax(-1)
+    y = (A @ v).mT.flatten(1, 2).unflatten(2, x.shape[2:])
+    return one_pixel_convolution(layer.to_out, y), A
+
+
+def outputs_and_gradients(function, x, parameters=()):
+    x = x.detach().clone().requires_grad_()
+    y = function(x)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
+    return [y, *torch.autograd.grad((y + weights).square().mean(), [x, *parameters])]
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_dot_attention_by_hand(grid, heads, bias, device):
+    size, window = GRIDS[grid]
+    layer = CLASSES[len(size)](6, heads, window, bias=bias, device=device, dtype=torch.double)
+    x = torch.randn(2, 6, *size, dtype=torch.double, device=device)
+    parameters = list(layer.parameters())
+    found = outputs_and_gradients(layer, x, parameters)
+    by_hand = outputs_and_gradients(lambda x: attention_by_hand(layer, x)[0], x, parameters)
+    assert_close(found, by_hand, **EXACT)
+
+
+@pytest.mark.parametrize("learned", [True, False], ids=["learned", "fixed"])
+@pytest.mark.parametrize("bandwidth", [None, 0.7])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_distance_attention_by_hand(grid, bandwidth, learned, device):
+    size, window = GRIDS[grid]
+    layer = CLASSES[len(size)](
+        6,
+        3,
+        window,
+        similarity=DistanceSimilarity(),
+        bandwidth=bandwidth,
+        learn_bandwidth=learned,
+        device=device,
+        dtype=torch.double,
+    )
+    x = torch.randn(2, 6, *size, dtype=torch.double, device=device)
+    value = 2**0.25 if bandwidth is None else bandwidth
+    expected = torch.full((3,), value, dtype=torch.double, device=device)
+    if learned:
+        nn.init.normal_(layer.log_bandwidth)
+        expected = layer.log_bandwidth.exp()
+    parameters = list(layer.parameters())
+    assert len(parameters) == 8 + learned
+    found = outputs_and_gradients(layer, x, parameters)
+    by_hand = outputs_and_gradients(
+        lambda x: attention_by_hand(layer, x, expected)[0], x, parameters
+    )
+    assert_close(found, by_hand, **EXACT)
+
+
+def test_the_bandwidth_begins_where_it_is_set():
+    layer = CirculantAttention1d(
+        4, 2, 3, similarity=DistanceSimilarity(), bandwidth=0.3, learn_bandwidth=True
+    )
+    assert_close(layer.log_bandwidth.exp(), torch.tensor([0.3, 0.3]))
+    nn.init.normal_(layer.log_bandwidth)
+    layer.reset_parameters()
+    assert_close(layer.log_bandwidth.exp(), torch.tensor([0.3, 0.3]))
+
+
+def test_the_adjacency_is_there_when_asked_for(device):
+    layer = CirculantAttention2d(4, 2, 3, device=device, dtype=torch.double)
+    x = torch.randn(2, 4, 5, 6, dtype=torch.double, device=device)
+    y, A = layer(x, need_weights=True)
+    expected, dense = attention_by_hand(layer, x)
+    assert isinstance(A, Circulant) and A.shape == (2, 2, 30, 30)
+    assert_close((y, A.to_dense()), (expected, dense), **EXACT)
+    assert_close(layer(x), y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_block_by_hand(grid, device):
+    size, window = GRIDS[grid]
+    block = CirculantTransformerBlock(
+        4, 2, window, len(size), mlp_ratio=3, device=device, dtype=torch.double
+    )
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.5)
+
+    def normed(norm, x):
+        centred = x - x.mean(1, keepdim=True)
+        x = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        shape = (-1, *(1 for _ in size))
+        return x * norm.weight.view(shape) + norm.bias.view(shape)
+
+    def expected(x):
+        z = x + attention_by_hand(block.attention, normed(block.norm1, x))[0]
+        hidden = one_pixel_convolution(block.mlp[0], normed(block.norm2, z))
+        hidden = hidden * (1 + torch.erf(hidden / math.sqrt(2))) / 2
+        return z + one_pixel_convolution(block.mlp[2], hidden)
+
+    x = torch.randn(2, 4, *size, dtype=torch.double, device=device)
+    parameters = list(block.parameters())
+    found = outputs_and_gradients(block, x, parameters)
+    # Layer norms of four channels divide by standard deviations that may be small.
+    assert_close(found, outputs_and_gradients(expected, x, parameters), rtol=1e-8, atol=1e-10)
+    y, A = block(x, need_weights=True)
+    assert_close(y, found[0], rtol=0, atol=0)
+    assert A.window == tuple(block.attention.window)
+
+
+def test_layers_follow_a_shift_of_the_grid():
+    """Grids wrap, so that a block commutes with every circular shift."""
+    block = CirculantTransformerBlock(4, 2, 3, similarity=DistanceSimilarity(), dtype=torch.double)
+    x = torch.randn(1, 4, 5, 7, dtype=torch.double)
+    assert_close(block(x.roll((2, 3), (2, 3))), block(x).roll((2, 3), (2, 3)), **EXACT)
+
+
+def test_dropout_is_on_the_results_in_training_only():
+    layer = CirculantAttention2d(8, 2, 3, dropout=0.5)
+    x = torch.randn(2, 8, 9, 9)
+    whole = layer.eval()(x)
+    dropped = layer.train()(x)
+    kept = dropped != 0
+    assert 0.4 < kept.float().mean() < 0.6  # 1296 draws: 0.5 within 7 standard deviations
+    assert_close(dropped[kept], 2 * whole[kept])
+    block = CirculantTransformerBlock(8, 2, 3, dropout=0.5)
+    assert not torch.equal(block(x), block(x))
+    assert torch.equal(block.eval()(x), block(x))
+
+
+@pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
+def test_gradcheck(similarity):
+    learn = isinstance(similarity, DistanceSimilarity)
+    block = CirculantTransformerBlock(
+        2, 1, 3, 1, mlp_ratio=1, similarity=similarity, learn_bandwidth=learn, dtype=torch.double
+    )
+    names, parameters = zip(*block.named_parameters(), strict=True)
+
+    def function(x, *parameters):
+        return torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
+
+    x = torch.randn(1, 2, 4, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+    assert torch.autograd.gradgradcheck(block, (x,))
+
+
+@pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
+def test_single_precision_and_autocast(similarity, device):
+    block = CirculantTransformerBlock(8, 2, 3, similarity=similarity, device=device)
+    x = torch.randn(2, 8, 6, 7, device=device)
+    y = block(x)
+    exact = block.double()(x.double())
+    block.float()
+    # A dozen roundings of each number, of 24 bits and, in the branches, of 8.
+    assert_close(y.double(), exact, rtol=0, atol=16 * 2**-24 * exact.abs().max().item())
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        y = block(x.requires_grad_())
+        assert y.dtype == torch.float32
+    y.square().sum().backward()
+    assert_close(y.double(), exact, rtol=0, atol=16 * 2**-8 * exact.abs().max().item())
+    assert all(p.grad.isfinite().all() for p in (x, *block.parameters()))
+
+
+@pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
+def test_compiles_as_one_graph(similarity):
+    learn = isinstance(similarity, DistanceSimilarity)
+    block = CirculantTransformerBlock(
+        4, 2, 3, similarity=similarity, learn_bandwidth=learn, dtype=torch.double
+    )
+    x = torch.randn(2, 4, 5, 6, dtype=torch.double)
+    parameters = list(block.parameters())
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    found = outputs_and_gradients(compiled, x, parameters)
+    assert_close(found, outputs_and_gradients(block, x, parameters), **EXACT)
+
+
+def test_reset_parameters_redraws_all():
+    block = CirculantTransformerBlock(4, 2, 3)
+    before = {name: value.clone() for name, value in block.state_dict().items()}
+    for parameter in block.parameters():
+        nn.init.constant_(parameter, 7)
+    block.reset_parameters()
+    for name, value in block.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith("norm"), name
+        assert not (value == 7).any()
+
+
+def test_representation_names_the_arguments():
+    text = repr(
+        CirculantTransformerBlock(
+            4, 2, (3, 5), similarity=DistanceSimilarity(), bandwidth=0.5, dropout=0.25
+        )
+    )
+    assert "channels=4, heads=2, window=(3, 5), similarity=DistanceSimilarity()" in text
+    assert "bandwidth=0.5, learn_bandwidth=False" in text and "p=0.25" in text
+
+
+layer = CirculantAttention2d(4, 2, (3, 5))
+BAD = {
+    "heads": (lambda: CirculantAttention2d(10, 4, 3), "channels.*divisible by heads=4, got 10"),
+    "even": (lambda: CirculantAttention2d(4, 2, (3, 4)), r"window to be odd .* got \(3, 4\)"),
+    "window-rank": (lambda: CirculantAttention3d(4, 2, (3, 3)), "window .* 3 odd ints"),
+    "window-negative": (lambda: CirculantAttention1d(4, 2, -3), r"window\[0\]"),
+    "bandwidth": (
+        lambda: CirculantAttention1d(4, 2, 3, similarity=DistanceSimilarity(), bandwidth=0.0),
+        "bandwidth .* positive and finite, got 0.0",
+    ),
+    "bandwidth-of-dot": (
+        lambda: CirculantAttention1d(4, 2, 3, bandwidth=1.0),
+        r"bandwidth and learn_bandwidth need .* got DotSimilarity\(\)",
+    ),
+    "dropout": (lambda: CirculantAttention1d(4, 2, 3, dropout=1.0), "dropout"),
+    "dims": (lambda: CirculantTransformerBlock(4, 2, 3, 4), "spatial_dims to be 1, 2 or 3, got 4"),
+    "mlp": (lambda: CirculantTransformerBlock(4, 2, 3, mlp_ratio=0), "mlp_ratio"),
+    "rank": (lambda: layer(torch.zeros(4, 5, 5)), r"x of shape \(B, 4, \*spatial\).*\(4, 5, 5\)"),
+    "channels": (lambda: layer(torch.zeros(1, 3, 5, 5)), r"x of shape .* got \(1, 3, 5, 5\)"),
+    "window-too-large": (
+        lambda: layer(torch.zeros(1, 4, 5, 4)),
+        r"grid of at least the window \(3, 5\), got \(5, 4\)",
+    ),
+    "block-rank": (lambda: CirculantTransformerBlock(4, 2, 3)(torch.zeros(4, 5, 5)), "x of shape"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match=r"simfun to be DotSimilarity.* add parentheses"):
+        CirculantAttention2d(4, 2, 3, similarity=DistanceSimilarity)
+    with pytest.raises(TypeError, match="heads"):
+        CirculantAttention2d(4, 2.0, 3)
