@@ -1,4 +1,4 @@
-"""The directive that shows the benchmark results that are committed, and says so if there are none."""
+"""The directive that shows the committed benchmark results, and says so if there are none."""
 
 import re
 from pathlib import Path

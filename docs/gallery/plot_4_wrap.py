@@ -2,8 +2,9 @@
 A map that wraps
 ================
 
-The left and the right border of a world map are the same meridian. Attention that pads with zeros
-does not know, and leaves a seam there; circulant attention has no border to begin with.
+The left and the right border of a world map are the same meridian. Attention that pads
+with zeros does not know, and leaves a seam there; circulant attention has no border to
+begin with.
 """
 
 import torch
@@ -14,13 +15,14 @@ from circulant_attention import DistanceSimilarity, circulant_adjacency
 from circulant_attention.denoising import patches
 
 # %%
-# A made-up world: random waves, the long ones strong, periodic in longitude. Heights are measured with
-# noise.
+# A made-up world: random waves, the long ones strong, periodic in longitude. Heights
+# are measured with noise.
 torch.manual_seed(7)
 rows, columns = 96, 192
-frequency = torch.hypot(*torch.meshgrid(
-    torch.fft.fftfreq(2 * rows) * 2 * rows, torch.fft.rfftfreq(columns) * columns, indexing="ij"
-))  # fmt: skip
+frequency = torch.hypot(
+    torch.fft.fftfreq(2 * rows)[:, None] * 2 * rows,
+    torch.fft.rfftfreq(columns) * columns,
+)
 waves = torch.fft.rfft2(torch.randn(2 * rows, columns)) / frequency.clamp(min=2) ** 1.8
 world = torch.fft.irfft2(waves)[:rows]  # half of a torus, so that top and bottom differ
 world = (world - world.mean()) / world.std() + 0.4
@@ -28,9 +30,9 @@ sigma = 0.5
 noisy = (world + sigma * torch.randn(world.shape))[None, None]
 
 # %%
-# Patches are compared in a window of 15 x 15, and their pixels averaged. The poles are no border that
-# wraps, so rows are padded by reflection in both cases. Columns are padded with zeros in one, not at
-# all in the other.
+# Patches are compared in a window of 15 x 15, and their pixels averaged. The poles are
+# no border that wraps, so rows are padded by reflection in both cases. Columns are
+# padded with zeros in one, not at all in the other.
 window, patch, half = 15, 5, 15 // 2
 
 
@@ -45,15 +47,17 @@ padded = denoise(pad(reflected, (half + patch, half + patch)))[0, 0, half:-half]
 padded = padded[:, half + patch : -half - patch]
 
 # %%
-# The seam, where the map is turned so that it lies in the middle. The curves are the root mean square
-# errors along meridians.
+# The seam, where the map is turned so that it lies in the middle. The curves are the
+# root mean square errors along meridians.
 images = {"the truth": world, "zero padding": padded, "circulant": circulant}
 figure = pyplot.figure(figsize=(9, 8.5), layout="constrained")
 axes = figure.subplot_mosaic(
     [["noisy"] * 3, list(images), ["error"] * 3], height_ratios=[3, 3, 1.5]
 )
 axes["noisy"].imshow(noisy[0, 0], cmap="terrain", vmin=-2.5, vmax=3)
-axes["noisy"].set(xticks=[], yticks=[], title="heights as measured: left and right meet")
+axes["noisy"].set(
+    xticks=[], yticks=[], title="heights as measured: left and right meet"
+)
 for name, image in images.items():
     turned = image.roll(columns // 2, 1)
     near = turned[:, columns // 2 - 36 : columns // 2 + 36]

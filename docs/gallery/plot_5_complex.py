@@ -2,9 +2,9 @@
 A complex phantom from undersampled k-space
 ===========================================
 
-Magnetic resonance imaging measures Fourier coefficients of a complex image. With two fifths of
-them left out, the image is full of artefacts. Attention to magnitude and phase removes them, in turns with
-putting back what was measured.
+Magnetic resonance imaging measures Fourier coefficients of a complex image. With two
+fifths of them left out, the image is full of artefacts. Attention to magnitude and
+phase removes them, in turns with putting back what was measured.
 """
 
 import torch
@@ -34,8 +34,8 @@ measured = mask * (torch.fft.fft2(truth, norm="ortho") + noise)
 print(f"{int(kept.sum())} of {size} lines are measured")
 
 # %%
-# From the coefficients that are there, with zeros for the others; then denoising and data in turns,
-# with less smoothing from step to step.
+# From the coefficients that are there, with zeros for the others; then denoising and
+# data in turns, with less smoothing from step to step.
 start = torch.fft.ifft2(measured, norm="ortho")
 image = start
 for strength in torch.linspace(0.10, 0.02, 12).tolist():
@@ -46,14 +46,15 @@ for strength in torch.linspace(0.10, 0.02, 12).tolist():
 # %%
 # Magnitudes above, phases below, where there is anything that could have one.
 figure, axes = pyplot.subplots(2, 3, figsize=(9, 6.3), layout="constrained")
-for (upper, lower), (name, z) in zip(
-    axes.T, {"truth": truth, "zeros for the rest": start, "with attention": image}.items()
-):
-    error = (z - truth).abs().square().mean().sqrt() / truth.abs().square().mean().sqrt()
+images = {"truth": truth, "zeros for the rest": start, "with attention": image}
+for (upper, lower), (name, z) in zip(axes.T, images.items(), strict=True):
+    error = (z - truth).norm() / truth.norm()
     upper.imshow(z.abs(), cmap="gray", vmin=0, vmax=1)
     upper.set_title(name if name == "truth" else f"{name}: error {100 * error:.1f} %")
     phase = z.angle().where(truth.abs() > 0.05, torch.nan)
-    lower.imshow(phase, cmap="twilight", vmin=-torch.pi, vmax=torch.pi, interpolation="nearest")
+    lower.imshow(
+        phase, cmap="twilight", vmin=-torch.pi, vmax=torch.pi, interpolation="nearest"
+    )
     for ax in (upper, lower):
         ax.set(xticks=[], yticks=[])
 axes[0, 0].set_ylabel("magnitude")

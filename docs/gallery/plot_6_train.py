@@ -2,8 +2,8 @@
 Training a denoiser
 ===================
 
-A few layers of convolution around one block of circulant attention, trained on tiles of photographs
-for some seconds, and tried on a photograph that it has not seen.
+A few layers of convolution around one block of circulant attention, trained on tiles of
+photographs for some seconds, and tried on a photograph that it has not seen.
 """
 
 import torch
@@ -20,17 +20,21 @@ sigma = 25 / 255
 
 def tiles(photograph, size=24):
     """Square tiles of a photograph at half its size, as grey values from 0 to 1."""
-    grey = torch.from_numpy(photograph).float().reshape(*photograph.shape[:2], -1).mean(-1) / 255
+    grey = torch.from_numpy(photograph).float().mean(-1) / 255
     grey = nn.functional.avg_pool2d(grey[None], 2)
     return grey.unfold(1, size, size).unfold(2, size, size).reshape(-1, 1, size, size)
 
 
 clean = torch.cat(
-    [tiles(photograph) for photograph in (data.astronaut(), data.coffee(), data.chelsea())]
+    [
+        tiles(photograph)
+        for photograph in (data.astronaut(), data.coffee(), data.chelsea())
+    ]
 )
 
 # %%
-# The network estimates the noise, which is subtracted. It begins with an estimate of zero.
+# The network estimates the noise, which is subtracted. It begins with an estimate of
+# zero.
 channels = 16
 estimate = nn.Sequential(
     nn.Conv2d(1, channels, 3, padding=1),
@@ -38,7 +42,11 @@ estimate = nn.Sequential(
     nn.Conv2d(channels, channels, 3, padding=1),
     nn.ReLU(),
     CirculantTransformerBlock(
-        channels, heads=2, window=7, similarity=DistanceSimilarity(), learn_bandwidth=True
+        channels,
+        heads=2,
+        window=7,
+        similarity=DistanceSimilarity(),
+        learn_bandwidth=True,
     ),
     nn.Conv2d(channels, 1, 3, padding=1),
 )
@@ -60,10 +68,10 @@ for _ in range(steps):
     losses.append(loss.item())
 
 # %%
-# The camera man, whom it has not seen. A network of convolutions and circulant attention takes images
-# of any size.
-photograph = nn.functional.avg_pool2d(torch.from_numpy(data.camera()).float()[None, None] / 255, 2)
-photograph = photograph[..., 20:148, 40:200]
+# The camera man, whom it has not seen. A network of convolutions and circulant
+# attention takes images of any size.
+photograph = torch.from_numpy(data.camera()[40:296, 80:400]).float()[None, None] / 255
+photograph = nn.functional.avg_pool2d(photograph, 2)
 noisy = photograph + sigma * torch.randn(photograph.shape)
 with torch.no_grad():
     denoised = noisy - estimate(noisy)
@@ -75,8 +83,14 @@ curve.axhline(sigma**2, color="gray", linestyle=":")
 curve.annotate("nothing done", (steps, sigma**2), ha="right", va="bottom", color="gray")
 curve.set(xlabel="step", ylabel="mean squared error", title="the loss")
 for ax, (name, image) in zip(
-    panels, {"clean": photograph, "before": noisy, "after": denoised}.items(), strict=True
+    panels,
+    {"clean": photograph, "before": noisy, "after": denoised}.items(),
+    strict=True,
 ):
     ax.imshow(image[0, 0], cmap="gray", vmin=0, vmax=1)
     ratio = -10 * (image - photograph).square().mean().log10()
-    ax.set(xticks=[], yticks=[], title=name if name == "clean" else f"{name}: {ratio:.2f} dB")
+    ax.set(
+        xticks=[],
+        yticks=[],
+        title=name if name == "clean" else f"{name}: {ratio:.2f} dB",
+    )
