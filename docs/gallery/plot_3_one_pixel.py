@@ -17,7 +17,7 @@ from circulant_attention.denoising import patches
 
 photograph = torch.from_numpy(data.camera()[90:258, 300:500]).float() / 255
 window, patch = 25, 5
-pixels = {"flat": (30, 40), "edge": (76, 111), "texture": (145, 160)}
+pixels = {"flat": (30, 40), "edge": (76, 111), "texture": (84, 168)}
 
 # %%
 # Features are patches. For the dot product their mean is taken out, and most of their

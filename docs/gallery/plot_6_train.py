@@ -53,9 +53,9 @@ estimate = nn.Sequential(
 nn.init.zeros_(estimate[-1].weight)
 nn.init.zeros_(estimate[-1].bias)
 
-steps = 120
+steps = 150
 optimiser = torch.optim.AdamW(estimate.parameters())
-schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, total_steps=steps)
+schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
 losses = []
 for _ in range(steps):
     batch = clean[torch.randint(len(clean), (8,))]
