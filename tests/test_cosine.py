@@ -254,6 +254,13 @@ def test_reset_parameters():
         assert not (value == 7).any()
 
 
+def test_begins_on_the_meta_device():
+    layer = CosMHSA(2, 4, (5, 7), device="meta")
+    assert layer(torch.zeros(1, 4, 5, 7, device="meta")).shape == (1, 4, 5, 7)
+    layer.to_empty(device="cpu").reset_parameters()
+    assert_close(layer.cos_att.attn_coef, CosMHSA(2, 4, (5, 7)).cos_att.attn_coef)
+
+
 def test_representation_names_the_arguments():
     text = repr(CosMHSA(2, 4, (5, 7), dropout=0.25))
     assert "N=(5, 7), n_head=2, M=(7, 9), eps=1e-05" in text and "p=0.25" in text

@@ -299,6 +299,14 @@ def test_reset_parameters_reaches_the_functions():
     assert not any(torch.equal(*pair) for pair in zip(before, pool.parameters(), strict=True))
 
 
+def test_shapes_on_the_meta_device():
+    x = torch.zeros(2, 3, 4, 6, device="meta", requires_grad=True)
+    y = FusedAttention(window=2)(x)
+    assert y.shape == (2, 3, 2, 2)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
 def test_representation_names_the_arguments():
     text = repr(FusedAttention(nn.Linear(3, 4), norm=torch.sigmoid, window=(2, 3), scale=0.5))
     assert "norm=sigmoid, window=(2, 3), stride=(2, 3), scale=0.5, flatten=False" in text

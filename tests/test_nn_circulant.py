@@ -9,11 +9,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
+from circulant_attention.denoising import nonlocal_means
 from circulant_attention.nn import (
     CirculantAttention1d,
     CirculantAttention2d,
     CirculantAttention3d,
     CirculantTransformerBlock,
+    NonlocalDenoiser,
 )
 
 CLASSES = {1: CirculantAttention1d, 2: CirculantAttention2d, 3: CirculantAttention3d}
@@ -237,10 +239,53 @@ def test_representation_names_the_arguments():
     assert "bandwidth=0.5, learn_bandwidth=False" in text and "p=0.25" in text
 
 
+# Non-local means
+
+
+def test_denoiser_is_nonlocal_means(device):
+    image = torch.rand(2, 3, 12, 10, dtype=torch.double, device=device)
+    settings = {"window": 5, "patch": 3, "bandwidth": 0.9}
+    expected = nonlocal_means(image, 0.2, **settings)
+    module = NonlocalDenoiser(0.2, **settings)
+    assert not list(module.parameters()) and not module.state_dict()
+    assert_close(module(image), expected, **EXACT)
+    assert_close(module(image[0]), expected[0], **EXACT)
+    assert_close(NonlocalDenoiser(**settings)(image, 0.2), expected, **EXACT)
+    other = nonlocal_means(image, 0.4, **settings)
+    assert_close(module(image, sigma=0.4), other, **EXACT)
+    assert (other - expected).abs().max() > 0.01
+
+
+def test_denoiser_keeps_to_its_memory():
+    """The same image in tiles, as the calls of `progress` tell, and at once."""
+    image = torch.rand(1, 1, 24, 20, dtype=torch.double)
+    done = []
+    tiled = NonlocalDenoiser(0.2, window=5, patch=3, memory=100_000)
+    y = tiled(image, progress=lambda i, n: done.append((i, n)))
+    assert len(done) > 1 and done[-1] == (len(done), len(done))
+    done.clear()
+    whole = NonlocalDenoiser(0.2, window=5, patch=3, memory=None)
+    assert_close(whole(image, progress=lambda i, n: done.append((i, n))), y, **EXACT)
+    assert done == [(1, 1)]
+
+
+def test_denoiser_has_gradients_and_compiles():
+    module = NonlocalDenoiser(0.5, window=3, patch=3)
+    x = torch.rand(1, 1, 4, 5, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(module, (x,))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert_close(outputs_and_gradients(compiled, x), outputs_and_gradients(module, x), **EXACT)
+
+
+def test_denoiser_names_its_arguments():
+    text = repr(NonlocalDenoiser(0.2, window=5, patch=3, bandwidth=0.9, memory=None))
+    assert "sigma=0.2, window=5, patch=3, bandwidth=0.9, memory=None" in text
+
+
 layer = CirculantAttention2d(4, 2, (3, 5))
 BAD = {
     "heads": (lambda: CirculantAttention2d(10, 4, 3), "channels.*divisible by heads=4, got 10"),
-    "even": (lambda: CirculantAttention2d(4, 2, (3, 4)), r"window to be odd .* got \(3, 4\)"),
+    "even": (lambda: CirculantAttention2d(4, 2, (3, 4)), r"window\[1\] to be odd, got 4"),
     "window-rank": (lambda: CirculantAttention3d(4, 2, (3, 3)), "window .* 3 odd ints"),
     "window-negative": (lambda: CirculantAttention1d(4, 2, -3), r"window\[0\]"),
     "bandwidth": (
@@ -259,6 +304,15 @@ BAD = {
     "window-too-large": (
         lambda: layer(torch.zeros(1, 4, 5, 4)),
         r"grid of at least the window \(3, 5\), got \(5, 4\)",
+    ),
+    "sigma": (lambda: NonlocalDenoiser(-1.0), "sigma to be zero or more, got -1.0"),
+    "no-sigma": (lambda: NonlocalDenoiser()(torch.zeros(1, 32, 32)), "expected sigma, .* got None"),
+    "denoiser-window": (lambda: NonlocalDenoiser(window=4), "window to be odd, got 4"),
+    "denoiser-bandwidth": (lambda: NonlocalDenoiser(bandwidth=0.0), "bandwidth to be positive"),
+    "denoiser-memory": (lambda: NonlocalDenoiser(memory=0), "memory to be at least 1, got 0"),
+    "denoiser-grid": (
+        lambda: NonlocalDenoiser(1.0)(torch.zeros(1, 9, 32)),
+        "window not larger than the image of 9 x 32 pixels, got 21",
     ),
     "block-rank": (lambda: CirculantTransformerBlock(4, 2, 3)(torch.zeros(4, 5, 5)), "x of shape"),
 }

@@ -10,6 +10,7 @@ from circulant_attention.nn.circulant import (
 )
 from circulant_attention.nn.cosine import CosAttn1d, CosAttn2d, CosAttn3d, CosMHSA
 from circulant_attention.nn.fused import FusedAttention
+from circulant_attention.nn.nonlocal_denoiser import NonlocalDenoiser
 from circulant_attention.nn.self_attention import SelfAttention
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "CosAttn3d",
     "CosMHSA",
     "FusedAttention",
+    "NonlocalDenoiser",
     "SelfAttention",
 ]

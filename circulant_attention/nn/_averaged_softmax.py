@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from circulant_attention.nn._autocast import without_autocast
+
 # Rows of the matrix that are held at a time.
 _ROWS = 128
 
@@ -66,7 +68,7 @@ class _AveragedSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             total = torch.zeros((), device=q.device)
             for part in _parts(q.shape[1]):
                 total = total + _rows(q, k, mask, scale, part).sum(dim=1)
@@ -80,7 +82,7 @@ class _AveragedSoftmax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         q, k, mask = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             # Every row has the same cotangent. Its small factors wait until the products are
             # made, where half precision could not hold them.
             columns = grad.unsqueeze(1)

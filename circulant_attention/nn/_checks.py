@@ -17,6 +17,14 @@ def check_positive(**numbers: int) -> None:
             raise ValueError(f"expected {name} to be at least 1, got {number}")
 
 
+def check_odd(**numbers: int) -> None:
+    """Raise unless every named argument is a positive odd int."""
+    check_positive(**numbers)
+    for name, number in numbers.items():
+        if number % 2 == 0:
+            raise ValueError(f"expected {name} to be odd, got {number}")
+
+
 def check_dropout(dropout: float) -> None:
     """Raise unless a dropout probability lies in [0, 1)."""
     if not 0.0 <= dropout < 1.0:

@@ -12,6 +12,8 @@ from torch.autograd.function import FunctionCtx
 from torch.func import functional_call, vjp
 from torch.utils.checkpoint import checkpoint
 
+from circulant_attention.nn._autocast import autocast_dtype
+
 
 class _Branch(nn.Module):
     """Holds one residual branch under the name ``net``."""
@@ -69,8 +71,7 @@ class _Plan:
         self.device_type = device.type
         self.generator = _generator(device) if draws else None
         self.states: list[Tensor] = []
-        self.autocast = torch.is_autocast_enabled(device.type)
-        self.autocast_dtype = torch.get_autocast_dtype(device.type)
+        self.autocast_dtype = autocast_dtype(device)
 
     def amp(self) -> AbstractContextManager[object]:
         """The autocast state of the forward pass.
@@ -78,7 +79,7 @@ class _Plan:
         Without its cache: a weight that was cast while no graph was recorded must not be
         found there by a computation that records one.
         """
-        if not self.autocast:
+        if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device_type, dtype=self.autocast_dtype, cache_enabled=False)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from circulant_attention.attention import circulant_mh_attention
 from circulant_attention.circulant import Circulant
-from circulant_attention.nn._checks import check_dropout, check_heads, check_positive
+from circulant_attention.nn._checks import check_dropout, check_heads, check_odd, check_positive
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DistanceSimilarity,
@@ -149,9 +149,7 @@ def _odd_window(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
     windows = (window,) * dims if isinstance(window, int) else tuple(window)
     if len(windows) != dims:
         raise ValueError(f"expected window to be an odd int or {dims} odd ints, got {window}")
-    check_positive(**{f"window[{i}]": width for i, width in enumerate(windows)})
-    if any(width % 2 == 0 for width in windows):
-        raise ValueError(f"expected window to be odd in every dim, got {window}")
+    check_odd(**{f"window[{i}]": width for i, width in enumerate(windows)})
     return windows
 
 
@@ -190,8 +188,8 @@ class CirculantAttention2d(_CirculantAttention):
             without the distance.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory, and
-        O(N K heads) more where the entries of the adjacency are looked at.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
+        memory, most of it for the entries of the adjacency.
 
     Example:
         >>> import torch
@@ -298,7 +296,8 @@ class CirculantTransformerBlock(nn.Module):
         ValueError: If an argument is out of range.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations, O(N C) memory.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
+        memory.
 
     Example:
         >>> import torch

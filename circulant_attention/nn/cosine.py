@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from circulant_attention.nn._autocast import without_autocast
 from circulant_attention.nn._checks import check_dropout, check_heads, check_positive
 
 
@@ -93,7 +94,7 @@ class _CosAttn(nn.Module):
                 f"expected v to have the grid of k, {tuple(k.shape[2:])}, got {tuple(v.shape[2:])}"
             )
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             queries, keys = self._terms(q.to(dtype)), self._terms(k.to(dtype))
             values = self._heads(v.to(dtype))
             # The row of ones sums the weights, for the normalisation.

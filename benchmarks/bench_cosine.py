@@ -1,0 +1,173 @@
+"""Time and memory of cosine attention and of dense attention on growing square grids.
+
+``python -m benchmarks.bench_cosine`` prints the tables; with ``--output`` it writes them too. Both
+attentions see the same q, k and v in float32; they are two different functions of them, in both of
+which each pixel sees the whole grid. One thread computes, and its processor time counts, so that
+other load does little harm. Calls of the two alternate; a time is the median of them.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from benchmarks.report import ROOT, surroundings
+from benchmarks.worker import reset_peak, status_bytes
+from circulant_attention.nn import CosAttn2d
+
+SIZES = (8, 16, 32, 64, 128, 256)
+CHANNELS, HEADS = 32, 4
+NAMES = ("cosine", "dense")
+# With this, glibc gives large blocks back at once, so that resident memory is what is in use.
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def attention(name: str, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The function of q, k and v ``(1, C, size, size)``."""
+    if name == "cosine":
+        return CosAttn2d(size, HEADS, size + 2)
+
+    def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # The fused kernel wants the channels last in memory.
+        q, k, v = (x.view(1, HEADS, CHANNELS // HEADS, -1).mT.contiguous() for x in (q, k, v))
+        return scaled_dot_product_attention(q, k, v).mT.reshape(1, CHANNELS, size, size)
+
+    return dense
+
+
+def call(name: str, size: int, backward: bool) -> Callable[[], object]:
+    """One evaluation, without or with the gradients by q, k and v."""
+    torch.manual_seed(0)
+    function = attention(name, size)
+    inputs = [torch.randn(1, CHANNELS, size, size, requires_grad=backward) for _ in range(3)]
+
+    def run() -> object:
+        with torch.set_grad_enabled(backward):
+            y = function(*inputs)
+        return torch.autograd.grad(y.sum(), inputs) if backward else y
+
+    return run
+
+
+def timed(run: Callable[[], object]) -> float:
+    """Seconds of processor time."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def times(size: int, backward: bool, budget: float) -> dict[str, float]:
+    """The median seconds of alternating calls: three or more, or of one that exceeds the budget."""
+    calls = {name: call(name, size, backward) for name in NAMES}
+    found = {name: [timed(run)] for name, run in calls.items()}  # the first warms up
+    while len(found["dense"]) < 100 and (
+        sum(found["dense"]) < budget or 1 < len(found["dense"]) <= 3
+    ):
+        for name, run in calls.items():
+            found[name].append(timed(run))
+    return {name: statistics.median(seconds[1:] or seconds) for name, seconds in found.items()}
+
+
+def peak(name: str, size: int, backward: bool) -> int:
+    """The bytes of one call beside its inputs, in a process of its own."""
+    command = [sys.executable, "-m", __spec__.name, "--peak", name, str(size), str(int(backward))]
+    environment = {**os.environ, **RETURN_MEMORY}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    return int(done.stdout)
+
+
+def print_peak(name: str, size: int, backward: bool) -> None:
+    """What the process of :func:`peak` does; a small call goes first, for torch's own buffers."""
+    call(name, SIZES[0], backward)()
+    run = call(name, size, backward)
+    before = status_bytes("VmRSS")
+    reset_peak()
+    run()
+    print(max(status_bytes("VmHWM") - before, 0))
+
+
+def markdown(run: dict[str, Any]) -> str:
+    """The tables."""
+    facts = {**run["machine"], **run["versions"], "commit": run["commit"], "date": run["date"]}
+    lines = [
+        "# Cosine attention against dense attention",
+        "",
+        f"Made by `{run['command']}`: float32, batch 1, {CHANNELS} channels, {HEADS} heads. Growth "
+        "is the time's factor from the grid above, of four times fewer pixels: 4 is linear, 16 "
+        "quadratic.",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+    ]
+    for title, backward in (("Forward", False), ("Forward + backward", True)):
+        rows = [row for row in run["results"] if row["backward"] == backward]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            "| grid | cosine ms | growth | dense ms | growth | dense / cosine | cosine MiB "
+            "| dense MiB |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for i, row in enumerate(rows):
+            cells = [f"{row['size']} x {row['size']}"]
+            for name in NAMES:
+                seconds = row["seconds"][name]
+                growth = f"{seconds / rows[i - 1]['seconds'][name]:.1f}" if i else ""
+                cells += [f"{seconds * 1e3:.2f}", growth]
+            cells.append(f"{row['seconds']['dense'] / row['seconds']['cosine']:.2f}")
+            cells += [f"{row['peak_bytes'][name] / 2**20:.1f}" for name in NAMES]
+            lines.append("| " + " | ".join(cells) + " |")
+        faster = [row["size"] for row in rows if row["seconds"]["cosine"] < row["seconds"]["dense"]]
+        lines += ["", f"Cosine attention is the faster one at {faster} pixels a side."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_cosine", description=__doc__)
+    parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels a side")
+    parser.add_argument("--budget-seconds", type=float, default=10.0, help="of repetitions")
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.peak:
+        name, size, backward = options.peak
+        print_peak(name, int(size), bool(int(backward)))
+        return
+    run = surroundings()
+    run["command"] = " ".join(["python -m benchmarks.bench_cosine", *sys.argv[1:]])
+    run["results"] = [
+        {
+            "size": size,
+            "backward": backward,
+            "seconds": times(size, backward, options.budget_seconds),
+            "peak_bytes": {name: peak(name, size, backward) for name in NAMES},
+        }
+        for backward in (False, True)
+        for size in options.sizes
+    ]
+    text = markdown(run)
+    print(text)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

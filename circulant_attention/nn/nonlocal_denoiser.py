@@ -1,0 +1,123 @@
+"""Non-local means as a module without parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from circulant_attention import denoising
+from circulant_attention.nn._checks import check_odd, check_positive
+
+
+class NonlocalDenoiser(nn.Module):
+    r"""Denoise images by non-local means: pixels whose patches look alike are averaged.
+
+    .. math::
+
+        y_i = \sum_j A_{ij} x_j, \qquad
+        A_{ij} \propto \exp(-d_{ij} / (\beta \sigma)^2)
+
+    with the distance :math:`d_{ij}` of the patches around pixels i and j, for j in the window
+    around i. There is nothing to learn; :func:`~circulant_attention.denoising.nonlocal_means` has
+    the details.
+
+    Args:
+        sigma: The standard deviation of the noise, in the units of the image. It may be left out
+            here and given with every image.
+        window: The odd length of the window in both dims.
+        patch: The odd length of a patch in both dims.
+        bandwidth: :math:`\beta`, the bandwidth in units of sigma. More averages more, and blurs
+            more.
+        memory: Bytes for weights and patches. An image that takes more is worked through in tiles;
+            None takes every image at once.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range.
+
+    Note:
+        With N pixels of C channels, windows of K pixels and patches of P: O(N K C P) operations,
+        and O(N (K + C P)) memory or ``memory``, whichever is less.
+
+    Example:
+        >>> import torch
+        >>> from circulant_attention.nn import NonlocalDenoiser
+        >>> clean = torch.zeros(1, 1, 32, 32)
+        >>> clean[..., 16:] = 1
+        >>> noisy = clean + 0.1 * torch.randn(clean.shape)
+        >>> denoised = NonlocalDenoiser(sigma=0.1, window=9, patch=5)(noisy)
+        >>> bool((denoised - clean).std() < 0.5 * (noisy - clean).std())
+        True
+
+    References:
+        A. Buades, B. Coll, J.-M. Morel, A non-local algorithm for image denoising, CVPR 2005.
+    """
+
+    def __init__(
+        self,
+        sigma: float | None = None,
+        *,
+        window: int = 21,
+        patch: int = 7,
+        bandwidth: float = denoising.DEFAULT_BANDWIDTH,
+        memory: int | None = denoising.DEFAULT_MEMORY,
+    ) -> None:
+        super().__init__()
+        check_odd(window=window, patch=patch)
+        denoising._check_number("bandwidth", bandwidth)
+        if sigma is not None:
+            denoising._check_number("sigma", sigma, zero=True)
+        if memory is not None:
+            check_positive(memory=memory)
+        self.sigma = sigma
+        self.window = window
+        self.patch = patch
+        self.bandwidth = bandwidth
+        self.memory = memory
+
+    def forward(
+        self,
+        image: Tensor,
+        sigma: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        """Denoise.
+
+        Args:
+            image: ``(B, C, H, W)`` or ``(C, H, W)``, real or complex; not smaller than the window
+                and the patch.
+            sigma: The standard deviation of the noise; the module's own when left out.
+            progress: Called after each tile with the number of tiles done and the number of all.
+
+        Returns:
+            A tensor of the shape and dtype of ``image``.
+
+        Raises:
+            TypeError: If an argument has the wrong type or dtype.
+            ValueError: If the shape does not fit, or sigma is given neither here nor before.
+        """
+        sigma = self.sigma if sigma is None else sigma
+        if sigma is None:
+            raise ValueError("expected sigma, to the module or with the image, got None")
+        tile = None
+        if self.memory is not None:
+            tile = denoising.tile_size(
+                image, window=self.window, patch=self.patch, memory=self.memory
+            )
+        return denoising.nonlocal_means(
+            image,
+            sigma,
+            window=self.window,
+            patch=self.patch,
+            bandwidth=self.bandwidth,
+            tile=tile,
+            progress=progress,
+        )
+
+    def extra_repr(self) -> str:
+        """The arguments."""
+        return (
+            f"sigma={self.sigma}, window={self.window}, patch={self.patch}, "
+            f"bandwidth={self.bandwidth}, memory={self.memory}"
+        )

@@ -1,0 +1,49 @@
+"""Denoise a photograph with convolutions and circulant attention that learns its bandwidth."""
+
+import torch
+from photographs import check_denoiser, train_denoiser
+from torch import Tensor, nn
+
+from circulant_attention import DistanceSimilarity
+from circulant_attention.nn import CirculantTransformerBlock
+
+
+class Denoiser(nn.Module):
+    """Subtracts the noise that it sees; like pixels are found by the distance of their features."""
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+
+        def near() -> nn.Module:
+            return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())
+
+        def block() -> nn.Module:
+            return CirculantTransformerBlock(
+                channels,
+                heads=4,
+                window=9,
+                mlp_ratio=2,
+                similarity=DistanceSimilarity(),
+                learn_bandwidth=True,
+            )
+
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, channels, 3, padding=1),
+            nn.ReLU(),
+            near(),
+            block(),
+            near(),
+            near(),
+            nn.Conv2d(channels, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Denoise images ``(B, 1, H, W)`` of any size of at least the window."""
+        return x - self.layers(x)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    net = Denoiser()
+    train_denoiser(net, steps=350, rate=2e-3)
+    check_denoiser(net, at_least=28.0)
