@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from circulant_attention._deferred import Deferred, TransposedValues
 from circulant_attention.arithmetic import Number
 from circulant_attention.entries import Entries
 from circulant_attention.geometry import Window, make_geometry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SWAPS = [pair for pair in itertools.product((-2, -1, 2, 3), repeat=2) if (pair[0] - pair[1]) % 2]
 
@@ -307,6 +310,71 @@ class Circulant(Entries):
         from circulant_attention.display import picture
 
         return picture(self)
+
+    # --- pictures ---
+
+    def _repr_html_(self) -> str:
+        from circulant_attention.plotting import card
+
+        return card(self)
+
+    def spy(self, head: int = 0, batch: int = 0, ax: Axes | None = None) -> Axes:
+        """Draws where the entries of one matrix are stored, and how large they are.
+
+        A colour is the largest magnitude of the entries that fall on it; what is not stored stays
+        blank.
+
+        Args:
+            head: The head.
+            batch: The batch.
+            ax: matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            The axes; ``ax.images[-1]`` is the picture, for a colour bar.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``head`` or ``batch`` is not an int.
+            ValueError: If ``head`` or ``batch`` is out of range.
+
+        Example:
+            >>> Circulant(3, (1, 2, 4, 5)).spy(head=1).get_title()
+            'A[0, 1]'
+        """
+        from circulant_attention.plotting import spy
+
+        return spy(self, head, batch, ax)
+
+    def window_image(
+        self, pixel: int | Sequence[int], head: int = 0, batch: int = 0, ax: Axes | None = None
+    ) -> Axes:
+        """Draws what one pixel attends to: its row of one matrix, laid out on the grid.
+
+        Complex entries are shown by their magnitude. A signal is drawn as bars, a volume by the
+        slice ``pixel[0]`` of its first dim. Outside of the window the picture is transparent, so
+        that it can lie over the image that the matrix was made from.
+
+        Args:
+            pixel: The query pixel: its number, or its position, one int per spatial dim.
+            head: The head.
+            batch: The batch.
+            ax: matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            The axes; for images and volumes ``ax.images[-1]`` is the picture.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``pixel``, ``head`` or ``batch`` has the wrong type.
+            ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
+
+        Example:
+            >>> Circulant(3, (1, 1, 4, 5)).window_image((0, 2)).get_title()
+            'A[0, 0], row of pixel 0, 2'
+        """
+        from circulant_attention.plotting import window_image
+
+        return window_image(self, pixel, head, batch, ax)
 
     @classmethod
     def __torch_function__(

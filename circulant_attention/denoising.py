@@ -184,8 +184,8 @@ def attention_window(
         bandwidth: As there.
 
     Returns:
-        Weights that sum to one, with the pixel in the middle: ``(B, window, window)``, or
-        ``(window, window)``.
+        Weights ``(B, window, window)`` or ``(window, window)`` that sum to one, with the pixel in
+        the middle.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
@@ -223,7 +223,7 @@ def tile_size(
         memory: Bytes for the weights and patches of a tile. The image and its result come on top.
 
     Returns:
-        Rows and columns: those of the image if all of it fits, one pixel if nothing does.
+        Rows and columns, those of the image if all of it fits, one pixel if nothing does.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
