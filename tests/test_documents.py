@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import circulant_attention
+import circulant_attention.nn
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/guide/*.md")),
     *sorted(ROOT.glob("benchmarks/*.md")),
     *sorted(ROOT.glob("parity/*.md")),
 ]
@@ -55,3 +57,10 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_every_public_name_is_on_the_api_page() -> None:
     listed = re.findall(r"^   (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(circulant_attention.__all__)
+
+
+def test_every_module_is_on_its_api_page() -> None:
+    page = (ROOT / "docs" / "api-modules.md").read_text()
+    modules = page.partition("circulant_attention.denoising")[0]
+    listed = re.findall(r"^   (\w+)$", modules, re.MULTILINE)
+    assert sorted(listed) == sorted(circulant_attention.nn.__all__)

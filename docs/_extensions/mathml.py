@@ -1,5 +1,7 @@
 """Formulas as MathML, made by docutils: pages show them without scripts, fonts or a network."""
 
+import re
+
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
@@ -10,7 +12,10 @@ from sphinx.writers.html5 import HTML5Translator
 
 def mathml(node: nodes.Element, *, as_block: bool) -> str:
     # A browser chooses the style of a sum by where the formula stands, and docutils knows no other.
-    tex = node.astext().replace(r"\textstyle", "")
+    tex = node.astext().replace(r"\textstyle", "").replace(r"\dots", r"\ldots")
+    # It reads \frac12 as 12 over what follows, and sets an index below an accent.
+    tex = re.sub(r"\\([td]?frac)(\d)(\d)", r"\\\1{\2}{\3}", tex)
+    tex = re.sub(r"\\(bar|hat|tilde) ?([A-Za-z])_", r"\\\1{\2}{}_", tex)
     try:
         return tex2mathml(tex, as_block=as_block)
     except MathError as error:
