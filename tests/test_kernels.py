@@ -150,7 +150,8 @@ def check(actual: Tensor, expected: tuple[Tensor, Tensor], terms: int) -> None:
     info = torch.finfo(actual.dtype)
     wide = torch.finfo(torch.float32 if actual.dtype.itemsize == 2 else actual.dtype)
     bound = (terms + 4) * wide.eps * magnitude
-    bound = bound + info.eps * (result.abs() + bound) + info.smallest_normal * info.eps
+    # Half the spacing of the numbers around the sum, and of those around zero.
+    bound = bound + info.eps / 2 * (result.abs() + bound + info.smallest_normal)
     assert actual.shape == result.shape
     assert actual.is_contiguous()
     excess = (actual.cpu().double() - result).abs() - bound
@@ -189,6 +190,19 @@ def problems(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     size = tuple(draw(st.integers(1, largest)) for _ in range(dims))
     window = tuple(2 * draw(st.integers(0, min(n - 1, 16) // 2)) + 1 for n in size)
     return (draw(st.integers(1, 4)), draw(st.integers(1, 9)), *size), window
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_values_of_every_half(dtype, device):
+    """Each of the 65536 numbers is read exactly, and products are rounded as torch rounds them."""
+    every = torch.arange(-(2**15), 2**15, device=device).to(torch.int16).view(dtype)
+    x = every.reshape(1, 1, -1)
+    ones = torch.ones(1, x.numel(), 1, dtype=dtype, device=device)
+    torch.testing.assert_close(ops.apply(ones, x, (1,)), x, rtol=0, atol=0, equal_nan=True)
+    y = every[torch.randperm(x.numel(), device=device)].reshape(1, 1, -1)
+    products = (x.float() * y.float()).to(dtype).reshape(ones.shape)
+    actual = ops.similarity(x, y, (1,), DOT)
+    torch.testing.assert_close(actual, products, rtol=0, atol=0, equal_nan=True)
 
 
 @given(problem=problems(), dtype=st.sampled_from(DTYPES))

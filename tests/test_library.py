@@ -49,6 +49,19 @@ def test_a_second_registration_is_refused(directory):
         _library.load(_library.library_paths(directory))
 
 
+def test_every_path_is_named_with_what_became_of_it(tmp_path, monkeypatch):
+    """As when the CPU library loads and the CUDA library does not."""
+    loaded = _library.library_paths(Path(_library.__file__).parent)[0]
+    broken = tmp_path / _library.CUDA_LIBRARY
+    # Nothing is registered under this name; the path that is loaded already is not loaded twice.
+    monkeypatch.setattr(_library, "NAMESPACE", "circulant_attention_test")
+    with pytest.raises(ImportError) as caught:
+        _library.load([loaded, broken])
+    lines = str(caught.value).split("\n")
+    assert f"  {loaded}: loaded" in lines
+    assert any(line.startswith(f"  {broken}: ") and "No such file" in line for line in lines)
+
+
 def test_a_library_that_cannot_be_loaded_is_named_with_its_reason(tmp_path):
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")

@@ -56,6 +56,17 @@ struct Engine {
   void (*run)(const Problem& problem, char* scratch, int64_t* next);
 };
 
+namespace fused {
+struct Attention;
+struct AttentionBackward;
+struct Chunk;
+
+// Works through one chunk of a fused problem (fused/problem.h). Returns the bytes of scratch memory
+// that it takes, aligned to 64 bytes; with `scratch` null it does nothing else.
+template <class Problem>
+using ChunkEngine = int64_t (*)(const Problem& problem, const Chunk& chunk, void* scratch);
+}  // namespace fused
+
 // The engines of one instruction set. A faster engine for some problems takes the place of one of
 // these and passes the others on to it.
 struct Engines {
@@ -63,6 +74,8 @@ struct Engines {
   Engine<ApplyProblem> apply;
   Engine<ApplyProblem> apply_transposed;
   Engine<TransposeProblem> transpose;
+  fused::ChunkEngine<fused::Attention> attention;
+  fused::ChunkEngine<fused::AttentionBackward> attention_backward;
 };
 
 }  // namespace circulant

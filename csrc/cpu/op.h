@@ -3,30 +3,24 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
 #include "../common/arguments.h"
+#include "../common/dtype.h"
 #include "engine.h"
 #include "instruction_set.h"
 #include "tasks.h"
 
 namespace circulant {
 
+inline Dtype dtype_of(TypeTag<c10::Half>) { return Dtype::kFloat16; }
+inline Dtype dtype_of(TypeTag<c10::BFloat16>) { return Dtype::kBFloat16; }
+inline Dtype dtype_of(TypeTag<float>) { return Dtype::kFloat32; }
+inline Dtype dtype_of(TypeTag<double>) { return Dtype::kFloat64; }
+
 inline Dtype checked_dtype(const Tensor& x, const char* op) {
-  using torch::headeronly::ScalarType;
-  switch (x.scalar_type()) {
-    case ScalarType::Half:
-      return Dtype::kFloat16;
-    case ScalarType::BFloat16:
-      return Dtype::kBFloat16;
-    case ScalarType::Float:
-      return Dtype::kFloat32;
-    case ScalarType::Double:
-      return Dtype::kFloat64;
-    default:
-      STD_TORCH_CHECK(false, op, ": dtype ", torch::headeronly::toString(x.scalar_type()),
-                      " is not one of float16, bfloat16, float32, float64");
-  }
+  Dtype dtype{};
+  visit_dtype(x.scalar_type(), op, [&](auto tag) { dtype = dtype_of(tag); });
+  return dtype;
 }
 
 inline Tensor contiguous_of(const Tensor& x) {
@@ -46,6 +40,35 @@ inline Geometry simplified(const Geometry& g) {
     result.window[to] *= g.window[d];
   }
   return result;
+}
+
+// What attention and its backward are asked about.
+struct FusedShape {
+  Geometry geometry;
+  int64_t groups, channels, value_channels;
+  Dtype dtype;
+};
+
+inline FusedShape checked_fused(const Tensor& q, const Tensor& k, const Tensor& v,
+                                const std::vector<int64_t>& window, const char* op) {
+  check_same_dtype(q, k, op);
+  check_same_dtype(q, v, op);
+  check_same_shape(q, k, op);
+  const Geometry geometry = checked_geometry(q, window, op);
+  STD_TORCH_CHECK(v.dim() == q.dim() && v.size(0) == q.size(0), op,
+                  ": v must have the dims and the groups of q");
+  for (int64_t d = 2; d < q.dim(); ++d) {
+    STD_TORCH_CHECK(v.size(d) == q.size(d), op, ": v must have the spatial size of q");
+  }
+  STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
+  return {geometry, q.size(0), q.size(1), v.size(1), checked_dtype(q, op)};
+}
+
+// The dtype that sums over tensors like `x` are kept in.
+inline torch::headeronly::ScalarType sum_type(const Tensor& x) {
+  using torch::headeronly::ScalarType;
+  const ScalarType type = x.scalar_type();
+  return type == ScalarType::Half || type == ScalarType::BFloat16 ? ScalarType::Float : type;
 }
 
 }  // namespace circulant

@@ -8,6 +8,8 @@ constexpr Engines kEngines{
     {apply_work, apply_run},
     {apply_transposed_work, apply_transposed_run},
     {transpose_work, transpose_run},
+    fused::CIRCULANT_INSTRUCTION_SET::attention,
+    fused::CIRCULANT_INSTRUCTION_SET::attention_backward,
 };
 
 }  // namespace circulant::CIRCULANT_INSTRUCTION_SET

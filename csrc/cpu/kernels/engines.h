@@ -5,6 +5,13 @@
 #include "convert.h"
 #include "vector.h"
 
+namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+
+int64_t attention(const Attention& problem, const Chunk& chunk, void* scratch);
+int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch);
+
+}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+
 namespace circulant::CIRCULANT_INSTRUCTION_SET {
 
 Work similarity_work(const SimilarityProblem& problem);
