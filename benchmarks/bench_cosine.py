@@ -3,7 +3,7 @@
 ``python -m benchmarks.bench_cosine`` prints the tables; with ``--output`` it writes them too. Both
 attentions see the same q, k and v in float32; they are two different functions of them, in both of
 which each pixel sees the whole grid. One thread computes, and its processor time counts, so that
-other load does little harm. Calls of the two alternate; a time is the median of them.
+other load does little harm.
 """
 
 import argparse
@@ -66,16 +66,16 @@ def timed(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def times(size: int, backward: bool, budget: float) -> dict[str, float]:
-    """The median seconds of alternating calls: three or more, or of one that exceeds the budget."""
-    calls = {name: call(name, size, backward) for name in NAMES}
-    found = {name: [timed(run)] for name, run in calls.items()}  # the first warms up
-    while len(found["dense"]) < 100 and (
-        sum(found["dense"]) < budget or 1 < len(found["dense"]) <= 3
-    ):
-        for name, run in calls.items():
-            found[name].append(timed(run))
-    return {name: statistics.median(seconds[1:] or seconds) for name, seconds in found.items()}
+def seconds(name: str, size: int, backward: bool, budget: float) -> float:
+    """The median of at least five calls after a first one; of that alone if it takes too long."""
+    run = call(name, size, backward)
+    first = timed(run)
+    if first > budget:
+        return first
+    found = [timed(run) for _ in range(5)]
+    while sum(found) < budget and len(found) < 200:
+        found.append(timed(run))
+    return statistics.median(found)
 
 
 def peak(name: str, size: int, backward: bool) -> int:
@@ -125,9 +125,9 @@ def markdown(run: dict[str, Any]) -> str:
         for i, row in enumerate(rows):
             cells = [f"{row['size']} x {row['size']}"]
             for name in NAMES:
-                seconds = row["seconds"][name]
-                growth = f"{seconds / rows[i - 1]['seconds'][name]:.1f}" if i else ""
-                cells += [f"{seconds * 1e3:.2f}", growth]
+                taken = row["seconds"][name]
+                growth = f"{taken / rows[i - 1]['seconds'][name]:.1f}" if i else ""
+                cells += [f"{taken * 1e3:.2f}", growth]
             cells.append(f"{row['seconds']['dense'] / row['seconds']['cosine']:.2f}")
             cells += [f"{row['peak_bytes'][name] / 2**20:.1f}" for name in NAMES]
             lines.append("| " + " | ".join(cells) + " |")
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_cosine", description=__doc__)
     parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="pixels a side")
-    parser.add_argument("--budget-seconds", type=float, default=10.0, help="of repetitions")
+    parser.add_argument("--budget-seconds", type=float, default=5.0, help="of repetitions")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -155,7 +155,9 @@ def main() -> None:
         {
             "size": size,
             "backward": backward,
-            "seconds": times(size, backward, options.budget_seconds),
+            "seconds": {
+                name: seconds(name, size, backward, options.budget_seconds) for name in NAMES
+            },
             "peak_bytes": {name: peak(name, size, backward) for name in NAMES},
         }
         for backward in (False, True)
