@@ -57,7 +57,7 @@ struct ApplyPlan {
   Pattern pattern;
   Tile tile;
   int channel_warps;  // warps of a block that share pixels
-  int channel_blocks;
+  int block_channels, channel_blocks;
   int segment, batch;  // taps in the halo, taps among the weights
   int pitch;           // of the halo
   int log_lanes;       // of stage_weights
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
   const Extents origin = p.tile.origin(blockIdx.x / p.channel_blocks, size);
-  const int first_channel = blockIdx.x % p.channel_blocks * p.channel_warps * depth;
-  const int channels = min(p.channel_warps * depth, p.channels - first_channel);
+  const int first_channel = blockIdx.x % p.channel_blocks * p.block_channels;
+  const int channels = min(p.block_channels, p.channels - first_channel);
   const int my_pixel = (warp / p.channel_warps * 32 + lane) * kRun,
             my_channel = warp % p.channel_warps * depth;
   const int my_row = my_pixel >> p.tile.log_w, my_w = my_pixel & (p.tile.w() - 1);
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   const int64_t N = p.pattern.pixels(), K = p.pattern.offsets();
 
   // The row of x that row h of the tile meets at window row b is kept as row (h + b) mod tile_h.
-  A* const halo = reinterpret_cast<A*>(dynamic_shared_memory);  // [channels][tile_rows][pitch]
-  A* const weights = halo + p.channel_warps * depth * tile_rows * p.pitch;  // [batch][weight_pitch]
+  A* const halo = reinterpret_cast<A*>(dynamic_shared_memory);       // [channels][tile_rows][pitch]
+  A* const weights = halo + p.block_channels * tile_rows * p.pitch;  // [batch][weight_pitch]
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     const T* const from = x + (g * p.channels + first_channel) * N;
@@ -200,7 +200,7 @@ size_t choose(ApplyPlan& p, int* warps) {
   const auto pitch = [&](const Tile& t, int segment) {
     return t.w() + (t.w() >= 32 ? segment : divide_up(segment, 32) * 32);
   };
-  const auto halo_rows = [&](const Tile& t) { return p.channel_warps * kDepth<A> * t.rows(); };
+  const auto halo_rows = [&](const Tile& t) { return p.block_channels * t.rows(); };
   // The longest segment for which there is shared memory, 0 if none.
   const auto segment = [&](const Tile& t) {
     const int most = (limit - batch(t) * weights_pitch<A>(t)) / halo_rows(t);
@@ -208,15 +208,23 @@ size_t choose(ApplyPlan& p, int* warps) {
     const int whole = t.w() >= 32 ? most - t.w() : (most - t.w()) / 32 * 32;
     return std::max(0, whole / batch(t) * batch(t));
   };
+  const auto bytes = [&](const Tile& t) {
+    return (size_t(halo_rows(t)) * pitch(t, segment(t)) + size_t(batch(t)) * weights_pitch<A>(t)) *
+           sizeof(A);
+  };
   // Instructions of a block per window row: about 700 per warp and unit of taps for the sums, 20
-  // per 32 entries of A, 6 per channel and 32 columns of a row of the halo.
+  // per 32 entries of A, 6 per channel and 32 columns of a row of the halo. They take longer when
+  // a multiprocessor has fewer than 8 warps to choose from.
   const auto cost = [&](const Tile& t) {
     const int taps = segment(t);
     if (taps == 0) return -1.0;
     const double rows = taps == row_taps ? double(window.h + t.h() - 1) / window.h
                                          : double(t.h()) * divide_up(row_taps, taps);
-    return 700.0 * *warps * row_units + 20.0 / 32 * t.pixels() * row_taps +
-           6.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.channel_warps * kDepth<A>;
+    const double instructions =
+        700.0 * *warps * row_units + 20.0 / 32 * t.pixels() * row_taps +
+        6.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
+    const int resident = *warps * std::max(1, int(device.total_shared_memory / bytes(t)));
+    return instructions * std::max(1.0, 8.0 / resident);
   };
 
   // Warps share pixels first: what they have in common then are the entries of A, most of what is
@@ -227,11 +235,12 @@ size_t choose(ApplyPlan& p, int* warps) {
   int pixel_warps = kMaxWarps / p.channel_warps;
   for (;;) {
     *warps = p.channel_warps * pixel_warps;
+    p.block_channels = std::min(p.channel_warps * kDepth<A>, p.channels);
+    p.channel_blocks = divide_up(p.channels, p.block_channels);
     int log_pixels = kLogWarpPixels;
     while (1 << (log_pixels - kLogWarpPixels) < pixel_warps) ++log_pixels;
     const bool found = choose_tile(log_pixels, kLogRun, log_pixels, size, cost, &p.tile);
     check_cuda(found ? cudaSuccess : cudaErrorInvalidConfiguration);
-    p.channel_blocks = divide_up(p.channels, p.channel_warps * kDepth<A>);
     // Smaller blocks if there are too few to give each multiprocessor two.
     if (p.tile.count(size) * p.channel_blocks * p.groups >= 2 * device.multiprocessors ||
         *warps == 1)
@@ -242,8 +251,7 @@ size_t choose(ApplyPlan& p, int* warps) {
   p.batch = batch(p.tile);
   p.pitch = pitch(p.tile, p.segment);
   p.log_lanes = log_tap_lanes(std::min(p.batch, window.w));
-  return (size_t(halo_rows(p.tile)) * p.pitch + size_t(p.batch) * weights_pitch<A>(p.tile)) *
-         sizeof(A);
+  return bytes(p.tile);
 }
 
 }  // namespace
@@ -251,7 +259,7 @@ size_t choose(ApplyPlan& p, int* warps) {
 template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream) {
-  ApplyPlan p{problem.pattern, {}, 0, 0, 0, 0, 0, 0, int(problem.channels), problem.groups};
+  ApplyPlan p{problem.pattern, {}, 0, 0, 0, 0, 0, 0, 0, int(problem.channels), problem.groups};
   int warps = 0;
   const size_t shared = choose<accumulate_t<T>>(p, &warps);
   launch(transposed ? apply_kernel<T, true> : apply_kernel<T, false>,

@@ -15,7 +15,8 @@ void check_cuda(cudaError_t error);
 
 struct Device {
   int multiprocessors;
-  int shared_memory;  // bytes that a block can have
+  int shared_memory;        // bytes that a block can have
+  int total_shared_memory;  // bytes that a multiprocessor has
 };
 
 inline Device current_device() {
@@ -26,6 +27,8 @@ inline Device current_device() {
       cudaDeviceGetAttribute(&device.multiprocessors, cudaDevAttrMultiProcessorCount, index));
   check_cuda(cudaDeviceGetAttribute(&device.shared_memory, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                     index));
+  check_cuda(cudaDeviceGetAttribute(&device.total_shared_memory,
+                                    cudaDevAttrMaxSharedMemoryPerMultiprocessor, index));
   return device;
 }
 

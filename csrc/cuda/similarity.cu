@@ -88,13 +88,16 @@ struct Box {
   int planes, rows, taps;
 
   __host__ __device__ Box(const Units& units, int first_index) {
-    const Unit first(units, first_index), last(units, first_index + kWarps - 1);
+    const int last_index =
+        first_index + kWarps < units.count() ? first_index + kWarps : units.count();
+    const Unit first(units, first_index), last(units, last_index - 1);
     const bool one_plane = first.a == last.a, one_row = one_plane && first.b == last.b;
+    const int last_b = last.b < units.window.h ? last.b : units.window.h - 1;
     a = first.a;
     b = one_plane ? first.b : 0;
     tap = one_row ? first.tap : 0;
-    planes = (last.a < units.window.d ? last.a : units.window.d - 1) - a + 1;
-    rows = (one_plane && last.b < units.window.h ? last.b : units.window.h - 1) - b + 1;
+    planes = last.a - a + 1;
+    rows = (one_plane ? last_b : units.window.h - 1) - b + 1;
     taps = one_row ? last.tap + kTaps - tap : units.in_row * kTaps;
   }
   __host__ __device__ int halo_rows(const Tile& tile) const {
@@ -159,8 +162,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     A sum[run][kTaps] = {};
     for (int first = 0; first < p.channels; first += p.chunk) {
       const int some = min(p.chunk, p.channels - first);
-      __syncthreads();  // the chunk before this one, or `out`, has been read, and the table is
-                        // complete
+      __syncthreads();  // the chunk before, or `out`, has been read; the table is complete
       if (warp < some) {
         const T* const from_x = x + (g * p.channels + first + warp) * N;
         const T* const from_y = y + (g * p.channels + first + warp) * N;
@@ -255,18 +257,22 @@ size_t choose(SimilarityPlan& p) {
   const auto bytes = [&](const Tile& t, int chunk) {
     return staging(t, chunk) + (t.rows() + halo_rows(t)) * sizeof(int);
   };
-  // Instructions of a warp per chunk: about 80 per channel for the sums, 7 per row and 32 columns
-  // that it brings. Tiles of one and four rows meet each bank of shared memory twice.
+  const auto chunk = [&](const Tile& t) {
+    int channels = std::max(1, std::min(kMaxChunk, p.channels));
+    while (channels > 1 && bytes(t, channels) > kSharedMemory) --channels;
+    return channels;
+  };
+  // Instructions of a warp per channel: about 80 for the sums, 7 per row and 32 columns that a warp
+  // brings per chunk. Tiles of one and four rows meet each bank of shared memory twice.
   const auto cost = [&](const Tile& t) {
-    if (bytes(t, 1) > kDefaultSharedMemory) return -1;
+    if (bytes(t, 1) > kDefaultSharedMemory) return -1.0;
     const int loads =
         divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + taps - 1, 32) * halo_rows(t);
-    return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) * kMaxChunk + 7 * loads;
+    return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 7.0 * loads / chunk(t);
   };
   const bool found = choose_tile(5 + kLogRun<A>, kLogRun<A>, 5, p.pattern.size, cost, &p.tile);
   check_cuda(found ? cudaSuccess : cudaErrorInvalidConfiguration);
-  p.chunk = std::max(1, std::min(kMaxChunk, p.channels));
-  while (p.chunk > 1 && bytes(p.tile, p.chunk) > kSharedMemory) --p.chunk;
+  p.chunk = chunk(p.tile);
   p.halo_pitch = odd_pitch<A>(p.tile.w() + taps);
   p.row_table = static_cast<int>(staging(p.tile, p.chunk));
   return bytes(p.tile, p.chunk);
