@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention import ops
-from circulant_attention.geometry import MAX_SPATIAL_DIMS
+from circulant_attention.geometry import MAX_SPATIAL_DIMS, is_int
 
 _DTYPES = (
     torch.float16,
@@ -71,7 +71,7 @@ def check_alike(name: str, x: Tensor, other: str, y: Tensor, *, channels: bool =
 
 def check_heads(name: str, x: Tensor, heads: object, what: str = "nheads") -> None:
     """Raises unless ``heads`` is a positive int that divides the channels of ``x``."""
-    if not isinstance(heads, int) or isinstance(heads, bool):
+    if not is_int(heads):
         raise TypeError(f"expected {what} to be an int, got {type(heads).__name__}")
     if heads < 1:
         raise ValueError(f"expected {what} to be at least 1, got {heads}")

@@ -28,13 +28,13 @@ def call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any
 def _mul(a: Any, b: Any) -> Circulant:
     matrix, m = (a, b) if isinstance(a, Circulant) else (b, a)
     if isinstance(m, Circulant):
-        raise TypeError("the product of two Circulants has another window: it is not defined")
+        return matrix * m  # refused there
     return Circulant.scale(matrix, m)
 
 
 def _div(a: Any, b: Any) -> Circulant:
     if isinstance(b, Circulant):
-        raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+        return b.__rtruediv__(a)  # refused there
     return Circulant.div(a, b)
 
 
@@ -44,10 +44,7 @@ def _matmul(a: Any, b: Any) -> Tensor:
     if torch.compiler.is_compiling() and isinstance(a, Tensor):
         # torch.compile hands `A @ x` over as matmul(x, A).
         return Circulant.apply(b, a)
-    raise TypeError(
-        f"expected A @ x of a Circulant and a tensor, "
-        f"got {type(a).__name__} @ {type(b).__name__}; the transposed map is A.mT @ x"
-    )
+    return Circulant.__rmatmul__(b, a)  # refused there
 
 
 def _both(name: str, a: Any, b: Any) -> tuple[Circulant, Circulant]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from circulant_attention.circulant import Circulant
 
 Number = int | float | complex
+"""A number to scale with; those of NumPy are taken, too."""
 
 
 def check_compatible(a: Circulant, b: Circulant) -> None:
@@ -40,7 +42,7 @@ def add(a: Circulant, b: Circulant, alpha: Number) -> Circulant:
 def factor(a: Circulant, m: Number | Tensor) -> Number | Tensor:
     """What the values of ``a`` are multiplied by to scale it with ``m``; raises unless it fits."""
     if not isinstance(m, Tensor):
-        if not isinstance(m, Number):
+        if not isinstance(m, Number | numbers.Number):
             raise TypeError(f"expected a number or a tensor to scale with, got {type(m).__name__}")
         return m
     if m.dim() == 0:

@@ -18,6 +18,8 @@ from circulant_attention.similarity import (
     circulant_adjacency,
 )
 
+_DOT = DotSimilarity()
+
 
 @overload
 def circulant_attention(
@@ -75,8 +77,9 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
         ``circulant_attention`` and ``⊗`` in CirculantAttention.jl, ``src/attention.jl``.
     """
     if _applies(args, kwargs):
-        return _apply(*args, **kwargs)
-    return _attend(*_with_simfun(args, kwargs), **kwargs)
+        return _apply(**_bound("circulant_attention", ("A", "x"), args, kwargs))
+    names = _with_simfun(("q", "k", "v", "W"), args, kwargs)
+    return _attend(**_bound("circulant_attention", names, args, kwargs))
 
 
 @overload
@@ -133,8 +136,9 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
         first form ignores ``simfun``.
     """
     if _applies(args, kwargs):
-        return _mh_apply(*args, **kwargs)
-    return _mh_attend(*_with_simfun(args, kwargs), **kwargs)
+        return _mh_apply(**_bound("circulant_mh_attention", ("A", "x"), args, kwargs))
+    names = _with_simfun(("q", "k", "v", "W", "nheads"), args, kwargs)
+    return _mh_attend(**_bound("circulant_mh_attention", names, args, kwargs))
 
 
 def _applies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -142,23 +146,45 @@ def _applies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return "A" in kwargs or (len(args) > 0 and isinstance(args[0], Circulant))
 
 
-def _with_simfun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments with the similarity in front, which may be left out."""
-    if "simfun" in kwargs:
-        return (kwargs.pop("simfun"), *args)
-    if args and not isinstance(args[0], Tensor):
-        return args
-    return (DotSimilarity(), *args)
+def _with_simfun(
+    names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, ...]:
+    """The names of the arguments, with the similarity in front unless it is left out.
+
+    It is there if the first argument is one, and also if one argument too many is given for the
+    form without it: then what stands in its place is wrong, not what follows.
+    """
+    first = len(args) > 0 and isinstance(args[0], AbstractSimilarity)
+    if first or "simfun" in kwargs or len(args) + len(kwargs) > len(names):
+        return ("simfun", *names) if "simfun" not in kwargs else (*names, "simfun")
+    return names
+
+
+def _bound(
+    function: str, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments by name.
+
+    Raises:
+        TypeError: If one is missing, or there are others.
+    """
+    bound = dict(zip(names, args, strict=False))
+    if len(args) > len(names) or bound.keys() & kwargs.keys() or {*bound, *kwargs} != {*names}:
+        given = [type(x).__name__ for x in args] + [f"{name}=..." for name in kwargs]
+        raise TypeError(
+            f"expected {function}({', '.join(names)}), got {function}({', '.join(given)})"
+        )
+    return {**bound, **kwargs}
 
 
 def _attend(
-    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window
+    q: Tensor, k: Tensor, v: Tensor, W: Window, simfun: AbstractSimilarity = _DOT
 ) -> tuple[Tensor, Circulant]:
-    return _mh_attend(simfun, q, k, v, W, 1)
+    return _mh_attend(q, k, v, W, 1, simfun)
 
 
 def _mh_attend(
-    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+    q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int, simfun: AbstractSimilarity = _DOT
 ) -> tuple[Tensor, Circulant]:
     simfun = check_similarity(simfun)
     q, k = check_pair(("q", "k"), q, k)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from circulant_attention import _features, arithmetic, indexing, reduction
+from circulant_attention import arithmetic, indexing, reduction, regrouping
 from circulant_attention._construction import checked_values, ones
 from circulant_attention._deferred import Deferred, TransposedValues
 from circulant_attention.arithmetic import Number
-from circulant_attention.geometry import Geometry, Window, make_geometry
+from circulant_attention.entries import Entries
+from circulant_attention.geometry import Window, make_geometry
+
+_SWAPS = [pair for pair in itertools.product((-2, -1, 2, 3), repeat=2) if (pair[0] - pair[1]) % 2]
 
 
-class Circulant:
+class Circulant(Entries):
     r"""A batch of block-circulant sparse matrices: who attends to whom, and how much.
 
     Row i belongs to a query pixel, column j to a key pixel of a grid of N pixels. Row i has an
@@ -63,9 +67,6 @@ class Circulant:
     # NumPy scalars and arrays leave their operators to this class.
     __array_ufunc__ = None
 
-    _source: Tensor | Deferred
-    geometry: Geometry
-
     def __init__(
         self,
         data: Tensor | Window | Deferred,
@@ -91,189 +92,11 @@ class Circulant:
                 raise TypeError(f"expected data to be a tensor, got {type(data).__name__}")
             self.geometry, self._source = ones(data, W, dtype, device)
 
-    # --- what it is ---
-
-    @property
-    def values(self) -> Tensor:
-        """The stored entries ``(B, heads, N * K)``, in CSR order; they carry the gradient."""
-        source = self._source
-        return source.get() if isinstance(source, Deferred) else source
-
-    @property
-    def rows(self) -> Tensor:
-        """The stored entries row by row, ``(B, heads, N, K)``."""
-        return self.values.reshape(
-            *self._source.shape[:2], self.geometry.pixels, self.geometry.offsets
-        )
-
-    @property
-    def data(self) -> Tensor:
-        """A ``torch.sparse_csr`` tensor ``(B, heads, N, N)`` over the same memory.
-
-        Index tensors are shared by every batch and head. Differentiable once (torch has no second
-        derivatives of sparse tensors, and does not compile them): use :attr:`values` for more.
-        """
-        lead = self.shape[:2]
-        crow = self.geometry.crow_indices(self.device)
-        col = self.geometry.col_indices(self.device)
-        return torch.sparse_csr_tensor(
-            crow.expand(*lead, -1),
-            col.expand(*lead, -1),
-            self.values.resolve_conj().resolve_neg(),
-            self.shape,
-            check_invariants=False,
-        )
-
-    @property
-    def window(self) -> tuple[int, ...]:
-        """The odd window length of each spatial dim."""
-        return self.geometry.window
-
-    @property
-    def spatial_size(self) -> tuple[int, ...]:
-        """The sizes of the spatial dims."""
-        return self.geometry.spatial_size
-
-    @property
-    def shape(self) -> torch.Size:
-        """``(B, heads, N, N)``."""
-        batch, heads, _ = self._source.shape
-        return torch.Size((batch, heads, self.geometry.pixels, self.geometry.pixels))
-
-    def size(self, dim: int | None = None) -> torch.Size | int:
-        """The shape, or its entry ``dim``."""
-        return self.shape if dim is None else self.shape[dim]
-
-    @property
-    def ndim(self) -> int:
-        """Always 4, for batch, heads, rows and columns."""
-        return 4
-
-    def dim(self) -> int:
-        """Always 4, for batch, heads, rows and columns."""
-        return 4
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the stored entries."""
-        return self._source.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the stored entries."""
-        return self._source.device
-
-    @property
-    def nnz(self) -> int:
-        """The number of stored entries, over all batches and heads."""
-        return self._source.shape.numel()
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether the stored entries require a gradient."""
-        return self._source.requires_grad
-
-    def requires_grad_(self, requires_grad: bool = True) -> Circulant:
-        """Asks for the gradient of :attr:`values`, in place."""
-        self.values.requires_grad_(requires_grad)
-        return self
-
-    def is_complex(self) -> bool:
-        """Whether the dtype is complex."""
-        return self.dtype.is_complex
-
-    def is_floating_point(self) -> bool:
-        """Whether the dtype is a real floating dtype."""
-        return self.dtype.is_floating_point
-
-    # --- other forms of the same matrix ---
-
     def with_values(self, values: Tensor | Deferred) -> Circulant:
-        """A Circulant of the same geometry."""
+        """A Circulant of the same grid and window with other entries ``(B, heads, N * K)``."""
         return Circulant(values, self.window, self.spatial_size)
 
-    def to_dense(self) -> Tensor:
-        """The dense ``(B, heads, N, N)`` tensor, differentiable; N squared entries per head."""
-        return indexing.dense_rows(self.rows, self.geometry, slice(None))
-
-    def to_sparse_csr(self) -> Tensor:
-        """The same as :attr:`data`."""
-        return self.data
-
-    def crow_indices(self) -> Tensor:
-        """Row pointers ``(B, heads, N + 1)``, shared by every batch and head (stride 0)."""
-        return self.geometry.crow_indices(self.device).expand(*self.shape[:2], -1)
-
-    def col_indices(self) -> Tensor:
-        """Columns ``(B, heads, N * K)``, shared by every batch and head (stride 0)."""
-        return self.geometry.col_indices(self.device).expand(*self.shape[:2], -1)
-
-    def to(self, *args: Any, **kwargs: Any) -> Circulant:
-        """To another dtype or device, as ``torch.Tensor.to``."""
-        values = self.values.to(*args, **kwargs)
-        _features.check_dtype("dtype", values.dtype)
-        return self if values is self.values else self.with_values(values)
-
-    def cpu(self) -> Circulant:
-        """To the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, device: torch.device | str | int = "cuda") -> Circulant:
-        """To a CUDA device."""
-        return self.to(device)
-
-    def float(self) -> Circulant:
-        """To float32."""
-        return self.to(torch.float32)
-
-    def double(self) -> Circulant:
-        """To float64."""
-        return self.to(torch.float64)
-
-    def half(self) -> Circulant:
-        """To float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Circulant:
-        """To bfloat16."""
-        return self.to(torch.bfloat16)
-
-    def detach(self) -> Circulant:
-        """The same entries without their history."""
-        return self.with_values(self.values.detach())
-
-    def clone(self) -> Circulant:
-        """A copy with entries of its own; differentiable."""
-        return self.with_values(self.values.clone())
-
-    def copy(self) -> Circulant:
-        """A copy with entries of its own; Julia's name for :meth:`clone`."""
-        return self.clone()
-
-    def similar(self) -> Circulant:
-        """The same shape, dtype and device with entries not set (to be written in place)."""
-        return self.with_values(
-            torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
-        )
-
-    @property
-    def real(self) -> Circulant:
-        """The real part; itself if real."""
-        return self.with_values(self.values.real) if self.is_complex() else self
-
-    @property
-    def imag(self) -> Circulant:
-        """The imaginary part of a complex Circulant."""
-        return self.with_values(self.values.imag)
-
-    def complex(self) -> Circulant:
-        """As complex; itself if complex."""
-        return self if self.is_complex() else self.to(self.dtype.to_complex())
-
-    def conj(self) -> Circulant:
-        """The complex conjugate; itself if real."""
-        # Not torch's lazy conjugate, which vmap of forward mode cannot look through.
-        return self.with_values(self.values.conj_physical()) if self.is_complex() else self
+    # --- the same entries at other places ---
 
     @property
     def mT(self) -> Circulant:
@@ -304,40 +127,22 @@ class Circulant:
 
     def transpose(self, dim0: int, dim1: int) -> Circulant:
         """Swaps rows and columns, the only dims of which that makes a Circulant."""
-        if {dim0 % 4, dim1 % 4} != {2, 3}:
+        if (dim0, dim1) not in _SWAPS:
             raise ValueError(
                 f"expected dims -2 and -1 (rows and columns) to be transposed, got {dim0}, {dim1}"
             )
         return self.mT
 
-    def repeat(self, *repeats: int) -> Circulant:
+    def repeat(self, *repeats: int | Sequence[int]) -> Circulant:
         """Repeats along batch and heads: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``."""
-        counts = (*repeats, 1, 1)[:4] if len(repeats) in (2, 4) else ()
-        if len(counts) != 4 or any(n < 0 for n in counts) or counts[2:] != (1, 1):
-            raise ValueError(
-                f"expected repeats (batch, heads, 1, 1): rows and columns cannot repeat, "
-                f"got {repeats}"
-            )
-        return self.with_values(self.values.repeat(*counts[:2], 1))
+        return regrouping.repeat(self, regrouping.unpacked(repeats))
 
-    def reshape(self, *shape: int) -> Circulant:
+    def reshape(self, *shape: int | Sequence[int]) -> Circulant:
         """Regroups batch and heads: ``A.reshape(B, heads, N, N)``; one size may be -1.
 
         ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
         """
-        n = self.geometry.pixels
-        sizes = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
-        if len(sizes) != 4 or any(size not in (n, -1) for size in sizes[2:]):
-            raise ValueError(
-                f"expected shape (B, heads, {n}, {n}): rows and columns stay, got {shape}"
-            )
-        try:
-            values = self.values.reshape(*sizes[:2], n * self.geometry.offsets)
-        except RuntimeError as error:
-            raise ValueError(
-                f"expected batch and heads of product {self.shape[0] * self.shape[1]}, got {shape}"
-            ) from error
-        return self.with_values(values)
+        return regrouping.reshape(self, regrouping.unpacked(shape))
 
     def __getitem__(self, index: Any) -> Circulant | Tensor:
         """Batches and heads give a Circulant, rows, columns and entries dense tensors.
@@ -453,12 +258,28 @@ class Circulant:
         return self.neg()
 
     def __mul__(self, m: Any) -> Circulant:
-        return self.scale(m) if isinstance(m, Number | Tensor) else NotImplemented
+        if isinstance(m, Circulant):
+            raise TypeError("the product of two Circulants has another window: it is not defined")
+        return self.scale(m)
 
     __rmul__ = __mul__
 
     def __truediv__(self, m: Any) -> Circulant:
-        return self.div(m) if isinstance(m, Number | Tensor) else NotImplemented
+        if isinstance(m, Circulant):
+            raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+        return self.div(m)
+
+    def __rtruediv__(self, other: Any) -> NoReturn:
+        raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+
+    def __rmatmul__(self, x: Any) -> NoReturn:
+        raise TypeError(
+            f"expected A @ x of a Circulant and a tensor, got {type(x).__name__} @ Circulant; "
+            f"the transposed map is A.mT @ x"
+        )
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
 
     def __eq__(self, other: object) -> bool:
         """Whether shape, window and every stored entry are equal."""

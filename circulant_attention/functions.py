@@ -202,6 +202,8 @@ def cat(*matrices: Circulant, dim: int = 1) -> Circulant:
     References:
         ``Base.cat`` in CirculantAttention.jl, ``src/array.jl``.
     """
+    if len(matrices) == 1 and isinstance(matrices[0], list | tuple):
+        (matrices,) = matrices  # in one list, as torch.cat takes them
     if not matrices:
         raise ValueError("expected at least one Circulant to concatenate, got none")
     first, *others = (check_circulant("every argument of cat", one) for one in matrices)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from numbers import Integral
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -108,7 +110,7 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
             f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
         )
     sizes = tuple(spatial_size)
-    if not all(isinstance(size, int | torch.SymInt) for size in sizes):
+    if not all(is_int(size) for size in sizes):
         raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
     if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
         raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
@@ -126,22 +128,27 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
     return Geometry(sizes, widths)
 
 
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value counts: an int, also one of NumPy or of a compiler, but not a bool."""
+    return isinstance(value, int | Integral | torch.SymInt) and not isinstance(value, bool)
+
+
 def _widths(window: Window, dims: int) -> tuple[int, ...]:
-    if isinstance(window, int) and not isinstance(window, bool):
-        return (window,) * dims
+    if is_int(window):
+        return (int(window),) * dims
     if not isinstance(window, Sequence) or isinstance(window, str):
         raise TypeError(
             f"window W must be an odd int or one odd int per spatial dim, "
             f"got {type(window).__name__}"
         )
     widths = tuple(window)
-    if not all(isinstance(width, int) and not isinstance(width, bool) for width in widths):
+    if not all(is_int(width) for width in widths):
         raise TypeError(f"window W must hold ints, got {window}")
     if len(widths) != dims:
         raise ValueError(
             f"window W must have one entry per spatial dim: expected {dims}, got {len(widths)}"
         )
-    return widths
+    return tuple(int(width) for width in widths)
 
 
 def _show(sizes: Sequence[int]) -> str:

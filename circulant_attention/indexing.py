@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention._deferred import transposed_values
-from circulant_attention.geometry import Geometry
+from circulant_attention.geometry import Geometry, is_int
 
 Index = int | slice | Sequence[int] | Tensor
 _DIM_NAMES = ("batch", "head", "row", "column")
@@ -43,9 +43,9 @@ def _check(name: str, entry: Any) -> None:
         good = entry.dim() == 1 or (entry.dim() == 0 and entry.dtype != torch.bool)
         good = good and not entry.is_floating_point() and not entry.is_complex()
     elif isinstance(entry, Sequence) and not isinstance(entry, str):
-        good = all(isinstance(one, int) and not isinstance(one, bool) for one in entry)
+        good = all(is_int(one) for one in entry)
     else:
-        good = isinstance(entry, int | slice) and not isinstance(entry, bool)
+        good = is_int(entry) or isinstance(entry, slice)
     if not good:
         raise TypeError(
             f"expected the {name} index to be an int, a slice, or a list or 1-d tensor of ints, "
@@ -54,7 +54,7 @@ def _check(name: str, entry: Any) -> None:
 
 
 def _scalar(index: Index) -> bool:
-    return isinstance(index, int) or (isinstance(index, Tensor) and index.dim() == 0)
+    return is_int(index) or (isinstance(index, Tensor) and index.dim() == 0)
 
 
 def _check_range(index: Index, size: int, name: str) -> None:

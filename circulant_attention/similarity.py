@@ -124,8 +124,8 @@ def circulant_similarity(
         ValueError: If shapes or devices do not match, or the window does not fit.
 
     Note:
-        Differentiable to any order, in forward and reverse mode, and deterministic. Under
-        ``torch.autocast`` x and y are cast as for a matrix product.
+        Differentiable to any order, in forward and reverse mode, with the same bits for any number
+        of threads. Under ``torch.autocast`` x and y are cast as for a matrix product.
 
     Example:
         >>> x = torch.randn(2, 16, 12, 10)

@@ -1,0 +1,287 @@
+"""The reference against dense brute force, finite differences and numbers worked out by hand.
+
+Nothing of the package is met here: these tests say that the reference can be trusted.
+"""
+
+import ast
+import itertools
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from parity import cases, reference
+from parity.cases import GRIDS, doubles, few_grids, grids, normal, random_circulant, simfuns
+from parity.compare import assert_close
+from parity.tolerance import of_sum
+
+HERE = pathlib.Path(__file__).parent
+
+
+def circular_distance(a: int, b: int, size: int) -> int:
+    """Give the steps between two points of a circle, the shorter way round."""
+    return min((a - b) % size, (b - a) % size)
+
+
+def dense_pattern(grid: cases.Grid) -> np.ndarray:
+    """Give which pairs of pixels are at most half a window apart in every dim, pair by pair."""
+    pixels = [index[::-1] for index in cases.pairs(grid.spatial_size[::-1])]
+    near = [
+        all(
+            circular_distance(a, b, size) <= grid.window // 2
+            for a, b, size in zip(i, j, grid.spatial_size, strict=True)
+        )
+        for i, j in itertools.product(pixels, pixels)
+    ]
+    return np.array(near).reshape(len(pixels), len(pixels))
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    """Give ``(batch, pixels, channels)``."""
+    return x.reshape(-1, *x.shape[-2:], order="F").transpose(2, 0, 1)
+
+
+def test_stands_on_its_own():
+    sources = [path for path in (HERE / "reference").glob("*.py")]
+    roots = set()
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                roots.add(node.module.split(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1
+    assert len(sources) > 5
+    assert roots - set(sys.stdlib_module_names) == {"numpy"}
+
+
+def test_first_rows_by_hand():
+    # Five pixels on a circle: the first one's neighbours are the fifth and the second.
+    row_ptr, col_val = reference.circulant_pattern(3, (5,))
+    assert row_ptr.tolist() == [1, 4, 7, 10, 13, 16]
+    assert col_val.tolist() == [1, 2, 5, 1, 2, 3, 2, 3, 4, 3, 4, 5, 1, 4, 5]
+    # Pixel (1, 1) of a grid of 4 x 3: rows 4, 1 and 2 of each of the columns 3, 1 and 2.
+    assert reference.row_columns(1, 3, (4, 3)).tolist() == [1, 2, 4, 5, 6, 8, 9, 10, 12]
+    # Pixel (3, 2) has number 7, and a window that does not wrap.
+    assert reference.pixel_number((3, 2), (4, 3)) == 7
+    assert reference.row_columns(7, 3, (4, 3)).tolist() == [2, 3, 4, 6, 7, 8, 10, 11, 12]
+
+
+@grids
+def test_pixel_numbers_run_down_the_first_dim(grid):
+    order = [index[::-1] for index in cases.pairs(grid.spatial_size[::-1])]
+    for number, index in enumerate(order, start=1):
+        assert reference.cartesian_index(number, grid.spatial_size) == index
+        assert reference.pixel_number(index, grid.spatial_size) == number
+
+
+@grids
+def test_definition_and_rotation_rule_give_the_same_arrays(grid):
+    row_ptr, col_val = reference.circulant_pattern(grid.window, grid.spatial_size)
+    by_rule = [
+        reference.cartesian_circulant(entry, grid.spatial_size, grid.window)
+        for entry in range(1, col_val.size + 1)
+    ]
+    assert [column for column, _ in by_rule] == col_val.tolist()
+    rows = np.repeat(np.arange(1, row_ptr.size), np.diff(row_ptr))
+    assert [row for _, row in by_rule] == rows.tolist()
+
+
+@grids
+def test_pattern_is_the_window(grid):
+    dense = reference.to_dense(reference.ones(grid.window, (*grid.spatial_size, 1, 1)))[:, :, 0, 0]
+    assert np.array_equal(dense == 1, dense_pattern(grid))
+
+
+@pytest.mark.parametrize("grid", [g for g in GRIDS if len(g.spatial_size) == 2], ids=str)
+def test_two_dims_are_a_kronecker_product(grid):
+    first, second = (
+        reference.to_dense(reference.ones(grid.window, (size, 1, 1)))[:, :, 0, 0]
+        for size in grid.spatial_size
+    )
+    both = reference.to_dense(reference.ones(grid.window, (*grid.spatial_size, 1, 1)))
+    assert np.array_equal(np.kron(second, first), both[:, :, 0, 0])
+
+
+def test_rotation_rule_repeats_columns_where_the_window_outgrows_the_grid():
+    columns = [reference.cartesian_circulant(entry, (4,), 5)[0] for entry in range(1, 6)]
+    assert sorted(columns) == [1, 2, 3, 3, 4]
+    with pytest.raises(ValueError, match="1 or 2 spatial dims"):
+        reference.cartesian_circulant(1, (3, 3, 3), 3)
+
+
+def test_index_arrays_are_repeated_for_every_matrix():
+    a = reference.ones(3, (5, 2, 3))
+    row_ptr, col_val = reference.circulant_pattern(3, (5,))
+    assert a.rowPtr.shape == (6, 2, 3) and a.colVal.shape == (15, 2, 3)
+    assert np.array_equal(a.rowPtr, np.tile(row_ptr[:, None, None], (1, 2, 3)))
+    assert np.array_equal(a.colVal, np.tile(col_val[:, None, None], (1, 2, 3)))
+
+
+def test_similarity_by_hand():
+    x = np.array([1.0, 2.0, 4.0]).reshape(3, 1, 1, order="F")
+    y = np.array([3.0, 5.0, 7.0]).reshape(3, 1, 1, order="F")
+    dot = reference.circulant_similarity(reference.DotSimilarity(), x, y, 3)
+    assert dot.nzVal.ravel().tolist() == [3, 5, 7, 6, 10, 14, 12, 20, 28]
+    distance = reference.circulant_similarity(reference.DistanceSimilarity(), x, y, 3)
+    assert distance.nzVal.ravel().tolist() == [-2, -8, -18, -0.5, -4.5, -12.5, -0.5, -0.5, -4.5]
+    # Re(i conj(2i)) = 2 and -|i - 2i|^2 / 2 = -1/2.
+    i = np.full((3, 1, 1), 1j, order="F")
+    dot = reference.circulant_similarity(reference.DotSimilarity(), i, 2 * i, 1)
+    distance = reference.circulant_similarity(reference.DistanceSimilarity(), i, 2 * i, 1)
+    assert dot.nzVal.ravel().tolist() == [2] * 3
+    assert distance.nzVal.ravel().tolist() == [-0.5] * 3
+
+
+@doubles
+@few_grids
+def test_similarity_is_dense_similarity_on_the_pattern(grid, dtype):
+    x, y = cases.images(grid, 3, 2, dtype, "xy")
+    xs, ys = channels_first(x), channels_first(y)
+    gram = np.einsum("bic,bjc->bij", xs, ys.conj())
+    apart = xs[:, :, None, :] - ys[:, None, :, :]
+    dense = {"dot": gram.real, "distance": -0.5 * (apart.real**2 + apart.imag**2).sum(-1)}
+    bounds = {"dot": np.einsum("bic,bjc->bij", abs(xs), abs(ys)), "distance": -dense["distance"]}
+    for name, simfun in cases.REFERENCE_SIMFUN.items():
+        ours = reference.circulant_similarity(simfun, x, y, grid.window)
+        assert ours.size == (gram.shape[1], gram.shape[2], 1, 2) and ours.nzVal.dtype == np.float64
+        expected = np.where(dense_pattern(grid), dense[name], 0)
+        bound = of_sum(3, bounds[name], dtype)
+        assert_close(reference.to_dense(ours)[:, :, 0].transpose(2, 0, 1), expected, bound)
+
+
+@few_grids
+def test_softmax_is_dense_softmax_of_what_is_stored(grid):
+    a = random_circulant(grid, 2, 3, np.float64)
+    dense = np.where(dense_pattern(grid)[:, :, None, None], reference.to_dense(a), -np.inf)
+    expected = np.exp(dense) / np.exp(dense).sum(axis=1, keepdims=True)
+    ours = reference.to_dense(reference.softmax(a))
+    assert_close(ours, expected, of_sum(a.per_row, expected, np.float64))
+    # Any common shift of a row cancels, however large.
+    shifted = reference.softmax(a.like(a.nzVal + 1000))
+    # The shifted entries are rounded to the spacing of numbers near 1000.
+    assert_close(shifted.nzVal, reference.softmax(a).nzVal, 2 * np.spacing(1004.0))
+
+
+@doubles
+@few_grids
+def test_attention_is_the_dense_product(grid, dtype):
+    (x,) = cases.images(grid, 3, 6, dtype, "x")
+    a = random_circulant(grid, 2, 3, dtype)
+    dense = reference.to_dense(a).reshape(a.pixels, a.pixels, 6, order="F").transpose(2, 0, 1)
+    xs = channels_first(x)
+    for apply, matrix in (
+        (reference.circulant_attention, dense),
+        (reference.circulant_transposed_attention, dense.transpose(0, 2, 1)),
+        (reference.circulant_adjoint_attention, dense.conj().transpose(0, 2, 1)),
+    ):
+        ours = apply(a, x)
+        assert ours.shape == x.shape
+        bound = of_sum(a.per_row, abs(matrix) @ abs(xs), dtype)
+        assert_close(channels_first(ours), matrix @ xs, bound)
+
+
+@simfuns
+@few_grids
+def test_heads_are_groups_of_neighbouring_channels(grid, simfun):
+    q, k, v = cases.images(grid, 6, 2, np.float64, "qkv")
+    simfun = cases.REFERENCE_SIMFUN[simfun]
+    y, a = reference.circulant_mh_attention(simfun, q, k, v, grid.window, 3)
+    transposed = reference.circulant_mh_transposed_attention(a, v)
+    assert y.shape == v.shape and a.size[2:] == (3, 2)
+    unscaled = reference.circulant_mh_adjacency(simfun, q, k, grid.window, 3)
+    for head in range(3):
+        of_head = [x[..., 2 * head : 2 * head + 2, :] for x in (q, k, v)]
+        y_head, a_head = reference.circulant_attention(simfun, *of_head, grid.window)
+        assert np.array_equal(y[..., 2 * head : 2 * head + 2, :], y_head)
+        assert np.array_equal(a.nzVal[:, head], a_head.nzVal[:, 0])
+        t_head = reference.circulant_transposed_attention(a_head, of_head[2])
+        assert np.array_equal(transposed[..., 2 * head : 2 * head + 2, :], t_head)
+        alone = reference.circulant_adjacency(simfun, *of_head[:2], grid.window)
+        assert np.array_equal(unscaled.nzVal[:, head], alone.nzVal[:, 0])
+    assert np.array_equal(reference.circulant_mh_attention(a, v), y)
+
+
+@simfuns
+def test_attention_scales_queries_and_keys(simfun):
+    grid = cases.Grid((5, 4), 3)
+    q, k, v = cases.images(grid, 16, 1, np.float64, "qkv")
+    simfun = cases.REFERENCE_SIMFUN[simfun]
+    # sqrt(sqrt(16)) = 2 exactly.
+    y, a = reference.circulant_attention(simfun, q, k, v, 3)
+    alone = reference.circulant_adjacency(simfun, q / 2, k / 2, 3)
+    assert reference.equal(a, alone)
+    assert np.array_equal(y, reference.circulant_attention(alone, v))
+
+
+@doubles
+@few_grids
+def test_array_functions_are_those_of_dense_arrays(grid, dtype):
+    a, b = (random_circulant(grid, 2, 3, dtype, name) for name in "ab")
+    da, db = reference.to_dense(a), reference.to_dense(b)
+    c = normal((1, 1, 2, 3), dtype, "c")
+    for ours, expected in (
+        (reference.add(a, b), da + db),
+        (reference.subtract(a, b), da - db),
+        (reference.negate(a), -da),
+        (reference.multiply(3, a), 3 * da),
+        (reference.scale(c, a), c * da),
+        (reference.scale(c[:, :, :1], a), c[:, :, :1] * da),
+        (reference.real(a), da.real),
+        (reference.complex_(a), da.astype(complex)),
+        (reference.cat(a, b, dims=3), np.concatenate([da, db], axis=2)),
+        (reference.cat(a, b, dims=4), np.concatenate([da, db], axis=3)),
+        (reference.repeat(a, 1, 1, 3, 2), np.tile(da, (1, 1, 3, 2))),
+        (reference.reshape(a, 6), da.reshape(*da.shape[:2], 6, order="F")),
+        (reference.reshape(a, 3, 2), da.reshape(*da.shape[:2], 3, 2, order="F")),
+    ):
+        assert ours.size == expected.shape
+        dense = reference.to_dense(ours)
+        assert dense.dtype == expected.dtype and np.array_equal(dense, expected)
+    with pytest.raises(ValueError, match="only heads and batch"):
+        reference.repeat(a, 2, 1, 1, 1)
+
+    total = of_sum(a.nnz, np.sum(abs(da)), dtype)
+    bound = of_sum(a.nnz, np.sum(abs(da * db)), dtype)
+    assert_close(reference.dot(a, b), np.vdot(da, db), bound)
+    assert_close(reference.sum_(a), np.sum(da), total)
+    for dims in (1, 2, (1, 2)):
+        axes = tuple(d - 1 for d in np.atleast_1d(dims))
+        assert_close(reference.sum_(a, dims), np.sum(da, axis=axes, keepdims=True), total)
+    for dims in (3, 4, (3, 4)):
+        axes = tuple(d - 1 for d in np.atleast_1d(dims))
+        summed = reference.to_dense(reference.sum_(a, dims))
+        assert_close(summed, np.sum(da, axis=axes, keepdims=True), total)
+    with pytest.raises(ValueError, match="dims"):
+        reference.sum_(a, (1, 3))
+
+    for i, j in ((1, 1), (1, a.pixels), (a.pixels, 1), (2, a.pixels // 2)):
+        assert reference.getindex(a, i, j, 2, 3) == da[i - 1, j - 1, 1, 2]
+    assert reference.equal(a, a.like(a.nzVal.copy()))
+    assert not reference.equal(a, b)
+    assert not reference.equal(a, reference.sum_(a, 3))
+
+
+def test_picture_is_the_one_that_came_out_of_julia():
+    expected = (HERE / "data" / "readme_display.txt").read_text(encoding="utf-8").splitlines()
+    assert len(expected) == 19 and {len(line) for line in expected} == {40}
+    drawn = reference.braille_picture(reference.ones(15, (128, 96, 1, 1)), 19, 60)
+    assert drawn == expected
+    other_order = reference.braille_picture(reference.ones(15, (96, 128, 1, 1)), 19, 60)
+    assert not any(a == b for a, b in zip(other_order, expected, strict=True))
+
+
+def test_small_pictures_by_hand():
+    # Eight dots high and wide: rows 1 to 4 in the first line, columns 1 and 2 in its first cell.
+    drawn = reference.braille_picture(reference.ones(3, (8, 1, 1)), 19, 60)
+    assert drawn == ["⎡⠻⣦⡀⠈⎤", "⎣⡀⠈⠻⣦⎦"]
+    # Five rows are spread over the eight dots of two lines, at dots 1, 3 (2.75), 4 (4.5), 6, 8.
+    drawn = reference.braille_picture(reference.ones(1, (5, 1, 1)), 19, 60)
+    assert drawn == ["⎡⠡⡀⠀⎤", "⎣⠀⠐⡀⎦"]
+    assert reference.braille_picture(reference.ones(1, (1, 1, 1)), 19, 60) == ["⎡⠁⠀⎤", "⎣⠀⠀⎦"]
+    # 101 columns on 76 dots: the third one falls between the dots 2 and 3 and goes to the even one,
+    # so that row 1, which reaches no further, leaves dot 3 out.
+    drawn = reference.braille_picture(reference.ones(5, (101, 1, 1)), 19, 60)
+    assert len(drawn) == 19 and drawn[0][1:3] == "⢻⣶"

@@ -1,0 +1,180 @@
+"""Operators on the stored entries, against dense matrices."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import pytest
+import torch
+from inputs import dense, dtypes, features, grids, matrix
+from torch.testing import assert_close
+
+from circulant_attention import Circulant, dot, scale
+
+
+@grids
+def test_sums_and_differences(size, window, device):
+    A, B = matrix(size, window, device), matrix(size, window, device)
+    assert_close((A + B).to_dense(), dense(A) + dense(B), rtol=0, atol=0)
+    assert_close((A - B).to_dense(), dense(A) - dense(B), rtol=0, atol=0)
+    assert_close((-A).to_dense(), -dense(A), rtol=0, atol=0)
+    assert (A + B).window == A.window
+    assert (A + B).spatial_size == A.spatial_size
+
+
+@dtypes
+def test_every_dtype_is_kept(dtype, device):
+    A, B = (matrix((5, 4), 3, device, dtype=dtype) for _ in range(2))
+    m = torch.randn(2, 3, 1, 1, dtype=dtype, device=device)
+    for result in (A + B, A - B, -A, 2 * A, A / 2, m * A, A / m, A * torch.tensor(2.0)):
+        assert result.dtype == dtype
+
+
+def test_alpha(device):
+    A, B = matrix((5, 4), 3, device), matrix((5, 4), 3, device)
+    assert_close(A.add(B, alpha=-3).values, A.values - 3 * B.values)
+    assert_close(A.sub(B, alpha=0.5).values, A.values - 0.5 * B.values)
+
+
+@pytest.mark.parametrize("lead", [(1, 3), (2, 1), (1, 1)], ids=str)
+def test_batch_and_heads_of_size_one_broadcast(lead, device):
+    A = matrix((5, 4), 3, device)
+    B = matrix((5, 4), 3, device, batch=lead[0], heads=lead[1])
+    for combine in (operator.add, operator.sub):
+        for left, right in ((A, B), (B, A)):
+            result = combine(left, right)
+            assert result.shape == (2, 3, 20, 20)
+            assert_close(result.to_dense(), combine(dense(left), dense(right)), rtol=0, atol=0)
+
+
+def test_both_sides_broadcast(device):
+    A = matrix((5, 4), 3, device, batch=2, heads=1)
+    B = matrix((5, 4), 3, device, batch=1, heads=3)
+    assert_close((A + B).to_dense(), dense(A) + dense(B), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("c", [2, -0.5, True, 1 - 2j, np.float64(0.3)], ids=repr)
+def test_numbers(c, device):
+    A = matrix((5, 4), 3, device)
+    assert_close((c * A).values, c * A.values, rtol=0, atol=0)
+    assert_close((A * c).values, A.values * c, rtol=0, atol=0)
+    assert_close((A / c).values, A.values / c, rtol=0, atol=0)
+    assert scale(c, A) == c * A == A.scale(c)
+    assert A.div(c) == A / c
+
+
+def test_a_complex_number_makes_it_complex(device):
+    A = matrix((5, 4), 3, device, dtype=torch.float32)
+    assert (2j * A).dtype == torch.complex64
+    assert (A / 2j).dtype == torch.complex64
+
+
+def test_a_0d_tensor_counts_as_a_number(device):
+    A = matrix((5, 4), 3, device, dtype=torch.float32)
+    c = torch.tensor(0.25, dtype=torch.float64, device=device)
+    for result in (c * A, A * c, scale(c, A)):
+        assert result.dtype == torch.float32
+        assert_close(result.values, 0.25 * A.values, rtol=0, atol=0)
+    assert_close((A / c).values, 4 * A.values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("own", [(2, 3), (2, 1), (1, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("other", [(2, 3), (2, 1), (1, 3), (1, 1)], ids=str)
+def test_a_number_per_batch_and_head(own, other, device):
+    A = matrix((5, 4), 3, device, batch=own[0], heads=own[1])
+    m = torch.rand(*other, 1, 1, dtype=torch.float64, device=device) + 0.5
+    product = m * dense(A)
+    for result in (m * A, A * m, scale(m, A), A.scale(m)):
+        assert result.shape == product.shape
+        assert_close(result.to_dense(), product, rtol=0, atol=0)
+    assert_close((A / m).to_dense(), dense(A) / m, rtol=0, atol=0)
+    assert_close(A.div(m).to_dense(), dense(A) / m, rtol=0, atol=0)
+
+
+def test_the_scale_gets_its_gradient(device):
+    A = matrix((5, 4), 3, device).requires_grad_()
+    m = torch.randn(2, 3, 1, 1, dtype=torch.float64, device=device, requires_grad=True)
+    (m * A).values.sum().backward()
+    assert_close(m.grad, dense(A).sum((-2, -1), keepdim=True).detach())
+    assert_close(A.values.grad, m.detach().squeeze(-1).expand(2, 3, 180), rtol=0, atol=0)
+
+
+def test_dtypes_are_promoted_as_by_torch(device):
+    A = matrix((5, 4), 3, device, dtype=torch.float32)
+    B = matrix((5, 4), 3, device, dtype=torch.float64)
+    C = matrix((5, 4), 3, device, dtype=torch.complex64)
+    assert (A + B).dtype == (B - A).dtype == torch.float64
+    assert (A + C).dtype == torch.complex64
+    assert (B + C).dtype == torch.complex128
+    assert dot(A, B).dtype == torch.float64
+    assert_close((A + B).values, A.values + B.values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_dot_conjugates_its_first_argument(dtype, device):
+    A, B = (matrix((5, 4), 3, device, dtype=dtype) for _ in range(2))
+    expected = (dense(A).conj() * dense(B)).sum()
+    for result in (dot(A, B), A.dot(B)):
+        assert result.shape == ()
+        assert_close(result, expected)
+    assert_close(dot(A, A).real, A.values.abs().square().sum())
+
+
+def test_dot_of_other_dtypes_counts_all_of_them(device):
+    A = matrix((5, 4), 3, device, dtype=torch.float64)
+    B = matrix((5, 4), 3, device, dtype=torch.complex128)
+    assert_close(dot(A, B), (dense(A) * dense(B)).sum())
+    assert_close(dot(B, A), (dense(B).conj() * dense(A)).sum())
+
+
+def test_equality(device):
+    A = matrix((5, 4), 3, device)
+    assert A == A
+    assert A == A.clone()
+    assert not A != A.clone()
+    assert A == A.complex()
+    other = A.clone()
+    other.values[1, 2, 3] += 1
+    assert A != other
+    assert A != A[:1]
+    assert Circulant(3, (1, 1, 5, 4)) != Circulant(3, (1, 1, 4, 5))
+    assert Circulant((1, 3), (1, 1, 5, 4)) != Circulant((3, 1), (1, 1, 5, 4))
+    assert Circulant(3, (2, 1, 5, 4)) != Circulant(3, (1, 2, 5, 4))
+    assert A != A.values
+    assert A != 1
+    nan = A * float("nan")
+    assert nan != nan.clone()
+
+
+def test_hash_is_by_identity_as_for_tensors(device):
+    A = matrix((5, 4), 3, device)
+    assert len({A, A.clone()}) == 2
+    assert A in {A: 1}
+
+
+@pytest.mark.parametrize("combine", [operator.add, operator.sub, operator.mul, operator.truediv])
+def test_operators_do_not_change_what_they_are_given(combine, device):
+    A, m = matrix((5, 4), 3, device), torch.full((2, 3, 1, 1), 2.0, device=device)
+    before, m_before = A.values.clone(), m.clone()
+    combine(A, A if combine in (operator.add, operator.sub) else m)
+    assert_close(A.values, before, rtol=0, atol=0)
+    assert_close(m, m_before, rtol=0, atol=0)
+
+
+def test_augmented_assignment_makes_a_new_one(device):
+    A = matrix((5, 4), 3, device)
+    B, before = A, A.values.clone()
+    B += A
+    B *= 2
+    B -= A
+    B /= 3
+    assert B is not A
+    assert_close(A.values, before, rtol=0, atol=0)
+    assert_close(B.values, before)
+
+
+def test_the_linear_map_is_linear(device):
+    A, B = matrix((5, 4), 3, device), matrix((5, 4), 3, device)
+    x = features(6, 2, (5, 4), device)
+    assert_close((2 * A - B) @ x, 2 * (A @ x) - B @ x)

@@ -1,0 +1,214 @@
+"""Attention, and ready matrices applied, in every calling form."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import rounding
+import torch
+from inputs import DTYPES, dense, dtypes, exact, features, grids, matrix, similarities
+from rounding import check_attention
+from torch.testing import assert_close
+
+from circulant_attention import (
+    Circulant,
+    DistanceSimilarity,
+    DotSimilarity,
+    circulant_adjacency,
+    circulant_attention,
+    circulant_similarity,
+    circulant_transposed_attention,
+)
+
+SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
+
+
+@similarities
+@grids
+def test_attention(name, size, window, device):
+    q, k = features(2, 3, size, device), features(2, 3, size, device)
+    v = features(2, 5, size, device)
+    y, A = circulant_attention(SIMILARITIES[name], q, k, v, window)
+    assert y.shape == v.shape
+    assert A.shape == (2, 1, *reference.mask(size, size).shape)
+    check_attention(name, q, k, v, window, y, A)
+
+
+@similarities
+@dtypes
+def test_attention_of_every_dtype(name, dtype, device):
+    # Small numbers: the rounding of halves in the scores is small, too.
+    q, k, v = (features(2, 3, (5, 4), device, dtype) / 4 for _ in range(3))
+    y, A = circulant_attention(SIMILARITIES[name], q, k, v, (3, 1))
+    assert y.dtype == dtype
+    assert A.dtype == dtype.to_real()
+    check_attention(name, q, k, v, (3, 1), y, A)
+
+
+@pytest.mark.parametrize(
+    ("compared", "averaged", "result"),
+    [
+        (torch.complex64, torch.float32, torch.float32),
+        (torch.float32, torch.complex64, torch.complex64),
+        (torch.float16, torch.float32, torch.float32),
+        (torch.float64, torch.float32, torch.float64),
+        (torch.float64, torch.complex64, torch.complex128),
+    ],
+    ids=str,
+)
+def test_values_of_another_dtype(compared, averaged, result, device):
+    q, k = (features(2, 3, (5, 4), device, compared) for _ in range(2))
+    v = features(2, 3, (5, 4), device, averaged)
+    y, A = circulant_attention(q, k, v, 3)
+    assert A.dtype == compared.to_real()
+    assert y.dtype == result
+    check_attention("dot", q, k, v, 3, y, A)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 7])
+def test_values_with_another_number_of_channels(channels, device):
+    q, k = features(2, 3, (5, 4), device), features(2, 3, (5, 4), device)
+    v = features(2, channels, (5, 4), device)
+    y, A = circulant_attention(q, k, v, 3)
+    assert y.shape == v.shape
+    check_attention("dot", q, k, v, 3, y, A)
+
+
+@similarities
+def test_queries_and_keys_are_scaled_by_the_fourth_root_of_their_channels(name, device):
+    q, k, v = (features(2, 16, (5, 4), device) for _ in range(3))
+    _, A = circulant_attention(SIMILARITIES[name], q, k, v, 3)
+    assert_close(A.values, circulant_adjacency(SIMILARITIES[name], q / 2, k / 2, 3).values)
+
+
+def test_every_calling_form_of_attention(device):
+    q, k, v = (features(2, 3, (5, 4), device) for _ in range(3))
+    dot, distance = DotSimilarity(), DistanceSimilarity()
+    expected = {simfun: circulant_attention(simfun, q, k, v, 3) for simfun in (dot, distance)}
+    assert expected[dot][1] != expected[distance][1]
+    forms = [
+        (dot, circulant_attention(q, k, v, 3)),
+        (dot, circulant_attention(q, k, v, W=3)),
+        (dot, circulant_attention(q, k=k, v=v, W=(3, 3))),
+        (dot, circulant_attention(q=q, k=k, v=v, W=[3, 3])),
+        (distance, circulant_attention(distance, q, k, v, W=3)),
+        (distance, circulant_attention(distance, q=q, k=k, v=v, W=3)),
+        (distance, circulant_attention(q, k, v, 3, simfun=distance)),
+        (distance, circulant_attention(simfun=distance, q=q, k=k, v=v, W=3)),
+        (distance, circulant_attention(W=3, v=v, k=k, q=q, simfun=distance)),
+    ]
+    for simfun, (y, A) in forms:
+        assert A == expected[simfun][1]
+        assert_close(y, expected[simfun][0], rtol=0, atol=0)
+
+
+@grids
+def test_a_ready_matrix_applied_in_every_calling_form(size, window, device):
+    A = matrix(size, window, device)
+    x = features(6, 2, size, device)
+    expected = reference.apply(dense(A).flatten(0, 1), x)
+    y = A @ x
+    assert_close(y, expected)
+    for form in (
+        circulant_attention(A, x),
+        circulant_attention(A, x=x),
+        circulant_attention(A=A, x=x),
+        circulant_attention(x=x, A=A),
+        A.apply(x),
+        torch.matmul(A, x),
+    ):
+        assert_close(form, y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("features_dtype", DTYPES, ids=str)
+def test_a_ready_matrix_applied_to_any_dtype(dtype, features_dtype, device):
+    A = matrix((5, 4), (3, 1), device, dtype=dtype)
+    x = features(6, 2, (5, 4), device, features_dtype)
+    y = A @ x
+    assert y.dtype == torch.promote_types(dtype, features_dtype)
+    D, X = exact(dense(A)).flatten(0, 1), exact(x)
+    magnitude = reference.apply(D.abs(), X.abs())
+    # A product of complex numbers adds two real ones.
+    bound = rounding.of_sum(2 * 3, magnitude, y.dtype.to_real(), stored=3)
+    assert_close(exact(y), exact(reference.apply(D, X)), rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("apply", [circulant_attention, circulant_transposed_attention])
+def test_halves_are_summed_in_float32(apply, dtype, device):
+    # Every row is the sum of one large number and 512 ones; the dtype itself has no room for a one
+    # beside the large number.
+    total = {torch.float16: 4096, torch.bfloat16: 1024}[dtype]
+    x = torch.ones(1, 1, 513, dtype=dtype, device=device)
+    x[..., 0] = total - 512
+    assert x[..., 0] + 1 == x[..., 0]
+    y = apply(Circulant(513, (1, 1, 513), dtype=dtype, device=device), x)
+    assert y.unique().tolist() == [total]
+
+
+def test_the_adjacency_is_the_matrix_that_was_applied(device):
+    q, k, v = (features(2, 3, (5, 4), device) for _ in range(3))
+    y, A = circulant_attention(q, k, v, 3)
+    assert_close(A @ v, y, rtol=0, atol=0)
+
+
+def test_inputs_may_have_any_strides(device):
+    q = features(2, 3, (5, 4), device).to(memory_format=torch.channels_last)
+    k = torch.randn(4, 10, 2, 3, dtype=torch.float64, device=device).permute(2, 3, 1, 0)[:, :, ::2]
+    v = features(1, 3, (5, 4), device).expand(2, -1, -1, -1)
+    y, A = circulant_attention(q, k, v, 3)
+    wanted, B = circulant_attention(q.contiguous(), k.contiguous(), v.contiguous(), 3)
+    assert A == B
+    assert_close(y, wanted, rtol=0, atol=0)
+
+
+def test_a_ready_matrix_applied_to_features_of_any_strides(device):
+    A = matrix((5, 4), 3, device)
+    permuted = torch.randn(4, 10, 6, 3, dtype=torch.float64, device=device).permute(2, 3, 1, 0)
+    expanded = features(1, 3, (5, 4), device).expand(6, -1, -1, -1)
+    for x in (permuted[:, :, ::2], expanded):
+        assert not x.is_contiguous()
+        for B in (A, A.mT):
+            assert_close(B @ x, B @ x.contiguous(), rtol=0, atol=0)
+
+
+@similarities
+@dtypes
+def test_an_empty_batch(name, dtype, device):
+    x = features(0, 3, (5, 4), device, dtype).requires_grad_()
+    y, A = circulant_attention(SIMILARITIES[name], x, x, x, 3)
+    assert y.shape == x.shape
+    assert y.dtype == dtype
+    assert A.shape == (0, 1, 20, 20)
+    y.sum().abs().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_inputs_are_left_alone(device):
+    inputs = [features(2, 3, (5, 4), device) for _ in range(3)]
+    before = [x.clone() for x in inputs]
+    _, A = circulant_attention(*inputs, 3)
+    _ = A @ inputs[0]
+    for x, wanted in zip(inputs, before, strict=True):
+        assert_close(x, wanted, rtol=0, atol=0)
+
+
+def test_the_number_of_threads_changes_no_bit(device):
+    # Of the gradient of softmax, which is torch's own, this does not hold.
+    inputs = [features(6, 3, (17, 13), device, torch.float32) for _ in range(3)]
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            q, k, v = (x.clone().requires_grad_() for x in inputs)
+            y, A = circulant_attention(q.detach(), k.detach(), v.detach(), 5)
+            B = circulant_similarity(DistanceSimilarity(), q, k, 5)
+            ((B @ v).square().sum() + (B.mT @ v).square().sum()).backward()
+            results.append([y, A.values, B.values.detach(), q.grad, k.grad, v.grad])
+    finally:
+        torch.set_num_threads(threads)
+    for result in results[1:]:
+        for x, wanted in zip(result, results[0], strict=True):
+            assert_close(x, wanted, rtol=0, atol=0)
