@@ -339,6 +339,7 @@ const Case kBorderCases[] = {
     {2, 5, {3, 3, 3}, {3, 3, 3}},       // 3-D: window = grid
     {1, 2, {9, 2, 3}, {9, 1, 3}},       // a block has units of many planes
     {1, 33, {1, 1, 41}, {1, 1, 41}},    // as an image of one row
+    {1, 64, {1, 6, 40}, {1, 5, 39}},    // tiles of several rows that are longer than a segment
     {1, 3, {1, 41, 1}, {1, 41, 1}},     // of one column: a plane filled up to whole blocks
     {1, 17, {1, 9, 33}, {1, 3, 3}},     // one pixel more in each dim
     {1, 70, {1, 12, 20}, {1, 7, 9}},    // more channels than a block has

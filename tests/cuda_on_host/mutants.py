@@ -1,8 +1,8 @@
 """Defects that the check of the kernels has to find.
 
 Each replaces a piece of a source, once, compiles the kernels with it and with sanitizers, for
-float32, and runs the check. ``python tests/cuda_on_host/mutants.py [NAME ...]`` prints how each was
-found, and ends with status 1 if one was not.
+float32, and runs the check. ``python -m cuda_on_host.mutants [NAME ...]``, run in ``tests``, prints
+how each was found, and ends with status 1 if one was not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from build import BUILD, HERE, ROOT, SANITIZE, Ninja, kernels
+from cuda_on_host.build import BUILD, HERE, ROOT, SANITIZE, Ninja, kernels
 
 
 @dataclass(frozen=True)
