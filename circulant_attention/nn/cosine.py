@@ -95,11 +95,15 @@ class _CosAttn(nn.Module):
             )
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
         with without_autocast(q.device):
-            queries, keys = self._terms(q.to(dtype)), self._terms(k.to(dtype))
+            queries, keys = self._features(q.to(dtype)), self._features(k.to(dtype))
             values = self._heads(v.to(dtype))
-            # The row of ones sums the weights, for the normalisation.
-            values = functional.pad(values, (0, 0, 0, 1), value=1.0)
-            sums = (values @ keys.mT) @ queries
+            sums = queries.new_zeros(())
+            # Term by term: fewer copies of the features at a time than in one product.
+            for here, there in zip(self._terms(q), self._terms(k), strict=True):
+                placed = keys * there.to(dtype)
+                # The last row sums the weights, for the normalisation.
+                context = torch.cat([values @ placed.mT, placed.sum(dim=-1).unsqueeze(2)], dim=2)
+                sums = torch.addcmul(sums, context @ queries, here.to(dtype))
             out = sums[:, :, :-1] / sums[:, :, -1:]
         return out.reshape(len(q), -1, *q.shape[2:]).to(v.dtype)
 
@@ -120,14 +124,16 @@ class _CosAttn(nn.Module):
         """``(B, C, *grid)`` to ``(B, heads, C / heads, pixels)``."""
         return x.reshape(len(x), self.n_head, x.shape[1] // self.n_head, x.shape[2:].numel())
 
+    def _features(self, x: Tensor) -> Tensor:
+        """The non-negative features of every head, ``(B, heads, C / heads, pixels)``."""
+        return self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
+
     def _terms(self, x: Tensor) -> Tensor:
-        """The features whose dot product is the similarity, ``(B, heads, 2**d * C / heads, N)``."""
-        coefficients = self.attn_coef
+        """The products of cosines and sines on the grid of x, ``(2**d, pixels)``."""
+        terms = self.attn_coef
         for dim, size in enumerate(x.shape[2:], start=1):
-            coefficients = coefficients.narrow(dim, 0, size)
-        features = self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
-        terms = coefficients.flatten(1).to(x.dtype).unsqueeze(1)
-        return (features.unsqueeze(2) * terms).flatten(2, 3)
+            terms = terms.narrow(dim, 0, size)
+        return terms.flatten(1)
 
     def extra_repr(self) -> str:
         """The arguments."""
