@@ -49,7 +49,7 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
     transformed: Any = type(f"{name}_function", (torch.autograd.Function,), members)
 
     def call(*inputs: Any) -> Any:
-        if not torch.compiler.is_compiling() and _transform_active():
+        if not torch.compiler.is_compiling() and transform_active():
             return transformed.apply(*inputs)
         return op(*inputs)
 
@@ -57,7 +57,7 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
     return call
 
 
-def _transform_active() -> bool:
+def transform_active() -> bool:
     """Whether a torch.func transform or a forward-mode level is active (private predicates)."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from circulant_attention import ops
+from circulant_attention import _fused, ops
 from circulant_attention.geometry import MAX_SPATIAL_DIMS, is_int
 
 _DTYPES = (
@@ -153,3 +153,14 @@ def apply(values: Tensor, x: Tensor, window: tuple[int, ...], *, transposed: boo
     real_of_real, imag_of_real = real.chunk(2, 1)
     real_of_imag, imag_of_imag = imag.chunk(2, 1)
     return torch.complex(real_of_real - imag_of_imag, imag_of_real + real_of_imag)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, ...], kind: ops.Kind, scale: float
+) -> Tensor:
+    """``_fused.attention`` for any supported dtypes."""
+    q, k = promote(q, k)
+    dtype = real_dtype(torch.promote_types(q.dtype, v.dtype))
+    real_q, real_k, real_v = (real_channels(x).to(dtype) for x in (q, k, v))
+    y = _fused.attention(real_q, real_k, real_v, list(window), kind, scale)
+    return _complex_channels(y) if v.is_complex() else y

@@ -1,10 +1,10 @@
 """Finds and loads the native libraries, once per process.
 
-The CPU library holds every schema and the CPU kernels; the CUDA library adds its kernels to the same
-schemas. Neither depends on a Python version or on a torch release (from 2.11 on).
+The CPU library holds every schema and the CPU kernels; the CUDA library adds its kernels to the
+same schemas. Neither depends on a Python version or on a torch release (from 2.11 on).
 
-The environment variable ``CIRCULANT_ATTENTION_LIBRARY`` names another file to load in place of the CPU
-library, such as a build with sanitizers.
+The environment variable ``CIRCULANT_ATTENTION_LIBRARY`` names another file to load in place of the
+CPU library, such as a build with sanitizers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ CUDA_LIBRARY = "libcirculant_attention_cuda.so"
 
 
 def library_paths(directory: Path) -> list[Path]:
-    """The libraries that this torch can use, those of ``directory`` unless the variable says otherwise.
+    """The libraries that this torch can use, in ``directory`` unless the variable says otherwise.
 
-    A CUDA library needs a torch with CUDA: a CPU build of torch lacks the symbols that it refers to.
+    A CUDA library needs a torch with CUDA: a CPU build lacks the symbols that it refers to.
     """
     other = os.environ.get(LIBRARY_VARIABLE)
     paths = [Path(other) if other else directory / CPU_LIBRARY]
@@ -48,7 +48,7 @@ def load(paths: list[Path]) -> None:
     tried = []
     for path in paths:
         try:
-            torch.ops.load_library(str(path))
+            torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
         except OSError as error:
             tried.append(f"{path}: {error.__cause__ or error}")
             raise ImportError(

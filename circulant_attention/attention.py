@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, overload
 
+import torch
 from torch import Tensor
 
 from circulant_attention import _features
+from circulant_attention._adjacency import AdjacencyValues
 from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.similarity import (
@@ -192,10 +194,19 @@ def _mh_attend(
     _features.check_alike("v", v, "q", q, channels=False)
     for name, x in (("q", q), ("v", v)):
         _features.check_heads(name, x, nheads)
-    make_geometry(W, q.shape[2:])
-    scale = (q.shape[1] // nheads) ** -0.25
-    A = circulant_mh_adjacency(simfun, q * scale, k * scale, W, nheads)
-    return _mh_apply(A, v), A
+    geometry = make_geometry(W, q.shape[2:])
+    batch = q.shape[0]
+    q, k, v = (_features.split_heads(x, nheads) for x in _features.cast_for_autocast(q, k, v))
+    scale = q.shape[1] ** -0.5
+    y = _features.attention(q, k, v, geometry.window, simfun.kind, scale)
+    entries = AdjacencyValues(q, k, geometry, simfun.kind, (batch, nheads))
+    A = Circulant(
+        # A compiler drops what is not used, and knows no values that come later.
+        entries.compute() if torch.compiler.is_compiling() else entries,
+        geometry.window,
+        geometry.spatial_size,
+    )
+    return _features.join_heads(y, nheads), A
 
 
 def _apply(A: Circulant, x: Tensor) -> Tensor:

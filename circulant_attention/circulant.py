@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from circulant_attention import _features, arithmetic, indexing, reduction, regrouping
+from circulant_attention import arithmetic, indexing, reduction, regrouping
 from circulant_attention._construction import checked_values, ones
 from circulant_attention._deferred import Deferred, TransposedValues
 from circulant_attention.arithmetic import Number
-from circulant_attention.geometry import Geometry, Window, make_geometry
+from circulant_attention.entries import Entries
+from circulant_attention.geometry import Window, make_geometry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _SWAPS = [pair for pair in itertools.product((-2, -1, 2, 3), repeat=2) if (pair[0] - pair[1]) % 2]
 
 
-class Circulant:
+class Circulant(Entries):
     r"""A batch of block-circulant sparse matrices: who attends to whom, and how much.
 
     Row i belongs to a query pixel, column j to a key pixel of a grid of N pixels. Row i has an
@@ -66,9 +70,6 @@ class Circulant:
     # NumPy scalars and arrays leave their operators to this class.
     __array_ufunc__ = None
 
-    _source: Tensor | Deferred
-    geometry: Geometry
-
     def __init__(
         self,
         data: Tensor | Window | Deferred,
@@ -94,189 +95,11 @@ class Circulant:
                 raise TypeError(f"expected data to be a tensor, got {type(data).__name__}")
             self.geometry, self._source = ones(data, W, dtype, device)
 
-    # --- what it is ---
-
-    @property
-    def values(self) -> Tensor:
-        """The stored entries ``(B, heads, N * K)``, in CSR order; they carry the gradient."""
-        source = self._source
-        return source.get() if isinstance(source, Deferred) else source
-
-    @property
-    def rows(self) -> Tensor:
-        """The stored entries row by row, ``(B, heads, N, K)``."""
-        return self.values.reshape(
-            *self._source.shape[:2], self.geometry.pixels, self.geometry.offsets
-        )
-
-    @property
-    def data(self) -> Tensor:
-        """A ``torch.sparse_csr`` tensor ``(B, heads, N, N)`` over the same memory.
-
-        Index tensors are shared by every batch and head. Differentiable once (torch has no second
-        derivatives of sparse tensors, and does not compile them): use :attr:`values` for more.
-        """
-        lead = self.shape[:2]
-        crow = self.geometry.crow_indices(self.device)
-        col = self.geometry.col_indices(self.device)
-        return torch.sparse_csr_tensor(
-            crow.expand(*lead, -1),
-            col.expand(*lead, -1),
-            self.values,
-            self.shape,
-            check_invariants=False,
-        )
-
-    @property
-    def window(self) -> tuple[int, ...]:
-        """The odd window length of each spatial dim."""
-        return self.geometry.window
-
-    @property
-    def spatial_size(self) -> tuple[int, ...]:
-        """The sizes of the spatial dims."""
-        return self.geometry.spatial_size
-
-    @property
-    def shape(self) -> torch.Size:
-        """``(B, heads, N, N)``."""
-        batch, heads, _ = self._source.shape
-        return torch.Size((batch, heads, self.geometry.pixels, self.geometry.pixels))
-
-    def size(self, dim: int | None = None) -> torch.Size | int:
-        """The shape, or its entry ``dim``."""
-        return self.shape if dim is None else self.shape[dim]
-
-    @property
-    def ndim(self) -> int:
-        """Always 4, for batch, heads, rows and columns."""
-        return 4
-
-    def dim(self) -> int:
-        """Always 4, for batch, heads, rows and columns."""
-        return 4
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the stored entries."""
-        return self._source.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the stored entries."""
-        return self._source.device
-
-    @property
-    def nnz(self) -> int:
-        """The number of stored entries, over all batches and heads."""
-        return self._source.shape.numel()
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether the stored entries require a gradient."""
-        return self._source.requires_grad
-
-    def requires_grad_(self, requires_grad: bool = True) -> Circulant:
-        """Asks for the gradient of :attr:`values`, in place."""
-        self.values.requires_grad_(requires_grad)
-        return self
-
-    def is_complex(self) -> bool:
-        """Whether the dtype is complex."""
-        return self.dtype.is_complex
-
-    def is_floating_point(self) -> bool:
-        """Whether the dtype is a real floating dtype."""
-        return self.dtype.is_floating_point
-
-    # --- other forms of the same matrix ---
-
     def with_values(self, values: Tensor | Deferred) -> Circulant:
-        """A Circulant of the same geometry."""
+        """A Circulant of the same grid and window with other entries ``(B, heads, N * K)``."""
         return Circulant(values, self.window, self.spatial_size)
 
-    def to_dense(self) -> Tensor:
-        """The dense ``(B, heads, N, N)`` tensor, differentiable; N squared entries per head."""
-        return indexing.dense_rows(self.rows, self.geometry, slice(None))
-
-    def to_sparse_csr(self) -> Tensor:
-        """The same as :attr:`data`."""
-        return self.data
-
-    def crow_indices(self) -> Tensor:
-        """Row pointers ``(B, heads, N + 1)``, shared by every batch and head (stride 0)."""
-        return self.geometry.crow_indices(self.device).expand(*self.shape[:2], -1)
-
-    def col_indices(self) -> Tensor:
-        """Columns ``(B, heads, N * K)``, shared by every batch and head (stride 0)."""
-        return self.geometry.col_indices(self.device).expand(*self.shape[:2], -1)
-
-    def to(self, *args: Any, **kwargs: Any) -> Circulant:
-        """To another dtype or device, as ``torch.Tensor.to``."""
-        values = self.values.to(*args, **kwargs)
-        _features.check_dtype("dtype", values.dtype)
-        return self if values is self.values else self.with_values(values)
-
-    def cpu(self) -> Circulant:
-        """To the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, device: torch.device | str | int = "cuda") -> Circulant:
-        """To a CUDA device."""
-        return self.to(device)
-
-    def float(self) -> Circulant:
-        """To float32."""
-        return self.to(torch.float32)
-
-    def double(self) -> Circulant:
-        """To float64."""
-        return self.to(torch.float64)
-
-    def half(self) -> Circulant:
-        """To float16."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Circulant:
-        """To bfloat16."""
-        return self.to(torch.bfloat16)
-
-    def detach(self) -> Circulant:
-        """The same entries without their history."""
-        return self.with_values(self.values.detach())
-
-    def clone(self) -> Circulant:
-        """A copy with entries of its own; differentiable."""
-        return self.with_values(self.values.clone())
-
-    def copy(self) -> Circulant:
-        """A copy with entries of its own; Julia's name for :meth:`clone`."""
-        return self.clone()
-
-    def similar(self) -> Circulant:
-        """The same shape, dtype and device with entries not set (to be written in place)."""
-        return self.with_values(
-            torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
-        )
-
-    @property
-    def real(self) -> Circulant:
-        """The real part; itself if real."""
-        return self.with_values(self.values.real) if self.is_complex() else self
-
-    @property
-    def imag(self) -> Circulant:
-        """The imaginary part of a complex Circulant."""
-        return self.with_values(self.values.imag)
-
-    def complex(self) -> Circulant:
-        """As complex; itself if complex."""
-        return self if self.is_complex() else self.to(self.dtype.to_complex())
-
-    def conj(self) -> Circulant:
-        """The complex conjugate; itself if real."""
-        # Not torch's lazy conjugate, which vmap of forward mode cannot look through.
-        return self.with_values(self.values.conj_physical()) if self.is_complex() else self
+    # --- the same entries at other places ---
 
     @property
     def mT(self) -> Circulant:
@@ -487,6 +310,71 @@ class Circulant:
         from circulant_attention.display import picture
 
         return picture(self)
+
+    # --- pictures ---
+
+    def _repr_html_(self) -> str:
+        from circulant_attention.plotting import card
+
+        return card(self)
+
+    def spy(self, head: int = 0, batch: int = 0, ax: Axes | None = None) -> Axes:
+        """Draws where the entries of one matrix are stored, and how large they are.
+
+        A colour is the largest magnitude of the entries that fall on it; what is not stored stays
+        blank.
+
+        Args:
+            head: The head.
+            batch: The batch.
+            ax: matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            The axes; ``ax.images[-1]`` is the picture, for a colour bar.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``head`` or ``batch`` is not an int.
+            ValueError: If ``head`` or ``batch`` is out of range.
+
+        Example:
+            >>> Circulant(3, (1, 2, 4, 5)).spy(head=1).get_title()
+            'A[0, 1]'
+        """
+        from circulant_attention.plotting import spy
+
+        return spy(self, head, batch, ax)
+
+    def window_image(
+        self, pixel: int | Sequence[int], head: int = 0, batch: int = 0, ax: Axes | None = None
+    ) -> Axes:
+        """Draws what one pixel attends to: its row of one matrix, laid out on the grid.
+
+        Complex entries are shown by their magnitude. A signal is drawn as bars, a volume by the
+        slice ``pixel[0]`` of its first dim. Outside of the window the picture is transparent, so
+        that it can lie over the image that the matrix was made from.
+
+        Args:
+            pixel: The query pixel: its number, or its position, one int per spatial dim.
+            head: The head.
+            batch: The batch.
+            ax: matplotlib axes to draw on; new ones when left out.
+
+        Returns:
+            The axes; for images and volumes ``ax.images[-1]`` is the picture.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``pixel``, ``head`` or ``batch`` has the wrong type.
+            ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
+
+        Example:
+            >>> Circulant(3, (1, 1, 4, 5)).window_image((0, 2)).get_title()
+            'A[0, 0], row of pixel 0, 2'
+        """
+        from circulant_attention.plotting import window_image
+
+        return window_image(self, pixel, head, batch, ax)
 
     @classmethod
     def __torch_function__(

@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from circulant_attention import _features, _tiles
-from circulant_attention._differentiable import _transform_active
+from circulant_attention._differentiable import transform_active
 from circulant_attention._tiles import Span
 from circulant_attention.circulant import Circulant
 from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
 
 # Patches are compared in a slightly smoothed image, with these weights along each dim, which leaves
-# about a fifth of the noise variance. For the distance of a patch to itself has no noise: were there
-# much in all the others, a pixel would outweigh its equals.
+# about a fifth of the noise variance. For the distance of a patch to itself has no noise: with much
+# of it in all other distances, a pixel would outweigh its equals.
 _SMOOTHING = (0.1875, 0.625, 0.1875)
 
 DEFAULT_BANDWIDTH = 0.7
@@ -184,8 +184,8 @@ def attention_window(
         bandwidth: As there.
 
     Returns:
-        Weights that sum to one, with the pixel in the middle: ``(B, window, window)``, or
-        ``(window, window)``.
+        Weights ``(B, window, window)`` or ``(window, window)`` that sum to one, with the pixel in
+        the middle.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
@@ -223,7 +223,7 @@ def tile_size(
         memory: Bytes for the weights and patches of a tile. The image and its result come on top.
 
     Returns:
-        Rows and columns: those of the image if all of it fits, one pixel if nothing does.
+        Rows and columns, those of the image if all of it fits, one pixel if nothing does.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
@@ -316,7 +316,7 @@ def _reach(patch: int) -> int:
 
 def _recomputes(image: Tensor) -> bool:
     """Whether there will be a backward pass, of the kind that can compute tiles again."""
-    return torch.is_grad_enabled() and image.requires_grad and not _transform_active()
+    return torch.is_grad_enabled() and image.requires_grad and not transform_active()
 
 
 def _checked_tile(tile: object, height: int, width: int) -> tuple[int, int]:

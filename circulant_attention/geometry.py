@@ -110,7 +110,7 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
             f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
         )
     sizes = tuple(spatial_size)
-    if not all(isinstance(size, int | torch.SymInt) for size in sizes):
+    if not all(is_int(size) for size in sizes):
         raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
     if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
         raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
@@ -129,8 +129,8 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Whether a value counts: an int, also one of NumPy, but not a bool."""
-    return isinstance(value, int | Integral) and not isinstance(value, bool)
+    """Whether a value counts: an int, also one of NumPy or of a compiler, but not a bool."""
+    return isinstance(value, int | Integral | torch.SymInt) and not isinstance(value, bool)
 
 
 def _widths(window: Window, dims: int) -> tuple[int, ...]:

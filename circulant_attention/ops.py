@@ -32,8 +32,8 @@ class Kind(IntEnum):
     DISTANCE = 1
 
 
-def _product(sizes: Sequence[int]) -> int:
-    # math.prod would do, but not for the symbolic sizes of a compiler.
+def product(sizes: Sequence[int]) -> int:
+    """``math.prod``, also for the symbolic sizes of a compiler."""
     result = 1
     for size in sizes:
         result = result * size
@@ -58,7 +58,7 @@ def column_sums(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
 class _Similarity:
     @staticmethod
     def fake(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
-        return x.new_empty(x.shape[0], _product(x.shape[2:]), _product(window))
+        return x.new_empty(x.shape[0], product(x.shape[2:]), product(window))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -89,7 +89,7 @@ def _denoise(options: Options, photo: Photograph) -> Figure:
     ):
         decibels = f"{psnr(pixels, photo.pixels):.2f} dB"
         took = "" if seconds is None else f"{seconds:.1f} s"
-        print(f"{name:24}{decibels:>9}{took:>12}")
+        print(f"{name:24}{decibels:>9}{took:>12}".rstrip())
         panels.append(picture.Panel(", ".join(filter(None, (name, decibels, took))), pixels))
     ahead = psnr(ours, photo.pixels) - psnr(theirs, photo.pixels)
     print(f"{abs(ahead):.2f} dB {'ahead of' if ahead >= 0 else 'behind'} scikit-image", flush=True)

@@ -38,7 +38,7 @@ def read(path: str | None) -> Photograph:
     """Reads a photograph.
 
     Args:
-        path: A file that scikit-image reads; None for the one that comes with it.
+        path: A file of any format that Pillow reads, or a TIFF; None for scikit-image's cameraman.
 
     Returns:
         The photograph.
@@ -46,36 +46,46 @@ def read(path: str | None) -> Photograph:
     Raises:
         Problem: If there is no such file, or it is not one grey or colour image of 1, 8 or 16 bit.
     """
-    import skimage
-
     if path is None:
-        return from_array("camera", skimage.data.camera())
+        from skimage import data
+
+        camera: Any = data.camera  # without type annotations of its own
+        return from_array("camera", camera())
     if not Path(path).is_file():
-        raise Problem(f"cannot read {path}: no such file")
+        raise Problem(f"cannot read {path}: there is no such file")
+    is_tiff = Path(path).suffix.lower() in (".tif", ".tiff")
     try:
         with warnings.catch_warnings():
+            # Of images of more pixels than a malicious file should make us read.
             warnings.simplefilter("ignore")
-            pixels = skimage.io.imread(path)
-            is_cmyk = _is_cmyk(path)
-    except MemoryError:
+            pixels = _read_tiff(path) if is_tiff else _read_other(path)
+    except (Problem, MemoryError):
         raise
     except Exception as error:
-        # Which exceptions the many readers raise for bad files is written nowhere.
+        # Which exceptions a damaged file may raise is written nowhere.
         raise Problem(f"cannot read {path} as an image: {first_line(error)}") from error
-    if is_cmyk:
-        raise Problem(f"cannot use {path}: expected grey or RGB colour, got CMYK")
     return from_array(path, pixels)
 
 
-def _is_cmyk(path: str) -> bool:
-    """Whether four channels are inks: the readers do not tell them from colour with alpha."""
-    from PIL import Image, UnidentifiedImageError
+def _read_tiff(path: str) -> Any:
+    import tifffile
 
-    try:
-        with Image.open(path) as image:
-            return bool(image.mode == "CMYK")
-    except UnidentifiedImageError:
-        return False
+    return tifffile.imread(path)
+
+
+def _read_other(path: str) -> Any:
+    """Reads with Pillow, which would make 8 bits of the 16 of a TIFF in colour."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise Problem(f"cannot use {path}: expected one image, got several")
+        if image.mode == "CMYK":
+            raise Problem(f"cannot use {path}: expected grey or RGB colour, got CMYK")
+        upright = ImageOps.exif_transpose(image)
+        if image.mode in ("P", "PA"):
+            upright = upright.convert("RGBA" if "transparency" in image.info else "RGB")
+        return np.asarray(upright)
 
 
 def from_array(name: str, array: Any) -> Photograph:
@@ -83,7 +93,8 @@ def from_array(name: str, array: Any) -> Photograph:
 
     Args:
         name: What to call it.
-        array: ``(H, W)`` or ``(H, W, C)`` with grey, grey and alpha, colour, or colour and alpha.
+        array: ``(H, W)`` or ``(H, W, C)`` with grey, grey and alpha, colour, or colour and alpha;
+            bool, uint8 or uint16.
 
     Returns:
         The photograph.

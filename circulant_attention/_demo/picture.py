@@ -12,13 +12,15 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import Figure
 
 SHOWN = 640
 """Rows and columns of an image that are shown at most: noise is seen pixel by pixel."""
 
 _COLOURS = ("#ffb000", "#00c2c7", "#ff4f81")
 _DPI = 150
+# The square of a slope from which on it counts as one: a twentieth of the range.
+_STEEP = 0.05**2
 _PANEL = 4.4
 
 
@@ -48,30 +50,43 @@ def shown_part(height: int, width: int) -> tuple[slice, slice]:
 def telling_pixels(pixels: Tensor, window: int) -> dict[str, tuple[int, int]]:
     """A pixel in a flat place, one on an edge and one in texture, among those that are shown.
 
-    The structure tensor of a place has two eigenvalues: both small where it is flat, one large
-    on an edge, both large in texture.
+    Where it is flat the slopes are small all over the window. On an edge they are large and point
+    the same way. In texture they are large all over the window and point all ways.
 
     Args:
         pixels: The image ``(C, H, W)`` without noise.
-        window: The length of the window: the size of a place.
+        window: The length of the window.
 
     Returns:
         Row and column of the pixel for "flat", "edge" and "texture".
     """
-    from skimage.feature import structure_tensor, structure_tensor_eigenvalues
+    from skimage import filters
 
+    gaussian: Any = filters.gaussian  # without type annotations of its own
     rows, columns = shown_part(*pixels.shape[1:])
     grey = pixels[:, rows, columns].mean(0).double().numpy()
-    # 2 sigma of the Gaussian that averages is half a window.
-    tensor = structure_tensor(grey, sigma=max(window / 4, 0.5), mode="wrap", order="rc")
-    larger, smaller = structure_tensor_eigenvalues(tensor)
-    sharpness = sum(slope**2 for slope in _slopes(grey))
+
+    def mean(image: Any) -> Any:
+        """Over the window, of which a quarter is the standard deviation."""
+        return gaussian(image, window / 4, mode="wrap")
+
+    down, right = (np.roll(grey, -1, dim) - np.roll(grey, 1, dim) for dim in (0, 1))
+    steepness = down**2 + right**2
+    alike = mean(down) ** 2 + mean(right) ** 2
+    everywhere = np.exp(mean(np.log(steepness + _STEEP)))
+    evenly = everywhere / (mean(steepness) + _STEEP)
+    # The structure tensor's determinant over its largest for this trace: 1 if no way is preferred.
+    determinant = mean(down**2) * mean(right**2) - mean(down * right) ** 2
+    all_ways = 4 * determinant / (mean(steepness) ** 2 + _STEEP**2)
+    # Noise is best seen in the middle of the range.
+    glare = (mean(grey) - 0.5) ** 2
     measures = {
-        "flat": -larger,
-        "edge": np.sqrt(sharpness) * (larger - smaller),
-        "texture": smaller**2 / (larger + 1e-12),
+        "flat": -mean(steepness) - _STEEP * glare,
+        "edge": steepness * alike,
+        "texture": evenly * all_ways * everywhere / (everywhere + 4 * _STEEP),
     }
-    # Windows that do not wrap are easier to look at; not all images have any, nor room for three.
+    # Windows that do not wrap are easier to look at, and so are windows apart from each other; but
+    # not every image has room for that.
     allowed = np.zeros(grey.shape, bool)
     allowed[tuple(slice(min(window // 2, (n - 1) // 2), n - window // 2) for n in grey.shape)] = 1
     chosen = {}
@@ -82,10 +97,6 @@ def telling_pixels(pixels: Tensor, window: int) -> dict[str, tuple[int, int]]:
         allowed[max(0, row - window) : row + window, max(0, column - window) : column + window] = 0
         chosen[kind] = row + rows.start, column + columns.start
     return chosen
-
-
-def _slopes(grey: Any) -> list[Any]:
-    return [np.roll(grey, -1, dim) - np.roll(grey, 1, dim) for dim in (0, 1)]
 
 
 def draw(title: str, panels: Sequence[Panel], marks: Sequence[Mark]) -> Figure:
@@ -103,28 +114,32 @@ def draw(title: str, panels: Sequence[Panel], marks: Sequence[Mark]) -> Figure:
 
     rows, columns = shown_part(*panels[0].pixels.shape[1:])
     aspect = (rows.stop - rows.start) / (columns.stop - columns.start)
-    heights = _PANEL * min(max(aspect, 0.4), 1.6) + 0.4, _PANEL / 2 + 0.7
+    heights = _PANEL * min(max(aspect, 0.4), 1.6) + 0.2, _PANEL / 2 + 0.3
     figure = Figure(figsize=(len(panels) * _PANEL, sum(heights) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=13)
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    grid = figure.add_gridspec(2, 1, height_ratios=heights)
+    upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     extent = (columns.start - 0.5, columns.stop - 0.5, rows.stop - 0.5, rows.start - 0.5)
-    for axes, panel in zip(upper.subplots(1, len(panels)), panels, strict=True):
+    for place, panel in enumerate(panels):
+        axes = upper.add_subplot(1, len(panels), place + 1)
         _show(axes, _displayable(panel.pixels[:, rows, columns]), panel.title, extent)
         for mark, colour in zip(marks, _COLOURS, strict=True):
             _outline(axes, mark, colour)
-    for cell, mark, colour in zip(lower.subfigures(1, len(marks)), marks, _COLOURS, strict=True):
-        _draw_mark(cell, panels[0].pixels, mark, colour)
+    for place, mark in enumerate(marks):
+        left = lower.add_subplot(1, 2 * len(marks), 2 * place + 1)
+        right = lower.add_subplot(1, 2 * len(marks), 2 * place + 2)
+        _draw_mark((left, right), panels[0].pixels, mark, _COLOURS[place])
     return figure
 
 
-def _draw_mark(cell: SubFigure, pixels: Tensor, mark: Mark, colour: str) -> None:
+def _draw_mark(pair: tuple[Axes, Axes], pixels: Tensor, mark: Mark, colour: str) -> None:
     """What lies in the window of a pixel, and how much attention it gets."""
     window = len(mark.weights)
     around = torch.arange(window) - window // 2
     for dim, at in zip((1, 2), mark.pixel, strict=True):
         pixels = pixels.index_select(dim, (at + around).remainder(pixels.shape[dim]))
     share = 100 * float(mark.weights.max())
-    left, right = cell.subplots(1, 2)
+    left, right = pair
     _show(left, _displayable(pixels), f"{mark.kind}: its window")
     _show(
         right,
@@ -133,7 +148,7 @@ def _draw_mark(cell: SubFigure, pixels: Tensor, mark: Mark, colour: str) -> None
         cmap="inferno",
         vmax=None,
     )
-    for axes in (left, right):
+    for axes in pair:
         axes.plot(window // 2, window // 2, "s", color="none", markeredgecolor=colour)
         for spine in axes.spines.values():
             spine.set(visible=True, color=colour, linewidth=2.5)
@@ -148,8 +163,16 @@ def _outline(axes: Axes, mark: Mark, colour: str) -> None:
     axes.add_patch(Rectangle((column, row), window, window, fill=False, color=colour, lw=1.8))
 
 
-def _show(axes: Axes, image: Any, title: str, extent: Any = None, **options: Any) -> None:
-    axes.imshow(image, extent=extent, **{"cmap": "gray", "vmin": 0, "vmax": 1} | options)
+def _show(
+    axes: Axes,
+    image: Any,
+    title: str,
+    extent: Any = None,
+    *,
+    cmap: str = "gray",
+    vmax: float | None = 1,
+) -> None:
+    axes.imshow(image, extent=extent, cmap=cmap, vmin=0, vmax=vmax)
     axes.set_title(title, fontsize=11)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():

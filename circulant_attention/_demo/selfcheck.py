@@ -45,10 +45,9 @@ def _definition(image: Tensor) -> Tensor:
     for offset in itertools.product(range(-(_WINDOW // 2), _WINDOW // 2 + 1), repeat=2):
         shift = (-offset[0], -offset[1])
         apart = (smooth - smooth.roll(shift, (1, 2))).square().mean(0)
-        distance = sum(
-            patch_weights[row, column] * apart.roll((-down, -right), (0, 1))
-            for (row, down), (column, right) in itertools.product(enumerate(centred), repeat=2)
-        )
+        distance = torch.zeros_like(apart)
+        for (row, down), (column, right) in itertools.product(enumerate(centred), repeat=2):
+            distance += patch_weights[row, column] * apart.roll((-down, -right), (0, 1))
         weight = torch.exp(-distance / _SIGMA**2)
         numerator += weight * image.roll(shift, (1, 2))
         denominator += weight

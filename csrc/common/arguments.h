@@ -1,7 +1,7 @@
 // Checks of an op's arguments, shared by every device.
 //
-// Python validates first and has the messages meant for users. What is checked here is what the kernels
-// rely on to stay inside their tensors.
+// Python validates first and has the messages meant for users. What is checked here is what the
+// kernels rely on to stay inside their tensors.
 #pragma once
 
 #include <cstdint>
@@ -20,22 +20,24 @@ using torch::stable::Tensor;
 enum Kind : int64_t { kDot = 0, kDistance = 1 };
 
 inline Kind checked_kind(int64_t kind, const char* op) {
-  STD_TORCH_CHECK(kind == kDot || kind == kDistance, op, ": kind must be 0 (dot) or 1 (distance), got ",
-                  kind);
+  STD_TORCH_CHECK(kind == kDot || kind == kDistance, op,
+                  ": kind must be 0 (dot) or 1 (distance), got ", kind);
   return static_cast<Kind>(kind);
 }
 
 // The geometry of spatial sizes `size[0..dims)` and `window`.
-inline Geometry checked_geometry(const int64_t* size, int64_t dims, const std::vector<int64_t>& window,
-                                 const char* op) {
-  STD_TORCH_CHECK(1 <= dims && dims <= kSpatialDims, op, ": expected 1 to 3 spatial dims, got ", dims);
+inline Geometry checked_geometry(const int64_t* size, int64_t dims,
+                                 const std::vector<int64_t>& window, const char* op) {
+  STD_TORCH_CHECK(1 <= dims && dims <= kSpatialDims, op, ": expected 1 to 3 spatial dims, got ",
+                  dims);
   STD_TORCH_CHECK(static_cast<int64_t>(window.size()) == dims, op, ": window has ", window.size(),
                   " entries for ", dims, " spatial dims");
   Geometry geometry{{1, 1, 1}, {1, 1, 1}};
   for (int64_t d = 0; d < dims; ++d) {
     const int64_t n = size[d];
     const int64_t w = window[d];
-    STD_TORCH_CHECK(w >= 1 && w % 2 == 1, op, ": window[", d, "] must be odd and positive, got ", w);
+    STD_TORCH_CHECK(w >= 1 && w % 2 == 1, op, ": window[", d, "] must be odd and positive, got ",
+                    w);
     STD_TORCH_CHECK(w <= n, op, ": window[", d, "] = ", w, " is larger than the spatial size ", n);
     geometry.size[kSpatialDims - dims + d] = n;
     geometry.window[kSpatialDims - dims + d] = w;
@@ -44,23 +46,24 @@ inline Geometry checked_geometry(const int64_t* size, int64_t dims, const std::v
 }
 
 // The geometry of a tensor (G, C, *spatial).
-inline Geometry checked_geometry(const Tensor& x, const std::vector<int64_t>& window, const char* op) {
+inline Geometry checked_geometry(const Tensor& x, const std::vector<int64_t>& window,
+                                 const char* op) {
   STD_TORCH_CHECK(x.dim() >= 3 && x.dim() <= 2 + kSpatialDims, op,
                   ": expected (G, C, *spatial) with 1 to 3 spatial dims, got ", x.dim(), " dims");
   return checked_geometry(x.sizes().data() + 2, x.dim() - 2, window, op);
 }
 
 inline void check_same_dtype(const Tensor& a, const Tensor& b, const char* op) {
-  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), op, ": dtypes differ: ",
-                  torch::headeronly::toString(a.scalar_type()), " and ",
+  STD_TORCH_CHECK(a.scalar_type() == b.scalar_type(), op,
+                  ": dtypes differ: ", torch::headeronly::toString(a.scalar_type()), " and ",
                   torch::headeronly::toString(b.scalar_type()));
 }
 
 inline void check_same_shape(const Tensor& a, const Tensor& b, const char* op) {
   STD_TORCH_CHECK(a.dim() == b.dim(), op, ": numbers of dims differ: ", a.dim(), " and ", b.dim());
   for (int64_t d = 0; d < a.dim(); ++d) {
-    STD_TORCH_CHECK(a.size(d) == b.size(d), op, ": sizes of dim ", d, " differ: ", a.size(d), " and ",
-                    b.size(d));
+    STD_TORCH_CHECK(a.size(d) == b.size(d), op, ": sizes of dim ", d, " differ: ", a.size(d),
+                    " and ", b.size(d));
   }
 }
 
@@ -70,8 +73,9 @@ inline void check_values(const Tensor& values, int64_t groups, const Geometry& g
   STD_TORCH_CHECK(values.dim() == 3, op, ": values must be (G, N, K), got ", values.dim(), " dims");
   STD_TORCH_CHECK(values.size(0) == groups && values.size(1) == geometry.pixels() &&
                       values.size(2) == geometry.offsets(),
-                  op, ": values must be (", groups, ", ", geometry.pixels(), ", ", geometry.offsets(),
-                  "), got (", values.size(0), ", ", values.size(1), ", ", values.size(2), ")");
+                  op, ": values must be (", groups, ", ", geometry.pixels(), ", ",
+                  geometry.offsets(), "), got (", values.size(0), ", ", values.size(1), ", ",
+                  values.size(2), ")");
 }
 
 }  // namespace circulant

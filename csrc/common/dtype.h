@@ -3,9 +3,9 @@
 
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Exception.h>
-#include <torch/headeronly/util/Half.h>
+
+#include "accumulate.h"
 
 namespace circulant {
 
@@ -14,8 +14,8 @@ struct TypeTag {
   using type = T;
 };
 
-// Calls `f(TypeTag<T>{})` with the C++ type of `dtype`. Complex tensors reach the ops as real ones of
-// twice the channels, so there are four types.
+// Calls `f(TypeTag<T>{})` with the C++ type of `dtype`. Complex tensors reach the ops as real ones
+// of twice the channels, so there are four types.
 template <class F>
 void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
   using torch::headeronly::ScalarType;
@@ -33,21 +33,5 @@ void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
                       " is not one of float16, bfloat16, float32, float64");
   }
 }
-
-// The type that sums of T are kept in.
-template <class T>
-struct Accumulate {
-  using type = T;
-};
-template <>
-struct Accumulate<c10::Half> {
-  using type = float;
-};
-template <>
-struct Accumulate<c10::BFloat16> {
-  using type = float;
-};
-template <class T>
-using accumulate_t = typename Accumulate<T>::type;
 
 }  // namespace circulant

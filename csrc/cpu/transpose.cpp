@@ -1,13 +1,8 @@
-// The values of the transposed matrix: entry (i, j) of the result is entry (j, i) of the input.
+#include <torch/csrc/stable/library.h>
+
 #include <vector>
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
-#include "../common/arguments.h"
-#include "../common/dtype.h"
-#include "../common/geometry.h"
-#include "rows.h"
+#include "op.h"
 
 namespace circulant {
 namespace {
@@ -15,23 +10,18 @@ namespace {
 Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
                  std::vector<int64_t> window) {
   const char* op = "transpose";
-  const Geometry g = checked_geometry(spatial_size.data(), spatial_size.size(), window, op);
-  STD_TORCH_CHECK(values_.dim() == 3, op, ": values must be (G, N, K), got ", values_.dim(), " dims");
+  const Geometry geometry = checked_geometry(spatial_size.data(), spatial_size.size(), window, op);
+  STD_TORCH_CHECK(values_.dim() == 3, op, ": values must be (G, N, K), got ", values_.dim(),
+                  " dims");
   const int64_t groups = values_.size(0);
-  check_values(values_, groups, g, op);
-  const Tensor values = torch::stable::contiguous(values_);
-  Tensor result = torch::stable::empty_like(values);
-  visit_dtype(values.scalar_type(), op, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const T* in = values.const_data_ptr<T>();
-    T* out = result.mutable_data_ptr<T>();
-    const int64_t N = g.pixels(), K = g.offsets();
-    for_each_row(groups, g, [=](int64_t group, int64_t i) {
-      for_each_entry(g, i, [&](int64_t s, int64_t j, int64_t t) {
-        out[(group * N + i) * K + s] = in[(group * N + j) * K + t];
-      });
-    });
-  });
+  check_values(values_, groups, geometry, op);
+  const Dtype dtype = checked_dtype(values_, op);
+  const Tensor values = contiguous_of(values_);
+  Tensor result = torch::stable::new_empty(values, values.sizes());
+  if (groups == 0) return result;
+  const int64_t bytes = dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
+  run_tasks(engines().transpose, {simplified(geometry), groups, bytes, values.const_data_ptr(),
+                                  result.mutable_data_ptr()});
   return result;
 }
 

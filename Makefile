@@ -1,0 +1,89 @@
+# `make demo` and `make test` do everything that they need in a fresh clone: an environment of their
+# own (.venv), the pinned versions of requirements.txt, the compiled package. They want Python >= 3.10,
+# make and a C++17 compiler. Nothing is done twice: what is up to date is left as it is.
+#
+#   make demo          denoise a photograph, print what it did, write denoised.png
+#   make test          every check and test
+#   make lint          ruff, mypy and clang-format, in check mode
+#   make docs          the documentation, with its examples run, in docs/_build/html
+#   make bench         every benchmark, into benchmarks/results (an hour or so)
+#   make bench-quick   a few benchmarks, printed only
+#   make test-wheel    build the wheel, test it in a fresh environment with the newest torch (several
+#                      GB), or another: make TORCH=torch==2.11.0 test-wheel
+#   make format        rewrite the sources as the checks want them
+#   make clean         remove what was built; `make distclean` also removes the environment
+#
+# PYTHON chooses the interpreter: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+BIN := $(VENV)/bin
+# An environment made by another Python release has no such stamp, so it is made anew.
+RELEASE := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+ENVIRONMENT := $(VENV)/.python-$(RELEASE)
+REQUIREMENTS := $(VENV)/.requirements
+PACKAGE := $(VENV)/.package
+
+NATIVE := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.PHONY: all demo test lint docs bench bench-quick test-wheel format clean distclean
+
+all: $(PACKAGE)
+
+$(ENVIRONMENT):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed, and $(PYTHON) is %s: try make PYTHON=..." % sys.version.split()[0])'
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+$(REQUIREMENTS): requirements.txt $(ENVIRONMENT)
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(PACKAGE): pyproject.toml setup.py $(shell find csrc -type f) $(REQUIREMENTS)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+demo: $(PACKAGE)
+	$(BIN)/python -m circulant_attention
+
+# One torch thread per worker; the tests of threading set their own number. pytest comes last, so that
+# what is seen last is the number of tests.
+test: lint docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal tests parity
+
+lint: $(PACKAGE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+
+format: $(PACKAGE)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(NATIVE)
+
+# A warning is an error (-W), and so is a reference to nothing (-n).
+docs: $(PACKAGE)
+	$(BIN)/sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W -n --keep-going -q -b doctest docs docs/_build/doctest
+
+bench: $(PACKAGE)
+	$(BIN)/python -m benchmarks --output benchmarks/results/cpu
+
+bench-quick: $(PACKAGE)
+	$(BIN)/python -m benchmarks --quick
+
+test-wheel:
+	tests/wheel/run $(PYTHON) $(TORCH)
+
+clean:
+	rm -rf build dist *.egg-info docs/_build docs/generated $(PACKAGE)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f circulant_attention/*.so
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,153 @@
+"""Measures every entry of every case and prints, or writes, the tables: see README.md."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.cases import CASES, Case
+from benchmarks.peers import ATTENTIONS, OPERATIONS
+from benchmarks.worker import Task
+
+# A process may take this many times the limit of a call: imports, compilation, masks, two calls.
+PROCESS_CALLS = 5
+# With this, glibc gives every large block back to the system at once, so that resident memory is
+# what is in use. Only while memory is measured: it makes allocations slower.
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    run = report.surroundings()
+    run["command"] = "python -m benchmarks " + " ".join(
+        sys.argv[1:] if arguments is None else arguments
+    )
+    run["command"] = run["command"].strip()
+    run["results"] = []
+    for case in options.cases:
+        for entry, backward in entries(options):
+            result = measure(case, entry, backward, options)
+            run["results"].append(result)
+            print(summary(result), flush=True)
+    text = report.markdown(run)
+    print("\n" + text)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(text)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=CASES,
+        default=list(CASES),
+        metavar="CASE",
+        help=", ".join(CASES),
+    )
+    names = [*ATTENTIONS, *OPERATIONS]
+    parser.add_argument(
+        "--entries", nargs="+", choices=names, default=names, metavar="ENTRY", help=", ".join(names)
+    )
+    parser.add_argument("--quick", action="store_true", help="one small case, few repetitions")
+    parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    parser.add_argument(
+        "--call-seconds", type=float, default=30.0, help="a slower call is too slow (%(default)s)"
+    )
+    parser.add_argument(
+        "--memory-gib", type=float, default=8.0, help="a larger process is too big (%(default)s)"
+    )
+    parser.add_argument(
+        "--budget-seconds", type=float, default=10.0, help="of repetitions (%(default)s)"
+    )
+    parser.add_argument("--repetitions", type=int, default=50, help="at most (%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.cases, options.budget_seconds, options.repetitions = ["many_small"], 1.0, 5
+    options.cases = [CASES[name] for name in options.cases]
+    return options
+
+
+def entries(options: argparse.Namespace) -> list[tuple[str, bool]]:
+    """The entries to measure: attentions forward, then with their gradients, then single maps."""
+    attentions = [name for name in options.entries if name in ATTENTIONS]
+    operations = [name for name in options.entries if name in OPERATIONS]
+    return [
+        *((name, False) for name in attentions),
+        *((name, True) for name in attentions),
+        *((name, False) for name in operations),
+    ]
+
+
+def measure(case: Case, entry: str, backward: bool, options: argparse.Namespace) -> dict[str, Any]:
+    """Memory, then time, each in a process of its own; the first limit that is hit ends it."""
+    result: dict[str, Any] = {"case": case.name, "entry": entry, "backward": backward}
+    for what in ("memory", "time"):
+        task = Task(
+            case=case,
+            entry=entry,
+            backward=backward,
+            measure=what,
+            call_seconds=options.call_seconds,
+            memory_bytes=int(options.memory_gib * 2**30),
+            budget_seconds=options.budget_seconds,
+            repetitions=options.repetitions,
+        )
+        result.update(run_worker(task))
+        if result["status"] != "ok":
+            break
+    return result
+
+
+def run_worker(task: Task) -> dict[str, Any]:
+    limit = PROCESS_CALLS * task.call_seconds + task.budget_seconds
+    environment = {**os.environ, **(RETURN_MEMORY if task.measure == "memory" else {})}
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "result.json"
+        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(task)), str(target)]
+        process = subprocess.Popen(
+            command, cwd=report.ROOT, env=environment, start_new_session=True
+        )
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            return {"status": "too slow", "reason": f"no result after {limit:.0f} s"}
+        finally:
+            end_group(process)
+        if not target.exists():
+            return {
+                "status": "refused",
+                "reason": f"the process ended with status {process.returncode}",
+            }
+        measured: dict[str, Any] = json.loads(target.read_text())
+        return measured
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ends the worker and the compilers that it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def summary(result: dict[str, Any]) -> str:
+    mode = "forward + backward" if result["backward"] else "forward"
+    head = f"{result['case']:13s} {result['entry']:20s} {mode:19s}"
+    if result["status"] != "ok":
+        return f"{head} {result['status']}: {result['reason']}"
+    return f"{head} {result['seconds'] * 1e3:9.2f} ms  {result['peak_bytes'] / 2**20:7.0f} MiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The problems that are timed, by name."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """Dot-product attention of q, k, v, each ``(batch, channels, *spatial)``, in float32.
+
+    Every head sees ``channels / heads`` channels; the window is the same in each spatial dim.
+    """
+
+    name: str
+    batch: int
+    channels: int
+    spatial: tuple[int, ...]
+    window: int
+    heads: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of q, k and v."""
+        return (self.batch, self.channels, *self.spatial)
+
+    @property
+    def group_shape(self) -> tuple[int, ...]:
+        """The shape of q, k and v with one group per (batch, head) pair."""
+        return (self.batch * self.heads, self.channels // self.heads, *self.spatial)
+
+    @property
+    def pixels(self) -> int:
+        """N, the size of the grid."""
+        return math.prod(self.spatial)
+
+    @property
+    def offsets(self) -> int:
+        """K, the size of the window and the number of stored entries in a row of A."""
+        return self.window ** len(self.spatial)
+
+    @property
+    def windows(self) -> list[int]:
+        """The window, once per spatial dim."""
+        return [self.window] * len(self.spatial)
+
+    @property
+    def scale(self) -> float:
+        """The factor of the similarities, 1 / sqrt(channels of a head)."""
+        return 1 / math.sqrt(self.channels // self.heads)
+
+    @property
+    def product_flops(self) -> int:
+        """Floating-point operations of one product of a matrix with the pattern of A.
+
+        A multiplication and an addition for each batch, channel, pixel and offset. Nothing outside
+        of the window is counted, so that an entry gains nothing by computing it.
+        """
+        return 2 * self.batch * self.channels * self.pixels * self.offsets
+
+    def __str__(self) -> str:
+        heads = f", {self.heads} heads" if self.heads > 1 else ""
+        return f"{' x '.join(map(str, self.shape))}, window {self.window}{heads}"
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("readme", 2, 64, (128, 96), 15),
+        Case("large_window", 1, 64, (240, 160), 35),
+        Case("heads", 2, 64, (128, 96), 15, heads=4),
+        Case("many_small", 8, 32, (64, 64), 7),
+        Case("volume", 1, 32, (24, 32, 40), 5),
+        Case("signal", 4, 64, (8192,), 63),
+    )
+}

@@ -1,0 +1,26 @@
+// The type that sums are kept in. Apart from dtype.h, so that CUDA kernels can do without torch's
+// Tensor.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+namespace circulant {
+
+// The type that sums of T are kept in.
+template <class T>
+struct Accumulate {
+  using type = T;
+};
+template <>
+struct Accumulate<c10::Half> {
+  using type = float;
+};
+template <>
+struct Accumulate<c10::BFloat16> {
+  using type = float;
+};
+template <class T>
+using accumulate_t = typename Accumulate<T>::type;
+
+}  // namespace circulant

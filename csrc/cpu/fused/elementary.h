@@ -1,0 +1,136 @@
+// 2^x and log2(x), lane by lane.
+#pragma once
+
+#include <cstdint>
+
+#include "vector.h"
+
+namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+
+template <class T>
+struct FloatFormat;
+template <>
+struct FloatFormat<float> {
+  static constexpr int mantissa_bits = 23;
+  static constexpr int32_t bias = 127;
+  static constexpr float lowest = -0x1.fffffep127f;
+  // 1.5 * 2^mantissa_bits: adding it rounds to an integer, in the low bits of the sum.
+  static constexpr float round_magic = 0x1.8p23f;
+  // sqrt(1/2).
+  static constexpr int32_t sqrt_half_bits = 0x3f3504f3;
+  // Terms of the series in log2 below, the first of them left out is under 2^-25 of the sum.
+  static constexpr int log_terms = 5;
+  // The polynomial of degree 5 with p(0) = 1 that is nearest to 2^f on [-1/2, 1/2]: relative error
+  // 0.92e-7, found by linear programming. The coefficients of f^1, f^2, ...
+  static constexpr int exp_degree = 5;
+  static constexpr float exp_coefficient(int k) {
+    constexpr float c[] = {0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b754p-5f, 0x1.3cea88p-7f,
+                           0x1.5bb9eep-10f};
+    return c[k - 1];
+  }
+};
+template <>
+struct FloatFormat<double> {
+  static constexpr int mantissa_bits = 52;
+  static constexpr int64_t bias = 1023;
+  static constexpr double lowest = -0x1.fffffffffffffp1023;
+  static constexpr double round_magic = 0x1.8p52;
+  static constexpr int64_t sqrt_half_bits = 0x3fe6a09e667f3bcd;
+  static constexpr int log_terms = 11;
+  // Taylor's ln(2)^k / k!: the first term left out is under 2^-55 of the sum.
+  static constexpr int exp_degree = 13;
+  static constexpr double exp_coefficient(int k) {
+    double c = 1;
+    for (int i = 1; i <= k; ++i) c *= kLn2 / i;
+    return c;
+  }
+};
+
+#if defined(__AVX512F__)
+
+constexpr int kRoundNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+inline Vec<float> round(Vec<float> x) { return _mm512_roundscale_ps(x, kRoundNearest); }
+inline Vec<double> round(Vec<double> x) { return _mm512_roundscale_pd(x, kRoundNearest); }
+// p 2^n for integers n.
+inline Vec<float> scale_by_power(Vec<float> p, Vec<float> n) { return _mm512_scalef_ps(p, n); }
+inline Vec<double> scale_by_power(Vec<double> p, Vec<double> n) { return _mm512_scalef_pd(p, n); }
+// Below the bound 2^x is zero; only -infinity needs it here. NaN stays NaN.
+template <class T>
+inline Vec<T> clamp_exponent(Vec<T> x) {
+  return maximum(broadcast(T(-2 * FloatFormat<T>::bias)), x);
+}
+
+#else
+
+template <class V>
+inline V round(V x) {
+  using T = decltype(x[0] + x[0]);
+  V sum = x + FloatFormat<T>::round_magic;
+  // The compiler may not take the number away again by algebra: it does not without -ffast-math.
+  return sum - FloatFormat<T>::round_magic;
+}
+
+// In two factors, since 2^n alone can overflow or underflow where p 2^n does not.
+template <class V>
+inline V scale_by_power(V p, V n) {
+  using T = decltype(p[0] + p[0]);
+  using I = Vec<Int<T>>;
+  using Format = FloatFormat<T>;
+  const I k = bit_cast<I>(n + Format::round_magic) - bit_cast<I>(V{} + Format::round_magic);
+  const I first = k >> 1, second = k - first;
+  const V a = bit_cast<V>((first + Format::bias) << Format::mantissa_bits);
+  const V b = bit_cast<V>((second + Format::bias) << Format::mantissa_bits);
+  return p * a * b;
+}
+
+// The powers beyond these are zero or infinite; NaN stays NaN.
+template <class T>
+inline Vec<T> clamp_exponent(Vec<T> x) {
+  constexpr T bound = 2 * (FloatFormat<T>::bias - 1);
+  x = maximum(broadcast(-bound), x);
+  return -maximum(broadcast(-bound), -x);
+}
+
+#endif
+
+// 2^x for x < infinity: relative error below 2e-7 in float, 4e-16 in double.
+template <class T>
+inline Vec<T> exp2(Vec<T> x) {
+  using Format = FloatFormat<T>;
+  x = clamp_exponent<T>(x);
+  const Vec<T> n = round(x);
+  const Vec<T> f = x - n;
+  Vec<T> p = broadcast(T(Format::exp_coefficient(Format::exp_degree)));
+  CIRCULANT_UNROLL for (int k = Format::exp_degree - 1; k > 0; --k) {
+    p = fma(p, f, broadcast(T(Format::exp_coefficient(k))));
+  }
+  p = fma(p, f, broadcast(T(1)));
+  return scale_by_power(p, n);
+}
+
+// log2(x) for normal numbers x, zero, infinity and NaN.
+//
+// With x = 2^e m, sqrt(1/2) <= m < sqrt(2) and s = (m - 1) / (m + 1), |s| < 0.172:
+// log2(x) = e + 2 / ln(2) (s + s^3 / 3 + s^5 / 5 + ...).
+template <class T>
+inline Vec<T> log2(Vec<T> x) {
+  using Format = FloatFormat<T>;
+  using I = Vec<Int<T>>;
+  const I bits = bit_cast<I>(x);
+  const I e = (bits - Format::sqrt_half_bits) >> Format::mantissa_bits;
+  const Vec<T> m = bit_cast<Vec<T>>(bits - (e << Format::mantissa_bits));
+  const Vec<T> s = (m - T(1)) / (m + T(1)), s2 = s * s;
+  Vec<T> p{};
+  CIRCULANT_UNROLL for (int k = Format::log_terms - 1; k >= 0; --k) {
+    p = fma(p, s2, broadcast(T(2 * kLog2E / (2 * k + 1))));
+  }
+  const Vec<T> result = fma(p, s, __builtin_convertvector(e, Vec<T>));
+  const Vec<T> infinity = broadcast(T(__builtin_inf()));
+  const Vec<T> special = x == T(0) ? -infinity : x;
+  return (x > T(0)) & (x < infinity) ? result : special;
+}
+
+}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET

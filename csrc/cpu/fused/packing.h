@@ -1,0 +1,208 @@
+// Rows of pixels as the engines read them: in the type of the sums, all channels of a row together,
+// the wrap around the grid written out.
+//
+// In the tensors, the channels of a pixel are a whole image apart, which for most images puts them
+// all into one set of the cache. Packed rows are `pitch` apart, an odd number of cache lines.
+#pragma once
+
+#include <cstdint>
+
+#include "../../common/geometry.h"
+#include "prefetch.h"
+#include "problem.h"
+#include "storage.h"
+#include "tiles.h"
+
+namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+
+constexpr int64_t kCacheLine = 64;
+
+// Hands out parts of a task's scratch memory, aligned to cache lines. Without memory it only
+// counts.
+class Arena {
+ public:
+  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
+
+  template <class T>
+  T* take(int64_t count) {
+    char* part = memory_ == nullptr ? nullptr : memory_ + used_;
+    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), kCacheLine);
+    return reinterpret_cast<T*>(part);
+  }
+  int64_t used() const { return used_; }
+  bool counts_only() const { return memory_ == nullptr; }
+
+ private:
+  char* memory_;
+  int64_t used_ = 0;
+};
+
+// The distance between rows of at least `columns` elements.
+template <class T>
+inline int64_t odd_pitch(int64_t columns) {
+  constexpr int64_t line = kCacheLine / sizeof(T);
+  return (divide_up(columns, line) | 1) * line;
+}
+
+// One group's image: (channels, *spatial).
+template <class S>
+struct Image {
+  const S* data;
+  int64_t channels;
+  Geometry geometry;
+
+  const S* row(int64_t c, int64_t d, int64_t h) const {
+    const int64_t* n = geometry.size;
+    return data + ((c * n[0] + d) * n[1] + h) * n[2];
+  }
+};
+
+template <class S>
+inline Image<S> image_of_group(const void* tensor, int64_t group, int64_t channels,
+                               const Geometry& g) {
+  return {static_cast<const S*>(tensor) + group * channels * g.pixels(), channels, g};
+}
+
+// i modulo n, for -n <= i < 2n.
+inline int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : (i >= n ? i - n : i); }
+
+template <class T>
+inline void fill_zero(T* to, int64_t count) {
+  constexpr int64_t L = kLanes<T>;
+  const Vec<T> zero{};
+  int64_t i = 0;
+  for (; i + L <= count; i += L) store(to + i, zero);
+  if (i < count) store_range(to + i, zero, 0, count - i);
+}
+
+// Columns [begin, begin + count) of a grid's row, modulo its size, go to `at` of a packed row: at
+// most three runs of adjacent columns. What is around them stays as it is, zero.
+class Placement {
+ public:
+  Placement(int64_t begin, int64_t count, int64_t at, int64_t size) {
+    for (int64_t column = wrap(begin, size); count > 0; column = 0) {
+      const int64_t run = smaller(count, size - column);
+      runs_[size_++] = {column, at, run};
+      at += run;
+      count -= run;
+    }
+  }
+
+  template <class S>
+  void pack(const S* row, Compute<S>* to) const {
+    constexpr int64_t L = kLanes<Compute<S>>;
+    for (int64_t n = 0; n < size_; ++n) {
+      const S* in = row + runs_[n].from;
+      Compute<S>* out = to + runs_[n].to;
+      const int64_t count = runs_[n].count;
+      int64_t i = 0;
+      for (; i + L <= count; i += L) store(out + i, load(in + i));
+      if (i < count) store_range(out + i, load_range(in + i, 0, count - i), 0, count - i);
+    }
+  }
+
+ private:
+  struct Run {
+    int64_t from, to, count;
+  };
+  Run runs_[3];
+  int64_t size_ = 0;
+};
+
+// The packed rows that the windows of a few rows of queries touch: one ring of `slots` rows for
+// each of the window's planes. Rows are numbered from the first that the chunk touches.
+template <class T>
+class RowRing {
+ public:
+  RowRing(Arena& arena, int64_t planes, int64_t slots, int64_t channels, int64_t pitch)
+      : planes_(planes),
+        slots_(slots),
+        pitch_(pitch),
+        row_size_(channels * pitch),
+        data_(arena.take<T>(planes * slots * row_size_)) {}
+
+  T* row(int64_t plane, int64_t i) const {
+    return data_ + (plane * slots_ + i % slots_) * row_size_;
+  }
+  void clear() { fill_zero(data_, planes_ * slots_ * row_size_); }
+  int64_t pitch() const { return pitch_; }
+  int64_t row_size() const { return row_size_; }
+
+ private:
+  int64_t planes_, slots_, pitch_, row_size_;
+  T* data_;
+};
+
+// The rows of keys around a chunk's rows of queries, packed when they are first needed.
+template <class S>
+class KeyRows {
+  using T = Compute<S>;
+
+ public:
+  KeyRows(Arena& arena, const Image<S>& image, const Span& rows, const Span& columns)
+      : image_(image),
+        first_row_(rows.begin - image.geometry.window[1] / 2),
+        columns_(columns.begin - image.geometry.window[2] / 2,
+                 columns.size() + image.geometry.window[2] - 1, 0, image.geometry.size[2]),
+        ring_(arena, image.geometry.window[0], image.geometry.window[1] + kTileRows - 1,
+              image.channels,
+              odd_pitch<T>(round_up(columns.size(), kLanes<T>) + image.geometry.window[2] - 1)) {}
+
+  // To be called once, before all others.
+  void clear() { ring_.clear(); }
+
+  // To be called before the first row of every plane of queries.
+  void start_plane(int64_t d) {
+    plane_ = d;
+    packed_ = 0;
+  }
+
+  // Makes the key rows 0 <= i < until of the chunk available, the last slots of them.
+  void pack_until(int64_t until) {
+    const Geometry& g = image_.geometry;
+    for (int64_t p = 0; p < g.window[0]; ++p) {
+      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
+      for (int64_t i = packed_; i < until; i += kTileRows) {
+        const int64_t count = smaller(kTileRows, until - i);
+        const S* from[kTileRows];
+        T* to[kTileRows];
+        for (int64_t r = 0; r < count; ++r) {
+          from[r] = image_.row(0, d, wrap(first_row_ + i + r, g.size[1]));
+          to[r] = ring_.row(p, i + r);
+        }
+        // Channel by channel, since the rows of a channel are adjacent in memory.
+        for (int64_t c = 0; c < image_.channels; ++c) {
+          for (int64_t r = 0; r < count; ++r) {
+            columns_.pack(from[r] + c * g.pixels(), to[r] + c * ring_.pitch());
+          }
+        }
+      }
+    }
+    packed_ = until;
+  }
+
+  // Asks for the `rows` rows that come next.
+  void prefetch(Prefetcher& prefetcher, int64_t rows) const {
+    const Geometry& g = image_.geometry;
+    const int64_t h = wrap(first_row_ + packed_, g.size[1]);
+    const int64_t before_wrap = smaller(rows, g.size[1] - h);
+    for (int64_t p = 0; p < g.window[0]; ++p) {
+      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
+      prefetcher.add(image_.row(0, d, h), before_wrap * g.size[2] * sizeof(S),
+                     g.pixels() * sizeof(S), image_.channels);
+    }
+  }
+
+  int64_t channels() const { return image_.channels; }
+  int64_t pitch() const { return ring_.pitch(); }
+  const T* row(int64_t plane, int64_t i) const { return ring_.row(plane, i); }
+
+ private:
+  Image<S> image_;
+  int64_t first_row_;
+  Placement columns_;
+  RowRing<T> ring_;
+  int64_t plane_ = 0, packed_ = 0;
+};
+
+}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET

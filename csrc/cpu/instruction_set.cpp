@@ -1,0 +1,67 @@
+#include "instruction_set.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include <torch/headeronly/util/Exception.h>
+
+namespace circulant {
+
+namespace plain {
+extern const Engines kEngines;
+}
+#if defined(CIRCULANT_WITH_AVX2)
+namespace avx2 {
+extern const Engines kEngines;
+}
+#endif
+#if defined(CIRCULANT_WITH_AVX512)
+namespace avx512 {
+extern const Engines kEngines;
+}
+#endif
+
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  const Engines* engines;
+  bool available;
+};
+
+const InstructionSet& choose() {
+  // Fastest first. Every processor with FMA also converts to and from float16 (F16C).
+  static const InstructionSet sets[] = {
+#if defined(CIRCULANT_WITH_AVX512)
+      {"avx512", &avx512::kEngines,
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("fma")},
+#endif
+#if defined(CIRCULANT_WITH_AVX2)
+      {"avx2", &avx2::kEngines, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+#endif
+      {"plain", &plain::kEngines, true},
+  };
+  const char* wanted = std::getenv("CIRCULANT_ATTENTION_CPU");
+  const bool any = wanted == nullptr || *wanted == '\0';
+  std::string names;
+  for (const InstructionSet& set : sets) {
+    if (!set.available) continue;
+    if (any || std::strcmp(wanted, set.name) == 0) return set;
+    names += (names.empty() ? "" : ", ") + std::string(set.name);
+  }
+  STD_TORCH_CHECK(
+      false, "CIRCULANT_ATTENTION_CPU=", wanted,
+      " is not an instruction set of this processor that the library has code for: ", names);
+}
+
+}  // namespace
+
+const Engines& engines() {
+  static const InstructionSet& chosen = choose();
+  return *chosen.engines;
+}
+
+}  // namespace circulant

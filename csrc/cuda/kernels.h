@@ -1,0 +1,30 @@
+// The ops on plain arrays, contiguous and without common elements.
+//
+// Each is asynchronous on `stream` of the current device and needs at least one element in its
+// output.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include "tile.h"
+
+namespace circulant {
+
+// For c10::Half, c10::BFloat16, float and double.
+template <class T>
+void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
+                cudaStream_t stream);
+
+// For c10::Half, c10::BFloat16, float and double.
+template <class T>
+void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
+           cudaStream_t stream);
+
+// For uint16_t, uint32_t and uint64_t, which stand for any type of their size; channels do not
+// matter.
+template <class T>
+void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream);
+
+}  // namespace circulant

@@ -1,0 +1,95 @@
+"""Settings of Sphinx; `make docs` builds the pages and runs their examples."""
+
+import os
+import sys
+from pathlib import Path
+
+import circulant_attention
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "circulant_attention"
+author = "the circulant_attention contributors"
+copyright = f"2026, {author}"
+version = release = circulant_attention.__version__
+
+extensions = [
+    "mathml",
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",
+    "results",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "_extensions", "_templates", "gallery"]
+templates_path = ["_templates"]
+
+html_theme = "furo"
+html_title = "circulant_attention"
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+
+autosummary_generate = True
+autosummary_imported_members = True
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+# Examples in docstrings are run by pytest, those of the pages by Sphinx.
+doctest_test_doctest_blocks = ""
+doctest_global_setup = """
+import warnings
+import torch
+from circulant_attention import *
+torch.manual_seed(0)
+# Said once by torch when the first sparse CSR tensor is made.
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+"""
+
+# Pictures of the pages, from the code that stands above them.
+plot_include_source = True
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_formats = [("png", 150)]
+plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 9}
+plot_apply_rcparams = True
+
+# The scripts of the gallery run when they or what they were made with changed.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "generated/gallery",
+    "within_subsection_order": "FileNameSortKey",
+    "abort_on_example_error": True,
+    "capture_repr": (),
+    "download_all_examples": False,
+    "min_reported_time": 3600,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+}
+
+# References into the documentation of other projects need a network, so they are links only when
+# asked for; without, they are plain text.
+if os.environ.get("CIRCULANT_ATTENTION_DOCS_LINKS") == "1":
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+    }
+nitpick_ignore_regex = [
+    (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
+    # matplotlib is optional, so its types are imported for type checkers only.
+    (r"py:class", "Axes"),
+    # The classes that layers for one, two and three dims share.
+    (r"py:class", r"circulant_attention\.nn\..*\._.*"),
+    # Types of the package's own that signatures name and no page describes.
+    (r"py:class", r"circulant_attention\.(_deferred|entries|ops)\..*"),
+]

@@ -1,0 +1,429 @@
+// Runs the CUDA kernels on the host and compares them with loops written from the definition.
+//
+// Usage: check [part=borders|random|groups|offsets] [cases=60] [seed=1] [failures=10]
+// Without a part all are run. Ends with status 1 if anything differs, at the latest after so many
+// failures.
+//
+// Inputs are small multiples of 1/8: every dtype holds them, and float32 holds every sum of their
+// products. So the results are known exactly, and one entry too many or too few cannot hide in a
+// tolerance.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <map>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <sys/mman.h>
+
+#include <cuda_runtime.h>
+
+#include "../../csrc/common/accumulate.h"
+#include "../../csrc/cuda/kernels.h"
+#include "../../csrc/cuda/launch.h"
+
+namespace circulant {
+void check_cuda(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+}  // namespace circulant
+
+namespace {
+
+using circulant::Extents;
+using circulant::Geometry;
+using circulant::Pattern;
+using circulant::Problem;
+
+struct Case {
+  int64_t groups, channels;
+  int64_t size[3], window[3];
+  bool infinite = false;  // one number of the second input is infinite
+
+  Geometry geometry() const {
+    return {{size[0], size[1], size[2]}, {window[0], window[1], window[2]}};
+  }
+  Problem problem() const { return {groups, channels, Pattern(geometry())}; }
+  int64_t pixels() const { return geometry().pixels(); }
+  int64_t offsets() const { return geometry().offsets(); }
+};
+
+std::mt19937_64 randomness;
+int failures = 0, comparisons = 0, most_failures = 10;
+
+// An array of exactly `size` numbers, so that AddressSanitizer sees every read past its end.
+template <class T>
+struct Array {
+  explicit Array(int64_t size) : size(size), at(new T[size]) {}
+  Array(const std::vector<double>& from) : Array(static_cast<int64_t>(from.size())) {
+    for (int64_t i = 0; i < size; ++i) at[i] = static_cast<T>(from[i]);
+  }
+  int64_t size;
+  std::unique_ptr<T[]> at;
+};
+
+std::vector<double> random_eighths(int64_t size) {
+  std::vector<double> numbers(size);
+  for (double& number : numbers)
+    number = static_cast<double>(static_cast<int>(randomness() % 33) - 16) / 8;
+  return numbers;
+}
+
+// The columns of a row, ascending: made by sorting, where the kernels compute a rotation.
+std::vector<int64_t> columns_of(const Case& c, int64_t row) {
+  const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
+                         row % c.size[2]};
+  std::vector<int64_t> columns;
+  for (int64_t i = 0; i < c.window[0]; ++i) {
+    for (int64_t j = 0; j < c.window[1]; ++j) {
+      for (int64_t k = 0; k < c.window[2]; ++k) {
+        const int64_t offset[3] = {i, j, k};
+        int64_t column = 0;
+        for (int d = 0; d < 3; ++d) {
+          column =
+              column * c.size[d] + (at[d] + offset[d] - c.window[d] / 2 + c.size[d]) % c.size[d];
+        }
+        columns.push_back(column);
+      }
+    }
+  }
+  std::sort(columns.begin(), columns.end());
+  return columns;
+}
+
+struct Reference {
+  std::vector<double> x, y, values;  // inputs
+  std::vector<double> dot, distance, applied, applied_transposed;
+  std::vector<int64_t> transposed;  // where each entry of the result comes from
+
+  explicit Reference(const Case& c) {
+    const int64_t N = c.pixels(), K = c.offsets(), G = c.groups, C = c.channels;
+    x = random_eighths(G * C * N);
+    y = random_eighths(G * C * N);
+    values = random_eighths(G * N * K);
+    if (c.infinite) y[randomness() % y.size()] = std::numeric_limits<double>::infinity();
+    dot.resize(G * N * K);
+    distance.resize(G * N * K);
+    transposed.resize(G * N * K);
+    applied.resize(G * C * N);
+    applied_transposed.resize(G * C * N);
+    std::vector<std::vector<int64_t>> columns(N);
+    for (int64_t i = 0; i < N; ++i) columns[i] = columns_of(c, i);
+    for (int64_t g = 0; g < G; ++g) {
+      for (int64_t i = 0; i < N; ++i) {
+        for (int64_t s = 0; s < K; ++s) {
+          const int64_t j = columns[i][s], entry = (g * N + i) * K + s;
+          const auto found = std::lower_bound(columns[j].begin(), columns[j].end(), i);
+          transposed[entry] = (g * N + j) * K + (found - columns[j].begin());
+          for (int64_t channel = 0; channel < C; ++channel) {
+            const int64_t at_i = (g * C + channel) * N + i, at_j = (g * C + channel) * N + j;
+            const double difference = x[at_i] - y[at_j];
+            dot[entry] += x[at_i] * y[at_j];
+            distance[entry] -= difference * difference / 2;
+            applied[at_i] += values[entry] * y[at_j];
+            applied_transposed[at_j] += values[entry] * y[at_i];
+          }
+        }
+      }
+    }
+  }
+};
+
+void report(const Case& c, const std::string& what, const std::string& problem) {
+  std::printf("FAIL %s, G %ld C %ld grid %ldx%ldx%ld window %ldx%ldx%ld%s: %s\n", what.c_str(),
+              long(c.groups), long(c.channels), long(c.size[0]), long(c.size[1]), long(c.size[2]),
+              long(c.window[0]), long(c.window[1]), long(c.window[2]),
+              c.infinite ? " infinite" : "", problem.c_str());
+  if (++failures < most_failures) return;
+  std::printf("FAILED: stopped after %d failures\n", failures);
+  std::exit(1);
+}
+
+// `expected(i)` is a double; it is rounded to T as the kernels do, by way of the type that they sum
+// in.
+template <class T, class Expected>
+void compare(const Case& c, const std::string& what, const Array<T>& got,
+             const Expected& expected) {
+  ++comparisons;
+  for (int64_t i = 0; i < got.size; ++i) {
+    const double want =
+        static_cast<double>(static_cast<T>(static_cast<circulant::accumulate_t<T>>(expected(i))));
+    const double have = static_cast<double>(got.at[i]);
+    if (want == have || (std::isnan(want) && std::isnan(have))) continue;
+    return report(c, what,
+                  "number " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
+                      std::to_string(want));
+  }
+}
+
+// Runs `op` on an array of `size` numbers that are NaN before.
+template <class T, class Op, class Expected>
+void check(const Case& c, const std::string& what, int64_t size, const Op& op,
+           const Expected& expected) {
+  Array<T> result(size);
+  std::fill_n(result.at.get(), size, static_cast<T>(std::numeric_limits<float>::quiet_NaN()));
+  try {
+    op(result.at.get());
+  } catch (const std::exception& error) {
+    return report(c, what, error.what());
+  }
+  compare(c, what, result, expected);
+}
+
+template <class T>
+void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
+  const Problem p = c.problem();
+  const int64_t entries = static_cast<int64_t>(r.values.size()),
+                numbers = static_cast<int64_t>(r.x.size());
+  const Array<T> x(r.x), y(r.y), values(r.values);
+  for (const bool distance : {false, true}) {
+    check<T>(
+        c, std::string("similarity ") + (distance ? "distance " : "dot ") + dtype, entries,
+        [&](T* out) { circulant::similarity(x.at.get(), y.at.get(), out, p, distance, nullptr); },
+        [&](int64_t i) { return (distance ? r.distance : r.dot)[i]; });
+  }
+  for (const bool transposed : {false, true}) {
+    if (numbers == 0) break;  // the ops launch nothing for an empty result
+    check<T>(
+        c, std::string("apply") + (transposed ? "_transposed " : " ") + dtype, numbers,
+        [&](T* out) { circulant::apply(values.at.get(), y.at.get(), out, p, transposed, nullptr); },
+        [&](int64_t i) { return (transposed ? r.applied_transposed : r.applied)[i]; });
+  }
+}
+
+// Entries are numbered in their type as far as it reaches.
+template <class T>
+void check_transpose(const Case& c, const Reference& r) {
+  const int64_t entries = static_cast<int64_t>(r.values.size());
+  Array<T> values(entries);
+  for (int64_t i = 0; i < entries; ++i) values.at[i] = static_cast<T>(i * 7 + 1);
+  check<T>(
+      c, "transpose of " + std::to_string(sizeof(T)) + " bytes", entries,
+      [&](T* out) { circulant::transpose(values.at.get(), out, c.problem(), nullptr); },
+      [&](int64_t i) { return values.at[r.transposed[i]]; });
+}
+
+void check_case(const Case& c) {
+  const Reference reference(c);
+  check_dtype<float>(c, reference, "float32");
+  check_transpose<uint32_t>(c, reference);
+#ifndef CHECK_FLOAT32_ONLY
+  check_dtype<double>(c, reference, "float64");
+  check_dtype<c10::Half>(c, reference, "float16");
+  check_dtype<c10::BFloat16>(c, reference, "bfloat16");
+  check_transpose<uint16_t>(c, reference);
+  check_transpose<uint64_t>(c, reference);
+#endif
+}
+
+// Memory that costs nothing where it is never written.
+template <class T>
+struct Sparse {
+  explicit Sparse(int64_t size) : bytes(size * sizeof(T)) {
+    void* const base = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) throw std::runtime_error("no address space");
+    at = static_cast<T*>(base);
+  }
+  ~Sparse() { munmap(at, bytes); }
+  size_t bytes;
+  T* at;
+};
+
+// More than 2^32 entries of A: only the blocks that have to do with the last pixel of the last
+// group run, and it alone is compared.
+void check_offsets() {
+  using T = float;
+  const Case c{2, 1, {1, 512, 512}, {1, 65, 129}};
+  const int64_t N = c.pixels(), K = c.offsets(), last = 2 * N - 1;
+  const std::vector<int64_t> columns = columns_of(c, N - 1);
+  Sparse<T> x(2 * N), values(2 * N * K), result(2 * N * K);
+  // Every 50th entry of the last row and of the last column is not zero.
+  std::vector<double> dot(K), entry(K);
+  double applied = 0, applied_transposed = 0;
+  x.at[last] = static_cast<T>(3);
+  for (int64_t s = 0; s < K; s += 50) {
+    const int64_t j = columns[s];
+    const std::vector<int64_t> back = columns_of(c, j);
+    const int64_t mirrored =
+        (N + j) * K + (std::lower_bound(back.begin(), back.end(), N - 1) - back.begin());
+    const double pixel = static_cast<double>(s % 9 - 4), other = static_cast<double>(s % 7 - 3);
+    if (j == N - 1) continue;
+    x.at[N + j] = static_cast<T>(pixel);
+    values.at[last * K + s] = static_cast<T>(other);
+    values.at[mirrored] = static_cast<T>(other + 1);
+    dot[s] = 3 * pixel;
+    entry[s] = other + 1;
+    applied += other * pixel;
+    applied_transposed += (other + 1) * pixel;
+  }
+  dot[std::lower_bound(columns.begin(), columns.end(), N - 1) - columns.begin()] = 9;
+  const auto of_last = [&](const std::string& what, unsigned blocks, int64_t size, const auto& op,
+                           int64_t at, const auto& expected) {
+    cuda_on_host::settings().only = [=](const uint3& block, const dim3& grid) {
+      return block.z == grid.z - 1 && block.x + blocks >= grid.x;
+    };
+    check<T>(
+        c, what + " at an offset above 2^32", size,
+        [&](T* out) {
+          op();
+          std::copy_n(result.at + at, size, out);
+        },
+        expected);
+    cuda_on_host::settings().only = nullptr;
+  };
+  const Problem p = c.problem();
+  of_last(
+      "similarity", 150, K,
+      [&] { circulant::similarity(x.at, x.at, result.at, p, false, nullptr); }, last * K,
+      [&](int64_t s) { return dot[s]; });
+  of_last(
+      "apply", 1, 1, [&] { circulant::apply(values.at, x.at, result.at, p, false, nullptr); }, last,
+      [&](int64_t) { return applied; });
+  of_last(
+      "apply_transposed", 1, 1,
+      [&] { circulant::apply(values.at, x.at, result.at, p, true, nullptr); }, last,
+      [&](int64_t) { return applied_transposed; });
+  const auto bits = [](const Sparse<T>& a) { return reinterpret_cast<uint32_t*>(a.at); };
+  of_last(
+      "transpose", 65, K, [&] { circulant::transpose(bits(values), bits(result), p, nullptr); },
+      last * K, [&](int64_t s) { return entry[s]; });
+}
+
+// More groups than the grid of a launch can have: the first blocks run, each for two groups.
+void check_groups() {
+  const int64_t step = circulant::kMaxGridGroups, groups = step + 3;
+  const Case c{groups, 1, {1, 1, 1}, {1, 1, 1}};
+  const Reference reference(c);
+  const Array<float> x(reference.x), y(reference.y), values(reference.values);
+  const auto either = [&](const std::string& what, const auto& op,
+                          const std::vector<double>& expected) {
+    cuda_on_host::settings().only = [](const uint3& block, const dim3&) { return block.z < 3; };
+    check<float>(c, what + " of many groups", groups, op, [&](int64_t g) {
+      return g % step < 3 ? expected[g] : std::numeric_limits<double>::quiet_NaN();
+    });
+    cuda_on_host::settings().only = nullptr;
+  };
+  const Problem p = c.problem();
+  either(
+      "similarity",
+      [&](float* out) { circulant::similarity(x.at.get(), y.at.get(), out, p, false, nullptr); },
+      reference.dot);
+  either(
+      "apply",
+      [&](float* out) { circulant::apply(values.at.get(), y.at.get(), out, p, false, nullptr); },
+      reference.applied);
+  either(
+      "transpose",
+      [&](float* out) {
+        circulant::transpose(reinterpret_cast<const uint32_t*>(values.at.get()),
+                             reinterpret_cast<uint32_t*>(out), p, nullptr);
+      },
+      reference.values);
+}
+
+// What a random draw may miss.
+const Case kBorderCases[] = {
+    {1, 1, {1, 1, 1}, {1, 1, 1}},       // one pixel
+    {1, 3, {1, 1, 50}, {1, 1, 1}},      // window 1
+    {2, 9, {1, 1, 7}, {1, 1, 7}},       // 1-D: window = grid
+    {1, 3, {4, 5, 6}, {1, 1, 1}},       // window 1
+    {1, 0, {1, 3, 5}, {1, 3, 3}},       // no channel
+    {1, 4, {1, 8, 32}, {1, 1, 1}},      // exactly a tile
+    {1, 3, {1, 5, 5}, {1, 5, 5}},       // 2-D: window = grid, grid smaller than a tile
+    {2, 5, {3, 3, 3}, {3, 3, 3}},       // 3-D: window = grid
+    {1, 2, {9, 2, 3}, {9, 1, 3}},       // a block has units of many planes
+    {1, 33, {1, 1, 41}, {1, 1, 41}},    // as an image of one row
+    {1, 64, {1, 6, 40}, {1, 5, 39}},    // tiles of several rows that are longer than a segment
+    {1, 3, {1, 41, 1}, {1, 41, 1}},     // of one column: a plane filled up to whole blocks
+    {1, 17, {1, 9, 33}, {1, 3, 3}},     // one pixel more in each dim
+    {1, 70, {1, 12, 20}, {1, 7, 9}},    // more channels than a block has
+    {2, 33, {1, 1, 257}, {1, 1, 31}},   // a tile and one pixel
+    {3, 1, {1, 10, 37}, {1, 3, 7}},     // three groups
+    {1, 50, {1, 1, 300}, {1, 1, 201}},  // and longer than a segment
+    {1, 18, {8, 8, 8}, {5, 5, 5}},      // units of a block cross planes
+    {1, 2, {1, 90, 3}, {1, 81, 3}},     // tall
+    {1, 2, {1, 3, 90}, {1, 3, 81}},     // wide
+    {1, 9, {5, 9, 17}, {3, 5, 7}},      // odd sizes
+    {1, 4, {3, 34, 3}, {3, 33, 3}},     // planes filled up to whole blocks
+    {1, 40, {1, 16, 34}, {1, 15, 15}},  // several blocks of channels
+    {1, 8, {1, 12, 35}, {1, 9, 35}},    // whole rows
+    {1, 5, {1, 13, 35}, {1, 13, 33}},   // nearly the whole grid
+    {1, 2, {1, 1, 600}, {1, 1, 401}},   // rows of the window filled up to whole blocks
+    {1, 3, {2, 9, 40}, {1, 9, 39}},     // planes by themselves
+    {1, 1, {1, 3, 250}, {1, 3, 249}},   // several rows filled up
+    {1, 50, {1, 3, 150}, {1, 3, 101}},  // several rows of several segments
+};
+
+Case random_case() {
+  const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
+  Case c{1 + below(2), 1 + below(below(4) ? 12 : 70), {1, 1, 1}, {1, 1, 1}};
+  const int64_t dims = 1 + below(3), largest[3] = {90, 40, 10};
+  for (int64_t d = 3 - dims; d < 3; ++d) {
+    c.size[d] = 1 + below(largest[dims - 1]);
+    c.window[d] = std::min(1 + 2 * below(dims == 1   ? 30
+                                         : dims == 2 ? 10
+                                                     : 4),
+                           (c.size[d] - 1) / 2 * 2 + 1);
+  }
+  c.infinite = below(4) == 0;
+  return c;
+}
+
+// A device with few or many multiprocessors, which gets few large blocks or many small ones, and
+// with shared memory (in KiB) as there is from sm_75 to sm_120.
+void choose_device(int multiprocessors, int shared_memory) {
+  cuda_on_host::settings().multiprocessors = multiprocessors;
+  cuda_on_host::settings().shared_memory = shared_memory * 1024;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::map<std::string, std::string> options{
+      {"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    const size_t sign = option.find('=');
+    if (sign == std::string::npos || options.count(option.substr(0, sign)) == 0) {
+      std::fprintf(stderr, "check: unknown option %s\n", argv[i]);
+      return 2;
+    }
+    options[option.substr(0, sign)] = option.substr(sign + 1);
+  }
+  const auto wanted = [&](const char* part) {
+    return options["part"].empty() || options["part"] == part;
+  };
+  most_failures = std::stoi(options["failures"]);
+  randomness.seed(std::stoull(options["seed"]));
+  cuda_on_host::settings().seed = std::stoull(options["seed"]);
+
+  if (wanted("borders")) {
+    int64_t i = 0;
+    for (Case c : kBorderCases) {
+      c.infinite = i % 4 == 3;
+      choose_device(1, 64);
+      check_case(c);
+      choose_device(132, i % 2 ? 99 : 227);
+      check_case(c);
+      ++i;
+    }
+  }
+  if (wanted("random")) {
+    for (int64_t i = 0; i < std::stoll(options["cases"]); ++i) {
+      choose_device(i % 2 ? 1 : 132, i % 3 ? 227 : 99);
+      check_case(random_case());
+    }
+  }
+  choose_device(132, 227);
+  if (wanted("groups")) check_groups();
+  if (wanted("offsets")) check_offsets();
+  std::printf("%s: %d comparisons, %d failures\n", failures ? "FAILED" : "passed", comparisons,
+              failures);
+  return failures != 0;
+}

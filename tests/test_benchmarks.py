@@ -1,0 +1,198 @@
+"""The benchmarks: every peer computes the same attention, limits and refusals are reported."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.__main__ import entries, parse, run_worker
+from benchmarks.cases import CASES, Case
+from benchmarks.report import markdown, surroundings
+from benchmarks.worker import GaveUp, Task, compare, flops
+
+SMALL = [
+    Case("1d", 2, 4, (17,), 7),
+    Case("2d", 2, 4, (6, 9), 5, heads=2),
+    Case("3d", 1, 3, (4, 5, 7), 3),
+]
+
+
+def dense(case: Case, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Attention over all pairs of pixels in float64, minus infinity outside of the window."""
+    radius = case.window // 2
+    positions = torch.cartesian_prod(*(torch.arange(size) for size in case.spatial))
+    positions = positions.view(case.pixels, -1)
+    sizes = torch.tensor(case.spatial)
+    distance = (positions[:, None] - positions[None]) % sizes
+    inside = (torch.minimum(distance, sizes - distance) <= radius).all(-1)
+    q, k, v = (x.double().reshape(case.group_shape).flatten(2) for x in (q, k, v))
+    scores = q.mT @ k / (case.channels // case.heads) ** 0.5
+    weights = scores.masked_fill(~inside, -torch.inf).softmax(-1)
+    return (v @ weights.mT).reshape(case.shape)
+
+
+def inputs(case: Case) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(case.shape, generator=generator) for _ in range(3)]
+
+
+def assert_is_attention(case: Case, name: str) -> None:
+    q, k, v = inputs(case)
+    y = peers.ATTENTIONS[name](case)(q, k, v)
+    # Sums of at most 125 products of float32 normal deviates: rounding is below 1e-5 here.
+    torch.testing.assert_close(y, dense(case, q, k, v).float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+@pytest.mark.parametrize("name", [name for name in peers.ATTENTIONS if name != "FlexAttention"])
+def test_peer_is_the_same_attention(case: Case, name: str) -> None:
+    assert_is_attention(case, name)
+
+
+def test_flex_attention_is_the_same_attention() -> None:
+    assert_is_attention(SMALL[1], "FlexAttention")
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
+def test_maps_are_one_product_each(case: Case) -> None:
+    torch.manual_seed(0)
+    q, k, v = inputs(case)
+    scores = peers.similarity(case)(q, k, v)
+    values = torch.rand(scores.shape)
+    y = torch.rand(case.group_shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "random_values", lambda _: values)
+        applied = peers.apply(case)(q, k, v)
+        transposed = peers.apply_transposed(case)(q, k, y)
+    columns = peers.neighbours(case)
+    q_g, k_g, v_g = (peers.flat_groups(case, x) for x in (q, k, v))
+    expected = torch.einsum("gcn,gcnk->gnk", q_g, k_g[:, :, columns])
+    torch.testing.assert_close(scores, expected)
+    expected = torch.einsum("gnk,gcnk->gcn", values, v_g[:, :, columns])
+    torch.testing.assert_close(applied.flatten(2), expected)
+    # <A v, y> = <v, A^T y>
+    torch.testing.assert_close((applied * y).sum(), (v_g * transposed.flatten(2)).sum())
+
+
+def test_neighbours_ascend_and_wrap() -> None:
+    assert peers.neighbours(SMALL[0])[0].tolist() == [0, 1, 2, 3, 14, 15, 16]
+    case = Case("", 1, 1, (3, 4), 3)
+    assert peers.neighbours(case)[5].tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert peers.neighbours(case)[0].tolist() == [0, 1, 3, 4, 5, 7, 8, 9, 11]
+
+
+def test_operations_counted_for_the_readme_problem() -> None:
+    # 2 products * 2 operations * batch * channels * pixels * offsets
+    forward = 2 * 2 * 2 * 64 * (128 * 96) * 15**2
+    task = small_task(case=CASES["readme"])
+    assert flops(task) == forward
+    assert flops(replace(task, backward=True)) == 3 * forward
+    assert flops(replace(task, entry="apply")) == forward // 2
+    assert flops(replace(task, case=CASES["heads"])) == forward
+
+
+def small_task(**changes: object) -> Task:
+    task = Task(
+        case=SMALL[1],
+        entry="circulant_attention",
+        backward=False,
+        measure="time",
+        call_seconds=60.0,
+        memory_bytes=2**32,
+        budget_seconds=0.1,
+        repetitions=3,
+    )
+    return replace(task, **changes)
+
+
+def test_worker_times_gradients_beside_ours_and_sgemm() -> None:
+    result = run_worker(small_task(entry="roll", backward=True))
+    assert result["status"] == "ok", result
+    assert result["repetitions"] == 3
+    assert result["seconds"] > 0 and result["times_ours"] > 0
+    assert result["sgemm_flops_per_second"] > 0
+
+
+def test_worker_measures_the_memory_of_a_call() -> None:
+    case = Case("wide", 1, 4, (64, 64), 15)
+    result = run_worker(small_task(case=case, entry="pad + unfold", measure="memory"))
+    assert result["status"] == "ok", result
+    # The patches of k or v are copied: channels * pixels * offsets floats, of 4 bytes.
+    assert result["peak_bytes"] > 4 * case.channels * case.pixels * case.offsets
+
+
+def test_limits_are_reported_with_their_numbers() -> None:
+    case = Case("wide", 1, 32, (64, 64), 15)
+    task = small_task(case=case, entry="pad + unfold", measure="memory", memory_bytes=2**26)
+    result = run_worker(task)
+    assert result["status"] == "too big"
+    # 32 * 64 * 64 * 225 floats
+    assert result["reason"] == "asked for another 0.1 GiB, with a limit of 0.1 GiB in all"
+    result = run_worker(small_task(measure="memory", call_seconds=1e-9, budget_seconds=60.0))
+    assert result["status"] == "too slow"
+    assert "one call took" in result["reason"]
+    result = run_worker(small_task(measure="memory", call_seconds=0.1))
+    assert result == {"status": "too slow", "reason": "no result after 1 s"}
+
+
+def test_refusal_is_reported_in_its_own_words() -> None:
+    result = run_worker(small_task(entry="FlexAttention", backward=True, measure="memory"))
+    assert result["status"] == "refused"
+    assert "FlexAttention does not support backward on CPU" in result["reason"]
+
+
+def test_disagreement_is_found_before_timing() -> None:
+    ours = torch.ones(4)
+    compare((ours + 1e-4,), (ours,))
+    for wrong in (ours * 1.01, torch.full((4,), torch.nan)):
+        with pytest.raises(GaveUp, match="differs from ours"):
+            compare((wrong,), (ours,))
+
+
+def test_report_shows_results_and_refusals() -> None:
+    measured = {
+        "case": "readme",
+        "entry": "circulant_attention",
+        "backward": False,
+        "status": "ok",
+        "seconds": 0.025,
+        "iqr_seconds": 0.001,
+        "repetitions": 9,
+        "flops": 10**9,
+        "sgemm_flops_per_second": 8e10,
+        "times_ours": 1.0,
+        "peak_bytes": 3 * 2**20,
+        "prepared_bytes": 0,
+        "first_seconds": 0.03,
+    }
+    refused = {
+        "case": "readme",
+        "entry": "roll",
+        "backward": False,
+        "status": "too slow",
+        "reason": "one call took 40 s",
+    }
+    run = {**surroundings(), "command": "python -m benchmarks", "results": [measured, refused]}
+    assert json.loads(json.dumps(run)) == run
+    text = markdown(run)
+    row = "| circulant_attention | 25.00 | 1.00 | 40.0 | 0.50 | 1.00 | 3 | 0 | 0.03 |"
+    assert row in text.splitlines()
+    assert "| roll | too slow | | | | | | | |" in text.splitlines()
+    assert "- roll was too slow: `one call took 40 s`" in text.splitlines()
+    for fact in ("processor", "torch", "commit", "date"):
+        assert f"| {fact} | " in text
+
+
+def test_every_entry_is_measured_once_per_mode() -> None:
+    options = parse(["--quick"])
+    assert [case.name for case in options.cases] == ["many_small"]
+    measured = entries(options)
+    assert len(set(measured)) == len(measured) == 2 * len(peers.ATTENTIONS) + len(peers.OPERATIONS)
+
+
+def test_unknown_case_is_an_error_of_the_command_line() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--cases", "nothing"])
+    assert stopped.value.code == 2

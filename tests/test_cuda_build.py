@@ -1,0 +1,67 @@
+"""The CUDA library as the compiler makes it: no GPU is needed for any of this."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import resource_report
+from resource_report import Build, Usage
+
+SPILLING = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN9circulant12apply_kernelIfLb1EEEvPKT_' for 'sm_90'
+ptxas info    : Function properties for _ZN9circulant12apply_kernelIfLb1EEEvPKT_
+    72 bytes stack frame, 68 bytes spill stores, 124 bytes spill loads
+ptxas info    : Used 168 registers, used 1 barriers, 72 bytes cumulative stack size
+"""
+
+
+@pytest.fixture(scope="module")
+def made() -> Build:
+    """The library, compiled for every architecture."""
+    if shutil.which(os.environ.get("NVCC", "nvcc")) is None:
+        if os.environ.get("CIRCULANT_ATTENTION_CUDA") == "1":
+            pytest.fail("CIRCULANT_ATTENTION_CUDA=1, but nvcc was not found")
+        pytest.skip("nvcc was not found; CIRCULANT_ATTENTION_CUDA=1 makes this a failure")
+    return resource_report.build()
+
+
+def test_the_library_has_what_it_needs(made: Build):
+    """Compiled without a warning (an error in this build), for every architecture, no spills."""
+    print(resource_report.table(resource_report.usages(made.log)))
+    assert list(resource_report.problems(made)) == []
+
+
+def test_every_kernel_is_reported(made: Build):
+    """Four dtypes by two kinds or directions; the transposition moves numbers of three sizes."""
+    kernels = {usage.kernel for usage in resource_report.usages(made.log)}
+    assert len([name for name in kernels if name.startswith("similarity_kernel")]) == 8
+    assert len([name for name in kernels if name.startswith("apply_kernel")]) == 8
+    assert len([name for name in kernels if name.startswith("transpose_kernel")]) == 3
+
+
+def test_spills_are_seen():
+    [usage] = resource_report.usages(SPILLING)
+    assert usage == Usage("apply_kernel<float, true>", "sm_90", 168, 72, 192)
+    assert usage.uses_local_memory
+
+
+def test_a_spilling_kernel_is_a_problem(made: Build):
+    spilling = Build(made.library, made.log + SPILLING)
+    expected = "apply_kernel<float, true> on sm_90 uses local memory and is not listed"
+    assert expected in list(resource_report.problems(spilling))
+
+
+def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):
+    """A library with no code for a GPU; that it asks for no libtorch.so is seen as well."""
+    empty = tmp_path / "empty.so"
+    source = tmp_path / "empty.cpp"
+    source.touch()
+    compiler = os.environ.get("CXX", "c++")
+    assert os.system(f"{compiler} -shared {source} -o {empty}") == 0
+    found = list(resource_report.problems(Build(empty, made.log)))
+    assert "the library does not ask for libtorch.so" in found
+    assert any(problem.startswith("no code for compute_120, sm_100") for problem in found)

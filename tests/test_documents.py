@@ -1,0 +1,66 @@
+"""The README's program runs as printed, its links lead somewhere, and the API page is complete."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import circulant_attention
+import circulant_attention.nn
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/guide/*.md")),
+    *sorted(ROOT.glob("benchmarks/*.md")),
+    *sorted(ROOT.glob("parity/*.md")),
+]
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_readme_program_gives_what_its_comments_say() -> None:
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    checked = 0
+    for block in python_blocks(ROOT / "README.md"):
+        exec(block, names)
+        # An expression on a line of its own is followed by its value.
+        for expression, value in re.findall(r"^([^=#\n]+?|.*\))  +# (.+)$", block, re.MULTILINE):
+            result = eval(expression, names)
+            assert (tuple(result) if isinstance(result, torch.Size) else result) == eval(value)
+            checked += 1
+    assert checked == 6
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning")
+def test_compiler_makes_no_sparse_tensor() -> None:
+    def values(x: torch.Tensor) -> torch.Tensor:
+        return circulant_attention.circulant(3, x).data.values()
+
+    compiled = torch.compile(values, fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Sparse tensor"):
+        compiled(torch.zeros(1, 1, 5))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_public_name_is_on_the_api_page() -> None:
+    listed = re.findall(r"^   (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(circulant_attention.__all__)
+
+
+def test_every_module_is_on_its_api_page() -> None:
+    page = (ROOT / "docs" / "api-modules.md").read_text()
+    modules = page.partition("circulant_attention.denoising")[0]
+    listed = re.findall(r"^   (\w+)$", modules, re.MULTILINE)
+    assert sorted(listed) == sorted(circulant_attention.nn.__all__)
