@@ -5,6 +5,7 @@ import math
 import pytest
 import reference
 import torch
+from peak_memory import PeakMemory
 from torch import nn
 from torch.testing import assert_close
 
@@ -119,6 +120,19 @@ def test_the_adjacency_is_there_when_asked_for(device):
     assert isinstance(A, Circulant) and A.shape == (2, 2, 30, 30)
     assert_close((y, A.to_dense()), (expected, dense), **EXACT)
     assert_close(layer(x), y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
+def test_training_keeps_no_adjacency(similarity):
+    """A window of 15 x 15 has 225 entries for each of 8 channels, in 2 heads."""
+    peaks = []
+    for window in (3, 15):
+        block = CirculantTransformerBlock(8, 2, window, similarity=similarity)
+        x = torch.randn(1, 8, 32, 32, requires_grad=True)
+        with PeakMemory() as memory:
+            block(x).sum().backward()
+        peaks.append(memory.peak)
+    assert peaks[1] == peaks[0] < 2 * 225 * 32 * 32 * 4
 
 
 @pytest.mark.parametrize("grid", GRIDS)

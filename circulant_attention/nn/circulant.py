@@ -188,8 +188,8 @@ class CirculantAttention2d(_CirculantAttention):
             without the distance.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
-        memory, most of it for the entries of the adjacency.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory. The
+        N K entries of each head's adjacency are computed when somebody looks at them.
 
     Example:
         >>> import torch
@@ -296,8 +296,7 @@ class CirculantTransformerBlock(nn.Module):
         ValueError: If an argument is out of range.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
-        memory.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory.
 
     Example:
         >>> import torch
