@@ -27,9 +27,7 @@ def check_odd(**numbers: int) -> None:
             raise ValueError(f"expected {name} to be odd, got {number}")
 
 
-def positive_ints(
-    name: str, value: Sequence[int], wanted: str = "a sequence of ints"
-) -> tuple[int, ...]:
+def positive_ints(name: str, value: object, wanted: str = "a sequence of ints") -> tuple[int, ...]:
     """The positive ints of a sequence; raises for anything else."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise TypeError(f"expected {name} to be {wanted}, got {type(value).__name__}")
