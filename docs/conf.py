@@ -18,6 +18,7 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "results",
+    "signatures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
@@ -88,8 +89,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
     # matplotlib is optional, so its types are imported for type checkers only.
     (r"py:class", "Axes"),
-    # The classes that layers for one, two and three dims share.
-    (r"py:class", r"circulant_attention\.nn\..*\._.*"),
-    # Types of the package's own that signatures name and no page describes.
-    (r"py:class", r"circulant_attention\.(_deferred|entries|ops)\..*"),
+    # Which native similarity a similarity is.
+    (r"py:class", r"circulant_attention\.ops\.Kind"),
 ]
