@@ -380,9 +380,30 @@ def circulant_mh_adjacency(
 
 
 class _MultiHead:
-    """The operator of multi-head application, Julia's ``⨷``: ``mh(A, x)`` or ``A @ mh @ x``.
+    """Multi-head application, Julia's ``⨷``: ``mh(A, x)``, or infix as ``A @ mh @ x``.
 
-    torch.compile traces the first form only.
+    Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`. torch.compile
+    traces the first form only.
+
+    Args:
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B, C, *spatial)`` with C divisible by the heads of A.
+
+    Returns:
+        A tensor of the shape of ``x``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes, heads or devices do not match.
+
+    Example:
+        >>> x = torch.randn(2, 8, 6, 6)
+        >>> A = circulant_mh_adjacency(DotSimilarity(), x, x, 3, 4)
+        >>> torch.equal(A @ mh @ x, mh(A, x))
+        True
+
+    References:
+        ``⨷`` in CirculantAttention.jl, ``src/attention.jl``.
     """
 
     def __call__(self, A: Circulant, x: Tensor) -> Tensor:
@@ -406,27 +427,3 @@ class _Heads:
 
 
 mh = _MultiHead()
-"""Multi-head application, Julia's ``⨷``: ``mh(A, x)``, or infix as ``A @ mh @ x``.
-
-Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`.
-
-Args:
-    A: A :class:`Circulant` ``(B, heads, N, N)``.
-    x: ``(B, C, *spatial)`` with C divisible by the heads of A.
-
-Returns:
-    A tensor of the shape of ``x``.
-
-Raises:
-    TypeError: If an argument has the wrong type or dtype.
-    ValueError: If shapes, heads or devices do not match.
-
-Example:
-    >>> x = torch.randn(2, 8, 6, 6)
-    >>> A = circulant_mh_adjacency(DotSimilarity(), x, x, 3, 4)
-    >>> torch.equal(A @ mh @ x, mh(A, x))
-    True
-
-References:
-    ``⨷`` in CirculantAttention.jl, ``src/attention.jl``.
-"""

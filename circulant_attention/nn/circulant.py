@@ -223,11 +223,20 @@ class CirculantAttention1d(_CirculantAttention):
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
+            without the distance.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CirculantAttention1d
         >>> CirculantAttention1d(16, heads=4, window=9)(torch.randn(2, 16, 100)).shape
         torch.Size([2, 16, 100])
+
+    References:
+        ``circulant_mh_attention`` in CirculantAttention.jl; Janjušević et al., GroupCDL, IEEE
+        Transactions on Computational Imaging 11 (2025), 201-212.
     """
 
     spatial_dims = 1
@@ -248,12 +257,21 @@ class CirculantAttention3d(_CirculantAttention):
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
+            without the distance.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CirculantAttention3d
         >>> attn = CirculantAttention3d(16, heads=4, window=(1, 3, 3))
         >>> attn(torch.randn(2, 16, 3, 6, 5)).shape
         torch.Size([2, 16, 3, 6, 5])
+
+    References:
+        ``circulant_mh_attention`` in CirculantAttention.jl; Janjušević et al., GroupCDL, IEEE
+        Transactions on Computational Imaging 11 (2025), 201-212.
     """
 
     spatial_dims = 3
