@@ -18,12 +18,15 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "results",
+    "signatures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
 ]
+bibtex_bibfiles = ["references.bib"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_extensions", "_templates", "gallery"]
@@ -88,8 +91,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
     # matplotlib is optional, so its types are imported for type checkers only.
     (r"py:class", "Axes"),
-    # The classes that layers for one, two and three dims share.
-    (r"py:class", r"circulant_attention\.nn\..*\._.*"),
-    # Types of the package's own that signatures name and no page describes.
-    (r"py:class", r"circulant_attention\.(_deferred|entries|ops)\..*"),
+    # Which native similarity a similarity is.
+    (r"py:class", r"circulant_attention\.ops\.Kind"),
 ]
