@@ -16,6 +16,8 @@
 # PYTHON chooses the interpreter: make PYTHON=python3.12 test
 
 PYTHON ?= python3
+# 1 compiles the CUDA library as well, which takes minutes; `pip install .` does whenever it finds nvcc.
+export CIRCULANT_ATTENTION_CUDA ?= 0
 VENV ?= .venv
 TORCH ?= torch
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)

@@ -22,6 +22,12 @@ from circulant_attention._differentiable import (
 )
 
 _native = getattr(torch.ops, NAMESPACE)
+# The device types with a kernel of the op; elsewhere attention is composed, too.
+_DEVICES = [
+    key.lower()
+    for key in ("CPU", "CUDA")
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::attention", key)
+]
 
 
 def attention(
@@ -41,7 +47,8 @@ def attention(
         A tensor of the shape of ``v``.
     """
     settings = (window, int(kind), scale)
-    if not torch.compiler.is_compiling() and transform_active():
+    transformed = not torch.compiler.is_compiling() and transform_active()
+    if transformed or q.device.type not in _DEVICES:
         return composed_attention(q, k, v, *settings)
     y: Tensor = _native.attention(q, k, v, *settings)[0]
     return y

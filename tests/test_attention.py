@@ -150,7 +150,7 @@ def test_halves_are_summed_in_float32(apply, dtype, device):
 def test_the_adjacency_is_the_matrix_that_was_applied(device):
     q, k, v = (features(2, 3, (5, 4), device) for _ in range(3))
     y, A = circulant_attention(q, k, v, 3)
-    assert_close(A @ v, y, rtol=0, atol=0)
+    assert_close(A @ v, y)  # to rounding: y is computed without A
 
 
 def test_inputs_may_have_any_strides(device):

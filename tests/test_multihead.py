@@ -102,7 +102,7 @@ def test_a_ready_matrix_applied_in_every_calling_form(size, window, device):
 def test_the_adjacency_is_the_matrix_that_was_applied(device):
     q, k, v = (features(2, 4, (5, 4), device) for _ in range(3))
     y, A = circulant_mh_attention(q, k, v, 3, 2)
-    assert_close(A @ mh @ v, y, rtol=0, atol=0)
+    assert_close(A @ mh @ v, y)  # to rounding: y is computed without A
 
 
 def test_transposed(device):

@@ -31,8 +31,8 @@ struct Geometry {
   CIRCULANT_INLINE int64_t offsets() const { return window[0] * window[1] * window[2]; }
 };
 
-// The functions below compute in the integer type of their first argument: 64 bits on the CPU, 32 bits
-// in CUDA kernels, where 64-bit arithmetic costs several times as much.
+// The functions below compute in the integer type of their first argument: 64 bits on the CPU, 32
+// bits in CUDA kernels, where 64-bit arithmetic costs several times as much.
 template <class I>
 using SameInteger = std::common_type_t<I>;
 
