@@ -143,7 +143,7 @@ MUTANTS = [
 def sources_of(mutant: Mutant | None) -> Path:
     """A copy of csrc, for float32 only, with the defect."""
     copy = BUILD / "mutants" / (mutant.name if mutant else "none") / "csrc"
-    for source in sorted((ROOT / "csrc").glob("c*/*.*")):
+    for source in [*(ROOT / "csrc" / "common").iterdir(), *(ROOT / "csrc" / "cuda").iterdir()]:
         target = copy / source.relative_to(ROOT / "csrc")
         text = source.read_text()
         if mutant and source == ROOT / "csrc" / "cuda" / mutant.file:
