@@ -52,13 +52,6 @@ CIRCULANT_INLINE I first_offset(I i, SameInteger<I> n, SameInteger<I> w) {
   return 0;
 }
 
-// The offset that slot `s` of pixel `i` holds.
-template <class I>
-CIRCULANT_INLINE I offset_of_slot(I i, SameInteger<I> s, SameInteger<I> n, SameInteger<I> w) {
-  const I o = s + first_offset(i, n, w);
-  return o >= w ? o - w : o;
-}
-
 // The slot of pixel `i` that holds offset `o`.
 template <class I>
 CIRCULANT_INLINE I slot_of_offset(I i, SameInteger<I> o, SameInteger<I> n, SameInteger<I> w) {
