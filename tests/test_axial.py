@@ -511,5 +511,9 @@ def test_bad_input(name):
 def test_bad_types():
     with pytest.raises(TypeError, match="heads to be an int, got float"):
         own.SelfAttention(8, 2.0)
+    with pytest.raises(TypeError, match="expected shape to be a sequence of ints, got int"):
+        own.AxialPositionalEmbedding(8, 4)
+    with pytest.raises(TypeError, match="axial_pos_emb_shape to be a sequence of ints, got int"):
+        own.AxialImageTransformer(8, 1, axial_pos_emb_shape=4)
     with pytest.raises(TypeError, match=r"mask to be a bool tensor .* torch.float32"):
         own.AxialAttention(8)(torch.zeros(1, 4, 5, 8), torch.ones(1, 4, 5))

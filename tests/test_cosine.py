@@ -309,3 +309,9 @@ def test_bad_input(name):
 def test_bad_types():
     with pytest.raises(TypeError, match="n_head to be an int, got float"):
         CosAttn2d(4, 2.0)
+    with pytest.raises(TypeError, match="expected N to be an int or 2 ints, got float"):
+        CosAttn2d(4.0)
+    with pytest.raises(TypeError, match=r"expected M\[0\] to be an int, got float"):
+        CosAttn2d(4, 2, (8.0, 8))
+    with pytest.raises(TypeError, match="expected size to be an int or 1 to 3 ints, got float"):
+        CosMHSA(2, 4, 5.0)

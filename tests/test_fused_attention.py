@@ -387,3 +387,5 @@ def test_bad_types():
         FusedAttention(window=2)([image])
     with pytest.raises(TypeError, match=r"window\[0\] to be an int, got float"):
         FusedAttention(window=(2.0, 2))
+    with pytest.raises(TypeError, match="window to be an int or a sequence of ints, got float"):
+        FusedAttention(window=2.0)

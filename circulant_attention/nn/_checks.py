@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from circulant_attention.geometry import is_int
+
 
 def check_positive(**numbers: int) -> None:
     """Raise unless every named argument is a positive int."""
     for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, int):
+        if not is_int(number):
             raise TypeError(f"expected {name} to be an int, got {type(number).__name__}")
         if number < 1:
             raise ValueError(f"expected {name} to be at least 1, got {number}")
@@ -23,6 +25,26 @@ def check_odd(**numbers: int) -> None:
     for name, number in numbers.items():
         if number % 2 == 0:
             raise ValueError(f"expected {name} to be odd, got {number}")
+
+
+def positive_ints(name: str, value: object, wanted: str = "a sequence of ints") -> tuple[int, ...]:
+    """The positive ints of a sequence; raises for anything else."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"expected {name} to be {wanted}, got {type(value).__name__}")
+    check_positive(**{f"{name}[{i}]": size for i, size in enumerate(value)})
+    return tuple(int(size) for size in value)
+
+
+def per_dim(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    """One positive int per spatial dim, from an int for all of them or from as many ints."""
+    if is_int(value):
+        check_positive(**{name: value})
+        return (int(value),) * dims
+    wanted = f"an int or {dims} ints"
+    values = positive_ints(name, value, wanted)
+    if len(values) != dims:
+        raise ValueError(f"expected {name} to be {wanted}, got {values}")
+    return values
 
 
 def check_dropout(dropout: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.nn._checks import check_mask, check_positive
+from circulant_attention.nn._checks import check_mask, check_positive, positive_ints
 from circulant_attention.nn.self_attention import SelfAttention
 
 
@@ -226,11 +226,11 @@ class AxialPositionalEmbedding(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not len(shape):
-            raise ValueError("expected shape to hold the size of at least one axis, got none")
-        check_positive(dim=dim, **{f"shape[{i}]": size for i, size in enumerate(shape)})
+        check_positive(dim=dim)
         self.dim = dim
-        self.shape = tuple(shape)
+        self.shape = positive_ints("shape", shape)
+        if not self.shape:
+            raise ValueError("expected shape to hold the size of at least one axis, got none")
         self.emb_dim_index = _channel_index("emb_dim_index", emb_dim_index, len(shape))
         self.axes = [i for i in range(1, len(shape) + 2) if i != self.emb_dim_index]
         for i, (axis, size) in enumerate(zip(self.axes, shape, strict=True)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.nn._checks import check_positive
+from circulant_attention.nn._checks import check_positive, positive_ints
 from circulant_attention.nn._reversible import ReversibleSequence
 from circulant_attention.nn.axial import (
     AxialPositionalEmbedding,
@@ -177,11 +177,12 @@ class AxialImageTransformer(nn.Module):
         check_positive(dim=dim, depth=depth)
         if reversible and dim % 2:
             raise ValueError(f"expected dim to be even for a reversible transformer, got {dim}")
-        if axial_pos_emb_shape is not None and len(axial_pos_emb_shape) != 2:
-            raise ValueError(
-                "expected axial_pos_emb_shape to be (height, width), "
-                f"got {tuple(axial_pos_emb_shape)}"
-            )
+        if axial_pos_emb_shape is not None:
+            axial_pos_emb_shape = positive_ints("axial_pos_emb_shape", axial_pos_emb_shape)
+            if len(axial_pos_emb_shape) != 2:
+                raise ValueError(
+                    f"expected axial_pos_emb_shape to be (height, width), got {axial_pos_emb_shape}"
+                )
         self.dim = dim
         self.depth = depth
         self.reversible = reversible

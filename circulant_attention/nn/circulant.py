@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from circulant_attention.attention import circulant_mh_attention
 from circulant_attention.circulant import Circulant
-from circulant_attention.nn._checks import check_dropout, check_heads, check_odd, check_positive
+from circulant_attention.nn._checks import (
+    check_dropout,
+    check_heads,
+    check_odd,
+    check_positive,
+    per_dim,
+)
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DistanceSimilarity,
@@ -54,7 +60,8 @@ class _CirculantAttention(nn.Module):
             raise ValueError(f"expected bandwidth to be positive and finite, got {bandwidth}")
         self.channels = channels
         self.heads = heads
-        self.window = _odd_window(window, self.spatial_dims)
+        self.window = per_dim("window", window, self.spatial_dims)
+        check_odd(**{f"window[{i}]": width for i, width in enumerate(self.window)})
         self.initial_bandwidth = (channels // heads) ** 0.25 if bandwidth is None else bandwidth
         self.log_bandwidth = None
         if learn_bandwidth:
@@ -145,14 +152,6 @@ class _CirculantAttention(nn.Module):
         return text
 
 
-def _odd_window(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    windows = (window,) * dims if isinstance(window, int) else tuple(window)
-    if len(windows) != dims:
-        raise ValueError(f"expected window to be an odd int or {dims} odd ints, got {window}")
-    check_odd(**{f"window[{i}]": width for i, width in enumerate(windows)})
-    return windows
-
-
 class CirculantAttention2d(_CirculantAttention):
     r"""Multi-head attention of every pixel to a window around it that wraps at the borders.
 
@@ -188,8 +187,8 @@ class CirculantAttention2d(_CirculantAttention):
             without the distance.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
-        memory, most of it for the entries of the adjacency.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory. The
+        N K entries of each head's adjacency are computed when somebody looks at them.
 
     Example:
         >>> import torch
@@ -296,8 +295,7 @@ class CirculantTransformerBlock(nn.Module):
         ValueError: If an argument is out of range.
 
     Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N (C + K heads))
-        memory.
+        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory.
 
     Example:
         >>> import torch

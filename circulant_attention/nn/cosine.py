@@ -10,19 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from circulant_attention.geometry import is_int
 from circulant_attention.nn._autocast import without_autocast
-from circulant_attention.nn._checks import check_dropout, check_heads, check_positive
+from circulant_attention.nn._checks import (
+    check_dropout,
+    check_heads,
+    check_positive,
+    per_dim,
+    positive_ints,
+)
 
-
-def _per_dim(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
-    """One positive int per spatial dim."""
-    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
-    if len(values) != spatial_dims:
-        raise ValueError(f"expected {name} to be an int or {spatial_dims} ints, got {values}")
-    check_positive(
-        **{name if isinstance(value, int) else f"{name}[{i}]": n for i, n in enumerate(values)}
-    )
-    return values
+_SIZE = "an int or 1 to 3 ints"
 
 
 class _CosAttn(nn.Module):
@@ -40,8 +38,8 @@ class _CosAttn(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.N = _per_dim("N", N, self.spatial_dims)
-        self.M = _per_dim("M", M, self.spatial_dims)
+        self.N = per_dim("N", N, self.spatial_dims)
+        self.M = per_dim("M", M, self.spatial_dims)
         check_positive(n_head=n_head)
         if any(m <= n for m, n in zip(self.M, self.N, strict=True)):
             raise ValueError(
@@ -95,11 +93,15 @@ class _CosAttn(nn.Module):
             )
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
         with without_autocast(q.device):
-            queries, keys = self._terms(q.to(dtype)), self._terms(k.to(dtype))
+            queries, keys = self._features(q.to(dtype)), self._features(k.to(dtype))
             values = self._heads(v.to(dtype))
-            # The row of ones sums the weights, for the normalisation.
-            values = functional.pad(values, (0, 0, 0, 1), value=1.0)
-            sums = (values @ keys.mT) @ queries
+            sums = queries.new_zeros(())
+            # Term by term: fewer copies of the features at a time than in one product.
+            for here, there in zip(self._terms(q), self._terms(k), strict=True):
+                placed = keys * there.to(dtype)
+                # The last row sums the weights, for the normalisation.
+                context = torch.cat([values @ placed.mT, placed.sum(dim=-1).unsqueeze(2)], dim=2)
+                sums = torch.addcmul(sums, context @ queries, here.to(dtype))
             out = sums[:, :, :-1] / sums[:, :, -1:]
         return out.reshape(len(q), -1, *q.shape[2:]).to(v.dtype)
 
@@ -120,14 +122,16 @@ class _CosAttn(nn.Module):
         """``(B, C, *grid)`` to ``(B, heads, C / heads, pixels)``."""
         return x.reshape(len(x), self.n_head, x.shape[1] // self.n_head, x.shape[2:].numel())
 
+    def _features(self, x: Tensor) -> Tensor:
+        """The non-negative features of every head, ``(B, heads, C / heads, pixels)``."""
+        return self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
+
     def _terms(self, x: Tensor) -> Tensor:
-        """The features whose dot product is the similarity, ``(B, heads, 2**d * C / heads, N)``."""
-        coefficients = self.attn_coef
+        """The products of cosines and sines on the grid of x, ``(2**d, pixels)``."""
+        terms = self.attn_coef
         for dim, size in enumerate(x.shape[2:], start=1):
-            coefficients = coefficients.narrow(dim, 0, size)
-        features = self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
-        terms = coefficients.flatten(1).to(x.dtype).unsqueeze(1)
-        return (features.unsqueeze(2) * terms).flatten(2, 3)
+            terms = terms.narrow(dim, 0, size)
+        return terms.flatten(1)
 
     def extra_repr(self) -> str:
         """The arguments."""
@@ -316,11 +320,11 @@ class CosMHSA(nn.Module):
             raise ValueError(
                 f"expected external_dim to be at least 2 to be normalised, got {external_dim}"
             )
-        sizes = (size, size) if isinstance(size, int) else tuple(size)
-        if not 1 <= len(sizes) <= 3:
-            raise ValueError(f"expected size to be an int or 1 to 3 ints, got {sizes}")
-        attention = (CosAttn1d, CosAttn2d, CosAttn3d)[len(sizes) - 1]
-        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sizes) - 1]
+        grid = per_dim("size", size, 2) if is_int(size) else positive_ints("size", size, _SIZE)
+        if not 1 <= len(grid) <= 3:
+            raise ValueError(f"expected size to be {_SIZE}, got {grid}")
+        attention = (CosAttn1d, CosAttn2d, CosAttn3d)[len(grid) - 1]
+        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(grid) - 1]
 
         def projection(bias: bool) -> nn.Module:
             return convolution(external_dim, external_dim, 1, bias=bias, device=device, dtype=dtype)
@@ -330,10 +334,10 @@ class CosMHSA(nn.Module):
         self.linear_q = projection(bias=False)
         self.linear_merge = projection(bias=True)
         self.cos_att = attention(
-            sizes, n_head, tuple(n + 2 for n in sizes), device=device, dtype=dtype
+            grid, n_head, tuple(n + 2 for n in grid), device=device, dtype=dtype
         )
         self.dropout = nn.Dropout(dropout)
-        self.norm = _ChannelNorm(external_dim, len(sizes), device, dtype)
+        self.norm = _ChannelNorm(external_dim, len(grid), device, dtype)
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

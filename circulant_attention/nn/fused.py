@@ -9,8 +9,9 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
+from circulant_attention.geometry import is_int
 from circulant_attention.nn._averaged_softmax import averaged_softmax
-from circulant_attention.nn._checks import check_mask, check_positive
+from circulant_attention.nn._checks import check_mask, check_positive, positive_ints
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -102,8 +103,8 @@ class FusedAttention(nn.Module):
         self.norm, self.fuse = norm, fuse
         if window is None and stride is not None:
             raise ValueError(f"stride needs a window to move, got stride={stride}")
-        self.window = None if window is None else _positive("window", window)
-        self.stride = self.window if stride is None else _positive("stride", stride)
+        self.window = None if window is None else _steps("window", window)
+        self.stride = self.window if stride is None else _steps("stride", stride)
         self.scale = scale
         self.flatten = flatten
 
@@ -285,12 +286,12 @@ def _collection(name: str, f: Transform | None, x: Tensor) -> tuple[Tensor, tupl
     return made.reshape(*x.shape[:2], -1), tuple(made.shape[1:])
 
 
-def _positive(name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
-    if isinstance(value, int):
+def _steps(name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """An int for all spatial dims, whose number is not known yet, or one int for each."""
+    if is_int(value):
         check_positive(**{name: value})
-        return value
-    check_positive(**{f"{name}[{i}]": size for i, size in enumerate(value)})
-    return tuple(value)
+        return int(value)
+    return positive_ints(name, value, "an int or a sequence of ints")
 
 
 def _per_dim(name: str, value: int | tuple[int, ...] | None, dims: int) -> tuple[int, ...]:
