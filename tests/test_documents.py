@@ -1,5 +1,6 @@
-"""The README's program runs as printed, its links lead somewhere, and the API page is complete."""
+"""The README runs and proves its claims, links lead somewhere, and the API page is complete."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -52,6 +53,29 @@ def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith(("http://", "https://", "#")):
             assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def table_after(text: str, line: str) -> list[list[str]]:
+    """The rows of the first Markdown table behind a line, without its head."""
+    lines = text.partition(line)[2].splitlines()
+    rows = itertools.takewhile(
+        lambda row: row.startswith("|"), itertools.dropwhile(lambda row: row[:1] != "|", lines)
+    )
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
+
+
+def test_every_claim_of_the_readme_links_to_what_shows_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = r"\]\((tests|parity|benchmarks)/"
+    features = table_after(readme, "## What it does")
+    assert len(features) >= 10
+    for claim, proof in features:
+        assert re.search(shown, proof), claim
+    peers = table_after(readme, "Beside its peers")
+    assert len(peers) >= 10
+    for subject, ours, *theirs in peers:
+        assert len(theirs) == 4
+        assert ours == "no" or re.search(shown, ours), subject
 
 
 def test_every_public_name_is_on_the_api_page() -> None:

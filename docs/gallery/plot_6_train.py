@@ -76,12 +76,13 @@ noisy = photograph + sigma * torch.randn(photograph.shape)
 with torch.no_grad():
     denoised = noisy - estimate(noisy)
 
-figure, axes = pyplot.subplots(2, 2, figsize=(9, 7.6), layout="constrained")
+figure, axes = pyplot.subplots(2, 2, figsize=(7.5, 6.4), layout="constrained")
 curve, *panels = axes.flat
-curve.semilogy(losses, linewidth=0.8)
+curve.plot(losses, linewidth=0.8, alpha=0.5)
+curve.plot(range(9, steps), torch.tensor(losses).unfold(0, 10, 1).mean(-1), "C0")
 curve.axhline(sigma**2, color="gray", linestyle=":")
 curve.annotate("nothing done", (steps, sigma**2), ha="right", va="bottom", color="gray")
-curve.set(xlabel="step", ylabel="mean squared error", title="the loss")
+curve.set(xlabel="step", ylim=(0, None), title="the loss: mean squared error")
 for ax, (name, image) in zip(
     panels,
     {"clean": photograph, "before": noisy, "after": denoised}.items(),
