@@ -15,7 +15,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("docs/guide/*.md")),
-    *sorted(ROOT.glob("benchmarks/*.md")),
+    *sorted(ROOT.glob("benchmarks/**/*.md")),
     *sorted(ROOT.glob("parity/*.md")),
 ]
 
