@@ -55,8 +55,8 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
         **kwargs: The same by name.
 
     Returns:
-        ``(y, A)``: y of the shape of v, and the adjacency :class:`Circulant` ``(B, 1, N, N)``; or
-        y alone, of the shape of x.
+        A pair ``(y, A)``, y of the shape of v, and A the adjacency, a :class:`Circulant`
+        ``(B, 1, N, N)``; or y alone, of the shape of x.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype, or the form is none of the three.
@@ -120,7 +120,7 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
         **kwargs: The same by name.
 
     Returns:
-        ``(y, A)``: y of the shape of v, and the adjacency :class:`Circulant`
+        A pair ``(y, A)``, y of the shape of v, and A the adjacency, a :class:`Circulant`
         ``(B, nheads, N, N)``; or y alone, of the shape of x.
 
     Raises:
