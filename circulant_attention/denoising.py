@@ -49,8 +49,8 @@ def patches(image: Tensor, patch: int) -> Tensor:
         patch: The odd length P of a patch in both dims, not larger than the image.
 
     Returns:
-        ``(B, C * P * P, H, W)``: channels of the image outermost, then rows and columns of the
-        patch.
+        A tensor ``(B, C * P * P, H, W)``, channels of the image outermost, then rows and columns of
+        the patch.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.

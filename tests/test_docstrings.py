@@ -144,6 +144,8 @@ def test_results_and_errors_are_described(path):
     given = parameters(thing)
     if given and gives_something(thing):
         assert found.get("Returns"), "the result is not described"
+        # What stands before a colon there is shown as the type.
+        assert not re.match(r".*?: ", found["Returns"]), "a type instead of a description"
     if any(parameter.annotation != "bool" for parameter in given):
         errors = entries(found.get("Raises", ""))
         assert errors, "no errors"
