@@ -385,7 +385,7 @@ def circulant_mh_adjacency(
 
 
 class _MultiHead:
-    """Multi-head application, Julia's ``⨷``: ``mh(A, x)``, or infix as ``A @ mh @ x``.
+    """Multi-head application, ``mh(A, x)``, or infix as ``A @ mh @ x``; Julia's ``⨷``.
 
     Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`. torch.compile
     traces the first form only.

@@ -13,6 +13,7 @@ RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 KNOWN = {
     "cpu": ("Attention on a processor", "make bench"),
     "kernels": ("Each kernel against sgemm", "make bench-kernels"),
+    "cuda": ("On a GPU", "python -m benchmarks.cuda --output benchmarks/results/cuda"),
     "cosine": (
         "Cosine and dense attention",
         "python -m benchmarks.bench_cosine --output benchmarks/results/cosine",
