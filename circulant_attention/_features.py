@@ -92,21 +92,6 @@ def join_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(x.shape[0] // heads, x.shape[1] * heads, *x.shape[2:])
 
 
-def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Casts what torch.autocast would cast for a matrix product, when it is active.
-
-    That is: floating tensors other than float64 go to the autocast dtype of their device.
-    """
-    device_type = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device_type) or not torch.is_autocast_enabled(
-        device_type
-    ):
-        return tensors
-    dtype = torch.get_autocast_dtype(device_type)
-    eligible = (torch.float32, torch.float16, torch.bfloat16)
-    return tuple(x.to(dtype) if x.dtype in eligible else x for x in tensors)
-
-
 def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Converts tensors to their common dtype, by torch's promotion of dtypes."""
     dtype = tensors[0].dtype

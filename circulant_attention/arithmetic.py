@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention import _features
+from circulant_attention._autocast import cast_for_autocast
 
 if TYPE_CHECKING:
     from circulant_attention.circulant import Circulant
@@ -83,7 +84,7 @@ def apply(a: Circulant, x: Tensor) -> Tensor:
     _features.check_features("x", x)
     check_grid(a, x)
     pending = a.pending_transpose()
-    values, x = _features.cast_for_autocast(a.values if pending is None else pending, x)
+    values, x = cast_for_autocast(a.values if pending is None else pending, x)
     groups = values.reshape(-1, a.geometry.pixels, a.geometry.offsets)
     return _features.apply(groups, x, a.window, transposed=pending is not None)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circulant_attention import _features
 from circulant_attention._adjacency import AdjacencyValues
+from circulant_attention._autocast import cast_for_autocast
 from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.similarity import (
@@ -201,7 +202,7 @@ def _mh_attend(
         _features.check_heads(name, x, nheads)
     geometry = make_geometry(W, q.shape[2:])
     batch = q.shape[0]
-    q, k, v = (_features.split_heads(x, nheads) for x in _features.cast_for_autocast(q, k, v))
+    q, k, v = (_features.split_heads(x, nheads) for x in cast_for_autocast(q, k, v))
     scale = q.shape[1] ** -0.5
     y = _features.attention(q, k, v, geometry.window, simfun.kind, scale)
     entries = AdjacencyValues(q, k, geometry, simfun.kind, (batch, nheads))

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from circulant_attention import _features, ops
+from circulant_attention._autocast import cast_for_autocast
 from circulant_attention.arithmetic import check_grid
 from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
@@ -157,7 +158,7 @@ def circulant_similarity(
     simfun = check_similarity(simfun)
     x, y = check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
-    x, y = _features.cast_for_autocast(x, y)
+    x, y = cast_for_autocast(x, y)
     values = _features.similarity(x, y, geometry.window, simfun.kind)
     return Circulant(values.flatten(1).unsqueeze(1), geometry.window, geometry.spatial_size)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from circulant_attention.nn._autocast import without_autocast
+from circulant_attention._autocast import without_autocast
 
 # Rows of the matrix that are held at a time.
 _ROWS = 128

@@ -12,7 +12,7 @@ from torch.autograd.function import FunctionCtx
 from torch.func import functional_call, vjp
 from torch.utils.checkpoint import checkpoint
 
-from circulant_attention.nn._autocast import autocast_dtype
+from circulant_attention._autocast import autocast_dtype
 
 
 class _Branch(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from circulant_attention._autocast import without_autocast
 from circulant_attention.geometry import is_int
-from circulant_attention.nn._autocast import without_autocast
 from circulant_attention.nn._checks import (
     check_dropout,
     check_heads,
