@@ -10,7 +10,7 @@ from torch import Tensor
 
 from circulant_attention import _features, indexing
 from circulant_attention._deferred import Deferred
-from circulant_attention.geometry import Geometry
+from circulant_attention.geometry import Geometry, is_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -122,6 +122,7 @@ class Entries(ABC):
             A ``torch.Size``, or an int.
 
         Raises:
+            TypeError: If ``dim`` is not an int.
             IndexError: If ``dim`` is another.
 
         Example:
@@ -131,7 +132,13 @@ class Entries(ABC):
         References:
             ``Base.size`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        return self.shape if dim is None else self.shape[dim]
+        if dim is None:
+            return self.shape
+        if not is_int(dim):
+            raise TypeError(f"expected dim to be an int, got {type(dim).__name__}")
+        if not -4 <= dim < 4:
+            raise IndexError(f"expected dim from -4 to 3, got {dim}")
+        return self.shape[dim]
 
     @property
     def ndim(self) -> int:

@@ -415,6 +415,8 @@ METHODS = [
         f"expected data to be one of {DTYPES}, got torch.bool",
     ),
     # Indices.
+    (lambda A: A.size(4), IndexError, "expected dim from -4 to 3, got 4"),
+    (lambda A: A.size(0.0), TypeError, "expected dim to be an int, got float"),
     (lambda A: A[2], IndexError, "batch index 2 is out of range for size 2"),
     (lambda A: A[0, -4], IndexError, "head index -4 is out of range for size 3"),
     (lambda A: A[0, 0, 20], IndexError, "row index 20 is out of range for size 20"),
