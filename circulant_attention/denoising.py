@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -25,6 +24,7 @@ from circulant_attention import _features, _tiles
 from circulant_attention._differentiable import transform_active
 from circulant_attention._tiles import Span
 from circulant_attention.circulant import Circulant
+from circulant_attention.geometry import is_int
 from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
 
 # Patches are compared in a slightly smoothed image, with these weights along each dim, which leaves
@@ -238,12 +238,12 @@ def tile_size(
     _check_image(image)
     _check_width("window", window, image)
     _check_width("patch", patch, image)
-    if not _is_int(memory):
+    if not is_int(memory):
         raise TypeError(f"expected memory to be an int, got {type(memory).__name__}")
     if memory < 1:
         raise ValueError(f"expected memory to be positive, got {memory}")
     height, width = image.shape[-2:]
-    room = memory // bytes_per_pixel(image, window=window, patch=patch)
+    room = memory // _bytes_per_pixel(image, window, patch)
     return _tiles.best_tile((height, width), window // 2, room)
 
 
@@ -255,19 +255,27 @@ def bytes_per_pixel(image: Tensor, *, window: int = 21, patch: int = 7) -> int:
 
     Args:
         image: ``(B, C, H, W)`` or ``(C, H, W)``; only its shape and dtype matter.
-        window: The length of the window.
-        patch: The length of a patch.
+        window: As for :func:`nonlocal_means`.
+        patch: As for :func:`nonlocal_means`.
 
     Returns:
         Bytes, an upper bound.
 
     Raises:
-        AttributeError: If ``image`` is not a tensor.
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If a shape is out of range, or window or patch do not fit the image.
 
     Example:
         >>> bytes_per_pixel(torch.empty(1, 512, 512))
         4116
     """
+    _check_image(image)
+    _check_width("window", window, image)
+    _check_width("patch", patch, image)
+    return _bytes_per_pixel(image, window, patch)
+
+
+def _bytes_per_pixel(image: Tensor, window: int, patch: int) -> int:
     lead = image.shape[:-2].numel()
     batch = lead // image.shape[-3]
     weight = _features.real_dtype(image.dtype).itemsize
@@ -326,7 +334,7 @@ def _checked_tile(tile: object, height: int, width: int) -> tuple[int, int]:
     if tile is None:
         return height, width
     sizes = tile if isinstance(tile, tuple) else (tile, tile)
-    if len(sizes) != 2 or not all(_is_int(size) for size in sizes):
+    if len(sizes) != 2 or not all(is_int(size) for size in sizes):
         raise TypeError(f"expected tile to be an int, two ints or None, got {tile!r}")
     rows, columns = sizes
     if rows < 1 or columns < 1:
@@ -346,7 +354,7 @@ def _check_image(image: object, *, batched: bool = False) -> None:
 
 
 def _check_width(name: str, width: object, image: Tensor) -> None:
-    if not _is_int(width):
+    if not is_int(width):
         raise TypeError(f"expected {name} to be an int, got {type(width).__name__}")
     if width < 1 or width % 2 == 0:
         raise ValueError(f"expected {name} to be odd and positive, got {width}")
@@ -362,10 +370,6 @@ def _check_number(name: str, number: object, *, zero: bool = False) -> None:
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         wanted = "zero or more" if zero else "positive"
         raise ValueError(f"expected {name} to be {wanted}, got {number}")
-
-
-def _is_int(number: object) -> TypeGuard[int]:
-    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _size(image: Tensor) -> str:

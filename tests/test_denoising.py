@@ -368,3 +368,7 @@ def test_bad_input_of_the_others() -> None:
         tile_size(image, window=3, memory=0)
     with pytest.raises(TypeError, match="expected memory to be an int, got float"):
         tile_size(image, window=3, memory=1e9)
+    with pytest.raises(ValueError, match="expected window to be odd"):
+        bytes_per_pixel(image, window=4)
+    with pytest.raises(TypeError, match="expected image to be a tensor, got float"):
+        bytes_per_pixel(1.0)
