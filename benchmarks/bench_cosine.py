@@ -131,8 +131,12 @@ def markdown(run: dict[str, Any]) -> str:
             cells.append(f"{row['seconds']['dense'] / row['seconds']['cosine']:.2f}")
             cells += [f"{row['peak_bytes'][name] / 2**20:.1f}" for name in NAMES]
             lines.append("| " + " | ".join(cells) + " |")
-        faster = [row["size"] for row in rows if row["seconds"]["cosine"] < row["seconds"]["dense"]]
-        lines += ["", f"Cosine attention is the faster one at {faster} pixels a side."]
+        faster = [
+            f"{row['size']} x {row['size']}"
+            for row in rows
+            if row["seconds"]["cosine"] < row["seconds"]["dense"]
+        ]
+        lines += ["", f"Cosine attention is faster on {', '.join(faster) or 'none of these'}."]
     return "\n".join(lines) + "\n"
 
 
