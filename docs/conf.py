@@ -62,7 +62,7 @@ plot_include_source = True
 plot_html_show_source_link = False
 plot_html_show_formats = False
 plot_formats = [("png", 150)]
-plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 9}
+plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 10}
 plot_apply_rcparams = True
 
 # The scripts of the gallery run when they or what they were made with changed.
@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "capture_repr": (),
     "download_all_examples": False,
+    "image_srcset": ["2x"],
     "min_reported_time": 3600,
     "show_memory": False,
     "show_signature": False,

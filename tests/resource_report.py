@@ -58,7 +58,8 @@ def build() -> Build:
     """
     nvcc = os.environ.get("NVCC", "nvcc")
     version = subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout
-    sources = [ROOT / "setup.py", *sorted((ROOT / "csrc").rglob("*.*"))]
+    sources = [ROOT / "setup.py", *sorted((ROOT / "csrc" / "common").iterdir())]
+    sources += sorted((ROOT / "csrc" / "cuda").iterdir())
     key = hashlib.sha256(version + FLAGS.encode())
     for source in sources:
         key.update(source.read_bytes())
@@ -71,11 +72,12 @@ def build() -> Build:
             command = [sys.executable, "setup.py", "build_ext"]
             command += ["--build-lib", str(directory / "lib")]
             command += ["--build-temp", str(directory / "temp")]
-            environment = {**os.environ, "CIRCULANT_ATTENTION_CUDA": "1", "NVCCFLAGS": FLAGS}
+            # setup.py makes both libraries; the compiler of the one for CPUs does nothing here.
+            chosen = {"CIRCULANT_ATTENTION_CUDA": "1", "NVCCFLAGS": FLAGS, "CXX": "true"}
             done = subprocess.run(
                 command,
                 cwd=ROOT,
-                env=environment,
+                env={**os.environ, **chosen},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -158,10 +158,10 @@ class CirculantAttention2d(_CirculantAttention):
     .. math::
 
         y = W_o \operatorname{concat}_h \bigl(A_h v_h\bigr) + b_o, \quad
-        A_h = \operatorname{softmax}(S_h), \quad
-        q = W_q x + b_q, \; k = W_k x + b_k, \; v = W_v x + b_v
+        A_h = \operatorname{softmax}(S_h)
 
-    where for pixel j in the window around pixel i, and with e channels in a head,
+    with :math:`q = W_q x + b_q`, :math:`k = W_k x + b_k` and :math:`v = W_v x + b_v`, where for
+    pixel j in the window around pixel i, and with e channels in a head,
     :math:`S_{h,ij} = q_{h,i} \cdot k_{h,j} / \sqrt e` for the dot product, and
     :math:`S_{h,ij} = -|q_{h,i} - k_{h,j}|^2 / (2 \beta_h^2)` for the distance, with the bandwidth
     :math:`\beta_h`. All W are convolutions of one pixel. :class:`CirculantAttention1d` and

@@ -8,6 +8,8 @@
 
 #include <cuda_runtime.h>
 
+#include "../common/accumulate.h"
+#include "attention_shape.h"
 #include "tile.h"
 
 namespace circulant {
@@ -26,5 +28,17 @@ void apply(const T* values, const T* x, T* y, const Problem& problem, bool trans
 // matter.
 template <class T>
 void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream);
+
+// y and lse, for c10::Half, c10::BFloat16, float and double.
+template <class T>
+void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
+               const AttentionProblem& problem, cudaStream_t stream);
+
+// dq, dk and dv; `delta` is one number per group and pixel, to compute with. For c10::Half,
+// c10::BFloat16, float and double.
+template <class T>
+void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
+                        const accumulate_t<T>* lse, accumulate_t<T>* delta, T* dq, T* dk, T* dv,
+                        const AttentionProblem& problem, cudaStream_t stream);
 
 }  // namespace circulant

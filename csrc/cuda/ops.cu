@@ -1,4 +1,5 @@
 // The ops of csrc/ops.cpp on CUDA tensors: checks, outputs, and the kernels on the current stream.
+#include <tuple>
 #include <vector>
 
 #include <cuda_runtime.h>
@@ -12,6 +13,7 @@
 #include "../common/arguments.h"
 #include "../common/dtype.h"
 #include "../common/geometry.h"
+#include "attention_math.h"
 #include "kernels.h"
 #include "launch.h"
 
@@ -116,6 +118,94 @@ Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
   return result;
 }
 
+// What attention and its gradients are computed of.
+AttentionProblem checked_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                   const std::vector<int64_t>& window, int64_t kind, double scale,
+                                   const char* op) {
+  const bool distance = checked_kind(kind, op) == kDistance;
+  for (const Tensor* other : {&k, &v}) {
+    check_same_device(q, *other, op);
+    check_same_dtype(q, *other, op);
+  }
+  check_same_shape(q, k, op);
+  const Geometry geometry = checked_geometry(q, window, op);
+  STD_TORCH_CHECK(v.dim() == q.dim() && v.size(0) == q.size(0), op,
+                  ": v must have the dims and the groups of q");
+  for (int64_t d = 2; d < q.dim(); ++d) {
+    STD_TORCH_CHECK(v.size(d) == q.size(d), op, ": v must have the spatial size of q");
+  }
+  STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
+  const Problem problem = checked_problem(q.size(0), q.size(1), geometry, op);
+  STD_TORCH_CHECK(problem.groups <= INT32_MAX, op, ": on CUDA there can be ", INT32_MAX,
+                  " groups, got ", problem.groups);
+  return {problem.groups,
+          problem.pattern,
+          {static_cast<int>(q.size(1)), static_cast<int>(v.size(1)), distance, scale,
+           (distance ? -0.5 : 1.0) * scale * kLog2E}};
+}
+
+// A number per group and pixel, of the type that sums over tensors like `x` are kept in.
+Tensor new_rows(const Tensor& x, const AttentionProblem& problem) {
+  using torch::headeronly::ScalarType;
+  const ScalarType type = x.scalar_type();
+  const bool half = type == ScalarType::Half || type == ScalarType::BFloat16;
+  return torch::stable::new_empty(x, {problem.groups, problem.pattern.pixels()},
+                                  half ? ScalarType::Float : type);
+}
+
+std::tuple<Tensor, Tensor> attention_op(const Tensor& q_, const Tensor& k_, const Tensor& v_,
+                                        std::vector<int64_t> window, int64_t kind, double scale) {
+  const char* op = "attention";
+  const AttentionProblem problem = checked_attention(q_, k_, v_, window, kind, scale, op);
+  const DeviceGuard guard(q_.get_device_index());
+  const Tensor q = torch::stable::contiguous(q_), k = torch::stable::contiguous(k_),
+               v = torch::stable::contiguous(v_);
+  Tensor y = torch::stable::empty_like(v), lse = new_rows(q, problem);
+  if (lse.numel() == 0) return {y, lse};
+  visit_dtype(q.scalar_type(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    attention(q.const_data_ptr<T>(), k.const_data_ptr<T>(), v.const_data_ptr<T>(),
+              y.mutable_data_ptr<T>(), lse.mutable_data_ptr<accumulate_t<T>>(), problem,
+              current_stream(q));
+  });
+  return {y, lse};
+}
+
+std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, const Tensor& q_,
+                                                         const Tensor& k_, const Tensor& v_,
+                                                         const Tensor& y_, const Tensor& lse_,
+                                                         std::vector<int64_t> window, int64_t kind,
+                                                         double scale) {
+  const char* op = "attention_backward";
+  const AttentionProblem problem = checked_attention(q_, k_, v_, window, kind, scale, op);
+  for (const Tensor* other : {&dy_, &y_}) {
+    check_same_device(*other, v_, op);
+    check_same_dtype(*other, v_, op);
+    check_same_shape(*other, v_, op);
+  }
+  check_same_device(lse_, q_, op);
+  const DeviceGuard guard(q_.get_device_index());
+  const Tensor dy = torch::stable::contiguous(dy_), q = torch::stable::contiguous(q_),
+               k = torch::stable::contiguous(k_), v = torch::stable::contiguous(v_),
+               y = torch::stable::contiguous(y_), lse = torch::stable::contiguous(lse_);
+  Tensor delta = new_rows(q, problem);
+  check_same_dtype(lse, delta, op);
+  check_same_shape(lse, delta, op);
+  Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k),
+         dv = torch::stable::empty_like(v);
+  if (lse.numel() == 0) return {dq, dk, dv};
+  visit_dtype(q.scalar_type(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    using A = accumulate_t<T>;
+    attention_backward(dy.const_data_ptr<T>(), q.const_data_ptr<T>(), k.const_data_ptr<T>(),
+                       v.const_data_ptr<T>(), y.const_data_ptr<T>(), lse.const_data_ptr<A>(),
+                       delta.mutable_data_ptr<A>(), dq.mutable_data_ptr<T>(),
+                       dk.mutable_data_ptr<T>(), dv.mutable_data_ptr<T>(), problem,
+                       current_stream(q));
+  });
+  return {dq, dk, dv};
+}
+
 }  // namespace
 }  // namespace circulant
 
@@ -124,4 +214,6 @@ STABLE_TORCH_LIBRARY_IMPL(circulant_attention, CUDA, m) {
   m.impl("apply", TORCH_BOX(&circulant::apply_op<false>));
   m.impl("apply_transposed", TORCH_BOX(&circulant::apply_op<true>));
   m.impl("transpose", TORCH_BOX(&circulant::transpose_op));
+  m.impl("attention", TORCH_BOX(&circulant::attention_op));
+  m.impl("attention_backward", TORCH_BOX(&circulant::attention_backward_op));
 }

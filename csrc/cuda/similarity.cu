@@ -28,11 +28,12 @@
 #include "launch.h"
 #include "run.h"
 #include "tile.h"
+#include "units.h"
 
 namespace circulant {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kTaps = 8, kUnitTaps = kWarps * kTaps;
+constexpr int kWarps = 8, kThreads = 32 * kWarps, kTaps = kUnitTaps, kSetTaps = kWarps * kTaps;
 constexpr int kMaxChunk = kWarps;  // a warp brings one channel at a time
 
 // What the staging is kept to, so that two blocks fit a multiprocessor of any architecture.
@@ -50,60 +51,7 @@ __host__ __device__ int odd_pitch(int columns) {
 }
 
 template <class A>
-constexpr int kOutPitch = kUnitTaps + kPack<A>;
-
-// The window cut into units, numbered along a row, then over rows, then over planes.
-struct Units {
-  Extents window;
-  int in_row, in_plane;
-
-  explicit Units(const Extents& window) : window(window) {
-    // Long rows and large planes are filled up to whole blocks: a block that crosses into the next
-    // row needs the halo of whole rows, one that crosses planes that of whole planes.
-    in_row = rounded(divide_up(window.w, kTaps));
-    in_plane = rounded(in_row * window.h);
-  }
-  static int rounded(int units) {
-    return units < 4 * kWarps ? units : divide_up(units, kWarps) * kWarps;
-  }
-
-  __host__ __device__ int count() const { return in_plane * window.d; }
-};
-
-struct Unit {
-  int a, b, tap;  // the window row and the first tap
-
-  __host__ __device__ Unit(const Units& units, int index)
-      : a(index / units.in_plane),
-        b(index % units.in_plane / units.in_row),
-        tap(index % units.in_plane % units.in_row * kTaps) {}
-  __device__ bool valid(const Extents& window) const {
-    return a < window.d && b < window.h && tap < window.w;
-  }
-};
-
-// The smallest box of the window around the units of a block.
-struct Box {
-  int a, b, tap;  // its first unit
-  int planes, rows, taps;
-
-  __host__ __device__ Box(const Units& units, int first_index) {
-    const int last_index =
-        first_index + kWarps < units.count() ? first_index + kWarps : units.count();
-    const Unit first(units, first_index), last(units, last_index - 1);
-    const bool one_plane = first.a == last.a, one_row = one_plane && first.b == last.b;
-    const int last_b = last.b < units.window.h ? last.b : units.window.h - 1;
-    a = first.a;
-    b = one_plane ? first.b : 0;
-    tap = one_row ? first.tap : 0;
-    planes = last.a - a + 1;
-    rows = (one_plane ? last_b : units.window.h - 1) - b + 1;
-    taps = one_row ? last.tap + kTaps - tap : units.in_row * kTaps;
-  }
-  __host__ __device__ int halo_rows(const Tile& tile) const {
-    return (tile.d() + planes - 1) * (tile.h() + rows - 1);
-  }
-};
+constexpr int kOutPitch = kSetTaps + kPack<A>;
 
 struct SimilarityPlan {
   Pattern pattern;
@@ -124,13 +72,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int run = 1 << kLogRun<A>;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int first_unit = blockIdx.x % p.blocks * kWarps;
-  const Box box(p.units, first_unit);
+  const int set = blockIdx.x % p.blocks, first_unit = set * kWarps;
+  const Box box(p.units, set);
   const Unit unit(p.units, first_unit + warp);
   const bool valid = unit.valid(window);
   const Extents origin = p.tile.origin(blockIdx.x / p.blocks, size);
   const int tile_rows = p.tile.rows(), tile_pitch = odd_pitch<A>(p.tile.w());
-  const int halo_h = p.tile.h() + box.rows - 1, halo_rows = box.halo_rows(p.tile);
+  const int halo_h = box.halo_h(p.tile), halo_rows = box.halo_rows(p.tile);
   const int halo_w = p.tile.w() + min(box.taps, window.w - box.tap) - 1;
   // Neighbouring threads take neighbouring rows of the tile.
   const int my_row = lane & (tile_rows - 1), my_w = lane >> (p.tile.log_d + p.tile.log_h)
@@ -210,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     }
 
     // A thread writes one entry of the rows of every fourth thread's pixel.
-    const Unit mine(p.units, first_unit + threadIdx.x % kUnitTaps / kTaps);
+    const Unit mine(p.units, first_unit + threadIdx.x % kSetTaps / kTaps);
     const int tap = mine.tap + threadIdx.x % kTaps;
     const bool writes = mine.valid(window) && tap < window.w;
 #pragma unroll
@@ -220,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       __syncthreads();  // `out` is complete
       if (!writes) continue;
 #pragma unroll 1
-      for (int l = threadIdx.x / kUnitTaps; l < 32; l += kThreads / kUnitTaps) {
+      for (int l = threadIdx.x / kSetTaps; l < 32; l += kThreads / kSetTaps) {
         const int row = l & (tile_rows - 1), start = tile_start[row];
         const int w = origin.w + (l >> (p.tile.log_d + p.tile.log_h) << kLogRun<A>)+i;
         if (start < 0 || w >= size.w) continue;
@@ -229,7 +177,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                           slot_of_offset(h, mine.b, size.h, window.h)) *
                              window.w +
                          slot_of_offset(w, tap, size.w, window.w);
-        const A result = out[l * kOutPitch<A> + threadIdx.x % kUnitTaps];
+        const A result = out[l * kOutPitch<A> + threadIdx.x % kSetTaps];
         values[(g * N + start + w) * K + slot] = T(distance ? A(-0.5) * result : result);
       }
     }
@@ -240,16 +188,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 // block.
 template <class A>
 size_t choose(SimilarityPlan& p) {
-  int planes = 0, rows = 0, taps = 0;  // the most that any block has
-  for (int block = 0; block < p.blocks; ++block) {
-    const Box box(p.units, block * kWarps);
-    planes = std::max(planes, box.planes);
-    rows = std::max(rows, box.rows);
-    taps = std::max(taps, box.taps);
-  }
-  const auto halo_rows = [&](const Tile& t) { return (t.d() + planes - 1) * (t.h() + rows - 1); };
+  const Extents box = largest_box(p.units);
+  const auto halo_rows = [&](const Tile& t) { return (t.d() + box.d - 1) * (t.h() + box.h - 1); };
   const auto numbers = [&](const Tile& t) {
-    return t.rows() * odd_pitch<A>(t.w()) + halo_rows(t) * odd_pitch<A>(t.w() + taps);
+    return t.rows() * odd_pitch<A>(t.w()) + halo_rows(t) * odd_pitch<A>(t.w() + box.w);
   };
   const auto staging = [&](const Tile& t, int chunk) {
     return std::max<size_t>(size_t(chunk) * numbers(t), 32 * kOutPitch<A>) * sizeof(A);
@@ -267,13 +209,13 @@ size_t choose(SimilarityPlan& p) {
   const auto cost = [&](const Tile& t) {
     if (bytes(t, 1) > kDefaultSharedMemory) return -1.0;
     const int loads =
-        divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + taps - 1, 32) * halo_rows(t);
+        divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + box.w - 1, 32) * halo_rows(t);
     return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 7.0 * loads / chunk(t);
   };
   const bool found = choose_tile(5 + kLogRun<A>, kLogRun<A>, 5, p.pattern.size, cost, &p.tile);
   check_cuda(found ? cudaSuccess : cudaErrorInvalidConfiguration);
   p.chunk = chunk(p.tile);
-  p.halo_pitch = odd_pitch<A>(p.tile.w() + taps);
+  p.halo_pitch = odd_pitch<A>(p.tile.w() + box.w);
   p.row_table = static_cast<int>(staging(p.tile, p.chunk));
   return bytes(p.tile, p.chunk);
 }
@@ -284,8 +226,9 @@ template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
   const Pattern& s = problem.pattern;
-  SimilarityPlan p{s, Units(s.window), {}, 0, 0, 0, int(problem.channels), 0, problem.groups};
-  p.blocks = divide_up(p.units.count(), kWarps);
+  SimilarityPlan p{s, Units(s.window, kWarps), {}, 0, 0, 0, int(problem.channels),
+                   0, problem.groups};
+  p.blocks = p.units.sets();
   const size_t shared = choose<accumulate_t<T>>(p);
   launch(distance ? similarity_kernel<T, true> : similarity_kernel<T, false>,
          p.tile.count(s.size) * p.blocks, p.groups, kThreads, shared, stream, x, y, values, p);

@@ -65,7 +65,7 @@ MUTANTS = [
         "similarity-barrier-in-branch", S, "if (!valid) continue;", "if (valid) __syncthreads();"
     ),
     # Less shared memory than is used, or packs that are not aligned.
-    Mutant("similarity-short-halo", S, "(t.h() + rows - 1); };", "(t.h() + rows - 2); };"),
+    Mutant("similarity-short-halo", S, "(t.h() + box.h - 1); };", "(t.h() + box.h - 2); };"),
     Mutant("similarity-short-table", S, "(t.rows() + halo_rows(t)) *", "halo_rows(t) *"),
     Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
     Mutant("similarity-misaligned", S, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;"),
@@ -143,7 +143,7 @@ MUTANTS = [
 def sources_of(mutant: Mutant | None) -> Path:
     """A copy of csrc, for float32 only, with the defect."""
     copy = BUILD / "mutants" / (mutant.name if mutant else "none") / "csrc"
-    for source in sorted((ROOT / "csrc").glob("c*/*.*")):
+    for source in [*(ROOT / "csrc" / "common").iterdir(), *(ROOT / "csrc" / "cuda").iterdir()]:
         target = copy / source.relative_to(ROOT / "csrc")
         text = source.read_text()
         if mutant and source == ROOT / "csrc" / "cuda" / mutant.file:

@@ -1,0 +1,105 @@
+"""Measures on the GPU and writes the tables: see README.md."""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cases import Case
+from benchmarks.cuda import report
+from benchmarks.cuda.cases import GPU_CASES
+from benchmarks.cuda.measure import copy_bandwidth, product_rate
+from benchmarks.cuda.worker import Task
+from benchmarks.report import ROOT
+
+# The part of the time that the first case may take: most of it is for compiling FlexAttention.
+CASE_SHARE = 0.3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    if not torch.cuda.is_available():
+        print("benchmarks.cuda: there is no CUDA device", file=sys.stderr)
+        return 1
+    end = time.perf_counter() + options.seconds
+    given = sys.argv[1:] if arguments is None else arguments
+    run = report.surroundings(" ".join(["python -m benchmarks.cuda", *given]))
+    run["copy_bytes_per_second"] = copy_bandwidth()
+    run["product_flops_per_second"] = {
+        name: product_rate(getattr(torch, name)) for name in ("float32", "bfloat16")
+    }
+    torch.cuda.empty_cache()
+    run["results"] = []
+    for name in options.cases:
+        for dtype in options.dtypes:
+            left = end - time.perf_counter()
+            limit = min(left, max(options.seconds * CASE_SHARE, left / len(options.cases)))
+            found = measure(GPU_CASES[name], dtype, options.budget_seconds, limit)
+            run["results"] += [{"case": name, "dtype": dtype, **result} for result in found]
+            print(report.summary(run, name, dtype), flush=True)
+    text = report.markdown(run)
+    print("\n" + text)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
+        options.output.with_suffix(".md").write_text(text)
+    return 0
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
+    parser.add_argument(
+        "--cases", nargs="+", choices=GPU_CASES, default=list(GPU_CASES), metavar="CASE"
+    )
+    parser.add_argument(
+        "--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"], metavar="DTYPE"
+    )
+    parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
+    parser.add_argument("--seconds", type=float, default=200.0, help="for everything (%(default)s)")
+    parser.add_argument(
+        "--budget-seconds", type=float, default=1.0, help="of repetitions (%(default)s)"
+    )
+    return parser.parse_args(arguments)
+
+
+def measure(case: Case, dtype: str, budget: float, limit: float) -> list[dict[str, Any]]:
+    """The results of a case, as far as they came within ``limit`` seconds."""
+    if limit < budget:
+        reason = "the time for all cases was over"
+        return [{"entry": "all", "backward": False, "status": "not run", "reason": reason}]
+    task = Task(case, dtype, budget, limit)
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory) / "results.json"
+        text = json.dumps(dataclasses.asdict(task))
+        command = [sys.executable, "-m", "benchmarks.cuda.worker", text, str(target)]
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        ended = ""
+        try:
+            # An entry that was begun in time may end after it.
+            status = process.wait(1.5 * limit + 10)
+            ended = f"the process ended with status {status}" if status else ""
+        except subprocess.TimeoutExpired:
+            ended = f"no end after {1.5 * limit + 10:.0f} s"
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            process.wait()
+        found: list[dict[str, Any]] = json.loads(target.read_text()) if target.exists() else []
+    if ended:
+        found.append({"entry": "the rest", "backward": False, "status": "not run", "reason": ended})
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Measures one case in a process of its own: ``python -m benchmarks.cuda.worker TASK RESULT``.
+
+TASK is a :class:`Task` in JSON, RESULT the file that the measurements go to, in JSON, written anew
+after each entry: what was measured before a limit ends the process is kept.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case
+from benchmarks.cuda.measure import times
+from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant, random_values
+
+# An entry must agree with ours to this part of the largest element before it is timed: rounding
+# stays below it, a wrong window, scale or boundary far above.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+
+
+def transpose(case: Case) -> Run:
+    """The values of the transposed matrix."""
+    from circulant_attention import ops
+
+    values = random_values(case)
+    return lambda q, k, v: ops.transpose(values, list(case.spatial), case.windows)
+
+
+MAPS = {**OPERATIONS, "transpose": transpose}
+PEERS = ("FlexAttention", "torch.sparse", "pad + unfold", "dense SDPA")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to measure of a case, and when to stop."""
+
+    case: Case
+    dtype: str
+    budget_seconds: float  # of repetitions of an entry
+    total_seconds: float  # no entry is begun after this time
+
+    @classmethod
+    def from_json(cls, text: str) -> "Task":
+        fields = json.loads(text)
+        case = fields.pop("case")
+        return cls(case=Case(**{**case, "spatial": tuple(case["spatial"])}), **fields)
+
+
+def entries(dtype: torch.dtype) -> list[tuple[str, bool]]:
+    """Names, and whether with gradients: ours first, so that it is there if time runs out."""
+    maps = list(MAPS) if dtype == torch.float32 else []
+    return [
+        ("circulant_attention", False),
+        ("circulant_attention", True),
+        *((name, False) for name in maps),
+        *((name, backward) for name in PEERS for backward in (False, True)),
+    ]
+
+
+def measure(task: Task, keep: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Measures every entry; ``keep`` gets all results so far after each."""
+    dtype = getattr(torch, task.dtype)
+    end = time.perf_counter() + task.total_seconds
+    inputs = make_inputs(task.case, dtype)
+    results: list[dict[str, Any]] = []
+    for name, backward in entries(dtype):
+        result: dict[str, Any] = {"entry": name, "backward": backward}
+        if time.perf_counter() > end:
+            result.update(status="not run", reason="the time for this case was over")
+        else:
+            result.update(measure_entry(task, name, backward, inputs))
+        results.append(result)
+        keep(results)
+        torch.cuda.empty_cache()
+
+
+def measure_entry(task: Task, name: str, backward: bool, inputs: list[Tensor]) -> dict[str, Any]:
+    """Times and memory of an entry, or why there are none."""
+    case = task.case
+    try:
+        before = torch.cuda.memory_allocated()
+        start = time.perf_counter()
+        with torch.device("cuda"):
+            run = {**ATTENTIONS, **MAPS}[name](case)
+        call = bind(run, inputs, backward)
+        found = call()
+        torch.cuda.synchronize()
+        first = time.perf_counter() - start
+        if name in ATTENTIONS:
+            error = difference(found, bind(circulant(case), inputs, backward)())
+            if not error <= TOLERANCES[inputs[0].dtype]:
+                reason = f"differs from ours by {error:.1e} of the largest element"
+                return {"status": "wrong", "reason": reason}
+        del found
+        prepared = torch.cuda.memory_allocated() - before
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        peak = torch.cuda.max_memory_allocated() - before
+        return {
+            "status": "ok",
+            "first_seconds": first,
+            "prepared_bytes": prepared,
+            "peak_bytes": peak,
+            **dataclasses.asdict(times(call, task.budget_seconds)),
+            **work(case, name, backward, inputs[0].element_size()),
+        }
+    except torch.cuda.OutOfMemoryError as error:
+        return {"status": "too big", "reason": first_line(error)}
+    except Exception as error:  # whatever a peer raises is its result
+        return {"status": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
+
+
+def first_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), "")[:300]
+
+
+def work(case: Case, name: str, backward: bool, size: int) -> dict[str, int]:
+    """Useful operations, and the bytes that have to move: inputs and results, once each.
+
+    Attention is two products with the pattern of A and its derivative four more; a map is one; a
+    transposition only moves numbers. Nothing outside of the window counts, nor what is computed
+    again.
+    """
+    features = case.batch * case.channels * case.pixels * size
+    values = case.batch * case.heads * case.pixels * case.offsets * size
+    if name == "transpose":
+        return {"flops": 0, "bytes": 2 * values}
+    if name in MAPS:
+        return {"flops": case.product_flops, "bytes": 2 * features + values}
+    if backward:
+        return {"flops": 6 * case.product_flops, "bytes": 8 * features}
+    return {"flops": 2 * case.product_flops, "bytes": 4 * features}
+
+
+def make_inputs(case: Case, dtype: torch.dtype) -> list[Tensor]:
+    """q, k, v and the cotangent of y."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    return [torch.randn(case.shape, generator=generator, device="cuda").to(dtype) for _ in range(4)]
+
+
+def bind(run: Run, inputs: list[Tensor], backward: bool) -> Callable[[], tuple[Tensor, ...]]:
+    """The call to measure: y, or the gradients of <y, dy> to q, k and v."""
+    q, k, v, dy = inputs
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+
+    def forward() -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return (run(q, k, v),)
+
+    def forward_backward() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(run(*leaves), leaves, dy)
+
+    return forward_backward if backward else forward
+
+
+def difference(results: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
+    """The largest difference, as a part of the largest element."""
+    return max(
+        ((result - expected).abs().max() / expected.abs().max()).item()
+        for result, expected in zip(results, ours, strict=True)
+    )
+
+
+def main(text: str, target: Path) -> None:
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+    torch.set_float32_matmul_precision("highest")
+    measure(Task.from_json(text), lambda results: target.write_text(json.dumps(results)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
