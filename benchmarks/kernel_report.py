@@ -26,6 +26,7 @@ def markdown(run: dict[str, Any]) -> str:
         *table(["", ""], [[name, str(value)] for name, value in facts.items()]),
         *ratios("Useful operations per second over those of sgemm", run["ratios"]),
         *ratios("The same for one thread, by processor time", run["ratios of one thread"]),
+        *new_memory(run["new memory"]),
         *growth(run["growth"]),
         *threads(run["threads"]),
         *dtypes(run["dtypes"]),
@@ -60,6 +61,19 @@ def ratios(title: str, results: list[dict[str, Any]]) -> list[str]:
         f"sgemm did {min(rates):.0f} to {max(rates):.0f} GFLOP/s meanwhile. Milliseconds:",
         "",
         *table(["case", *kernels], times),
+    ]
+
+
+def new_memory(results: list[dict[str, Any]]) -> list[str]:
+    rows = [[str(CASES[result["case"]]), text(result["new memory"])] for result in results]
+    return [
+        "",
+        "## Results in new memory",
+        "",
+        "The time of a similarity by glibc's default, where a result above 32 MiB is new pages of "
+        "the system, which zeroes them, over that when freed memory is used again.",
+        "",
+        *table(["case", "times as long"], rows),
     ]
 
 

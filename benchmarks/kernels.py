@@ -2,11 +2,12 @@
 
 Every kernel takes turns with one product of 2048 x 2048 matrices in the same process, and what is
 reported is the median of the ratios of the two rates: other load slows both. Twice: by the clock
-with all threads, and by the processor time of one thread, which other load hardly changes. Results
-go through the ops, so that the time of their memory counts. README.md says more.
+with all threads, and by the processor time of one thread, which other load hardly changes.
+README.md says more.
 """
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -78,6 +79,19 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_memory() -> None:
+    """Memory that is freed is used again from now on, as other allocators do.
+
+    By default, glibc gives blocks above 32 MiB back to the system, which zeroes every page again.
+    """
+    # <malloc.h> of glibc; other libraries of C have no such function, or one that does nothing.
+    trim_threshold, mmap_max = -1, -4
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 def in_turns(
@@ -180,6 +194,20 @@ def measure_threads(budget: float) -> list[dict[str, Any]]:
     return results
 
 
+def measure_new_memory(names: list[str], budget: float) -> list[dict[str, Any]]:
+    """How much longer the similarity takes as long as nobody keeps memory; then keeps it."""
+    calls = {name: kernels(CASES[name])["similarity"] for name in names}
+    default = {name: in_turns([call], budget) for name, call in calls.items()}
+    keep_memory()
+    results = []
+    for name, call in calls.items():
+        kept = statistics.median(turn[0] for turn in in_turns([call], budget))
+        slower = spread([turn[0] / kept for turn in default[name]])
+        results.append({"case": name, "kernel": "similarity", "new memory": slower})
+        show(results[-1], "new memory")
+    return results
+
+
 def measure_dtypes(budget: float) -> list[dict[str, Any]]:
     """The seconds of other dtypes, those of float32 and, of attention, those of torch.roll."""
     case = CASES["many_small"]
@@ -273,6 +301,7 @@ def main(arguments: list[str] | None = None) -> None:
     available = instruction_sets()
     run["machine"]["instruction set"] = os.environ.get("CIRCULANT_ATTENTION_CPU") or available[0]
     run["machine"]["instruction sets"] = ", ".join(available)
+    run["new memory"] = measure_new_memory(options.cases, options.seconds / 2)
     run["ratios"] = measure_ratios(options.cases, options.seconds, time.perf_counter)
     run["threads"] = measure_threads(options.seconds)
     with threads(1):

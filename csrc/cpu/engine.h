@@ -18,8 +18,8 @@ using Engine = int64_t (*)(const Problem& problem, const Chunk& chunk, void* scr
 // The engines of one instruction set.
 struct Engines {
   Engine<Similarity> similarity;
-  Engine<Apply> apply;
-  Engine<ApplyTransposed> apply_transposed;
+  Engine<Product> apply;
+  Engine<Product> apply_transposed;
   Engine<Transpose> transpose;
   Engine<Attention> attention;
   Engine<AttentionBackward> attention_backward;

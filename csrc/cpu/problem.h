@@ -37,24 +37,13 @@ struct Similarity {
   void* values;
 };
 
-// y = values x.
-struct Apply {
+// y = values x, or y = values^T x.
+struct Product {
   Geometry geometry;
   Dtype dtype;
   int64_t channels;
   const void *values, *x;
   void* y;
-};
-
-// y = values^T x. Sums are added to y, which has their type: a byte for every row of every group's
-// grid says whether that row of y holds a sum already; if not, it may be undefined.
-struct ApplyTransposed {
-  Geometry geometry;
-  Dtype dtype;
-  int64_t channels;
-  const void *values, *x;
-  void* y;
-  uint8_t* touched;
 };
 
 // result = values^T in CSR order. Nothing is rounded: elements are moved bit by bit.

@@ -1,10 +1,10 @@
-#include "../tiled/apply.h"
+#include "../tiled/product.h"
 
 #include "engines.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
-int64_t apply(const Apply& problem, const Chunk& chunk, void* scratch) {
+int64_t apply(const Product& problem, const Chunk& chunk, void* scratch) {
   return run_for_dtype<ApplyEngine>(problem, chunk, scratch);
 }
 

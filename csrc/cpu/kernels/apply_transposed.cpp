@@ -1,10 +1,10 @@
-#include "../tiled/apply_transposed.h"
+#include "../tiled/product.h"
 
 #include "engines.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
-int64_t apply_transposed(const ApplyTransposed& problem, const Chunk& chunk, void* scratch) {
+int64_t apply_transposed(const Product& problem, const Chunk& chunk, void* scratch) {
   return run_for_dtype<ApplyTransposedEngine>(problem, chunk, scratch);
 }
 

@@ -7,8 +7,8 @@
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 int64_t similarity(const Similarity& problem, const Chunk& chunk, void* scratch);
-int64_t apply(const Apply& problem, const Chunk& chunk, void* scratch);
-int64_t apply_transposed(const ApplyTransposed& problem, const Chunk& chunk, void* scratch);
+int64_t apply(const Product& problem, const Chunk& chunk, void* scratch);
+int64_t apply_transposed(const Product& problem, const Chunk& chunk, void* scratch);
 int64_t transpose(const Transpose& problem, const Chunk& chunk, void* scratch);
 int64_t attention(const Attention& problem, const Chunk& chunk, void* scratch);
 int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch);

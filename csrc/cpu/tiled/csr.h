@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "../../common/geometry.h"
 #include "../problem.h"
@@ -31,7 +30,7 @@ struct Slots {
 // Calls f(n, vector) for the values n of all groups, the vectors with query l in lane l. Lanes
 // without a query are zero.
 template <class S, class F>
-inline void read_slots(const Slots<const S>& slots, int64_t lanes, Prefetcher& prefetcher, F&& f) {
+inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
   const bool rotated = slots.first_offsets != nullptr;
@@ -58,7 +57,6 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, Prefetcher& p
         block[l] = bit_cast<Vec<T>>(bit_cast<Vec<Int<T>>>(before) | bit_cast<Vec<Int<T>>>(after));
       }
       transpose_block<T>(block);
-      prefetcher.step();
       CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
         if (i < count) f(begin + n + i, block[i]);
       }
@@ -131,23 +129,13 @@ class CsrRows {
     }
   }
 
-  // Asks for all values of the queries in `columns` of rows h.. of plane d.
+  // Asks for all values of the queries in `columns` of rows h.. of plane d, to write them.
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
                 const Span& columns) const {
     const int64_t* n = geometry_.size;
     const int64_t query = geometry_.offsets() * sizeof(S);
     prefetcher.add(values_ + ((d * n[1] + h) * n[2] + columns.begin) * geometry_.offsets(),
-                   columns.size() * query, n[2] * query, rows, !std::is_const_v<S>);
-  }
-
-  // Asks for those that for_each_slots of tiles would go through, of the queries in `columns`.
-  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, const Span& columns, int64_t p,
-                int64_t first, int64_t last) {
-    w_ = columns.begin;
-    for_each_slots(d, h, p, first, last, [&](int64_t, const Slots<S>& slots) {
-      prefetcher.add(slots.values, slots.groups * slots.window * sizeof(S),
-                     slots.stride * sizeof(S), columns.size());
-    });
+                   columns.size() * query, n[2] * query, rows, true);
   }
 
  private:

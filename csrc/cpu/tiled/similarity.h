@@ -1,4 +1,8 @@
-// The similarity of the pixels of two images, for all that are in one window.
+// The similarity of every pixel of one image with the pixels of another in the window around it.
+//
+// A few rows of queries at a time, tile by tile. The key rows of a tile's windows are taken a few
+// units at a time, so that their scores stay in the first-level cache between the arithmetic and
+// the transposition to CSR order.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +14,6 @@
 #include "query_tiles.h"
 #include "row_block.h"
 #include "tiles.h"
-#include "value_tiles.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
@@ -49,9 +52,8 @@ class SimilarityEngine {
   void tile(int64_t t, int64_t d, int64_t h) {
     const int64_t window = a_.geometry.window[2], size = unit_size<T>(window);
     values_.start_tile(tiles_.columns(t));
-    prefetch_next_tile(prefetcher_, chunk_, block_, tiles_, t, d, h, values_, keys_,
-                       block_.units());
-    for_each_units<T>(block_, window, [&](int64_t begin, int64_t end) {
+    prefetch(t, d, h);
+    for_each_units([&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) {
         const int64_t skipped = block_.first(u) * L;
         score_window<T>(a_.distance, block_.count(u), window, tiles_.tile(t) + skipped,
@@ -71,6 +73,32 @@ class SimilarityEngine {
                                });
       }
     });
+  }
+
+  // Calls f(begin, end) for the units of the block, a few of one plane at a time.
+  template <class F>
+  void for_each_units(F&& f) const {
+    const int64_t step = units_at_a_time<T>(a_.geometry.window[2]);
+    for (int64_t p = 0; p < block_.planes; ++p) {
+      const int64_t last = (p + 1) * block_.key_rows();
+      for (int64_t u = p * block_.key_rows(); u < last; u += step) f(u, smaller(u + step, last));
+    }
+  }
+
+  // During tile t: the values of the next tile; when that is one of the next block of rows, also
+  // the rows to pack for these.
+  void prefetch(int64_t t, int64_t d, int64_t h) {
+    prefetcher_.clear();
+    if (t + 1 < tiles_.count()) {
+      values_.prefetch(prefetcher_, d, h, block_.rows, tiles_.columns(t + 1));
+    } else {
+      const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
+      if (rows > 0) {
+        values_.prefetch(prefetcher_, d, next, rows, tiles_.columns(0));
+        keys_.prefetch(prefetcher_, rows);
+      }
+    }
+    prefetcher_.spread(block_.units());
   }
 
   const Similarity& a_;

@@ -10,7 +10,6 @@
 #include "../problem.h"
 #include "csr.h"
 #include "packing.h"
-#include "prefetch.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
@@ -68,7 +67,7 @@ class TransposeEngine {
       values_.start_tile({column, column + lanes});
       values_.for_each_slots(plane, row, window[0] - 1 - p, window[1] - 1 - o, window[1] - o,
                              [&](int64_t, const Slots<const S>& slots) {
-                               read_slots(slots, lanes, nothing_, [&](int64_t back, Vec<T> v) {
+                               read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
                                  const int64_t n = window[2] - 1 - back;
                                  store(to + n * pitch_ - n, v);
                                });
@@ -95,7 +94,6 @@ class TransposeEngine {
   CsrRows<S> result_;
   int64_t margin_, pitch_, rows_;
   T* turned_;
-  Prefetcher nothing_;
 };
 
 }  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -64,9 +64,24 @@ inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-template <class T>
-inline Vec<T> broadcast(T x) {
-  return Vec<T>{} + x;
+// Not Vec<T>{} + x, which is an addition: 0 + x is not x where that is -0.
+inline Vec<float> broadcast(float x) {
+#if defined(__AVX512F__)
+  return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_set1_ps(x);
+#else
+  return Vec<float>{x, x, x, x};
+#endif
+}
+inline Vec<double> broadcast(double x) {
+#if defined(__AVX512F__)
+  return _mm512_set1_pd(x);
+#elif defined(__AVX2__)
+  return _mm256_set1_pd(x);
+#else
+  return Vec<double>{x, x};
+#endif
 }
 
 // Aligned or not.
