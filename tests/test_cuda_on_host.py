@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cuda_on_host import build, mutants
 
-PARTS = ["borders", "random", "groups", "offsets"]
+PARTS = ["borders", "random", "attention", "groups", "offsets"]
 
 
 @pytest.fixture(scope="module")
