@@ -7,6 +7,7 @@
 #   make lint          ruff, mypy and clang-format, in check mode
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
+#   make bench-kernels the speed of the CPU kernels against sgemm alone, into benchmarks/results
 #   make bench-quick   a few benchmarks, printed only
 #   make test-wheel    build the wheel, test it in a fresh environment with the newest torch (several
 #                      GB), or another: make TORCH=torch==2.11.0 test-wheel
@@ -31,7 +32,7 @@ PACKAGE := $(VENV)/.package
 
 NATIVE := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: all demo test lint docs bench bench-quick test-wheel format clean distclean
+.PHONY: all demo test lint docs bench bench-kernels bench-quick test-wheel format clean distclean
 
 all: $(PACKAGE)
 
@@ -72,8 +73,11 @@ docs: $(PACKAGE)
 	$(BIN)/sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -W -n --keep-going -q -b doctest docs docs/_build/doctest
 
-bench: $(PACKAGE)
+bench: bench-kernels
 	$(BIN)/python -m benchmarks --output benchmarks/results/cpu
+
+bench-kernels: $(PACKAGE)
+	$(BIN)/python -m benchmarks.kernels --output benchmarks/results/kernels
 
 bench-quick: $(PACKAGE)
 	$(BIN)/python -m benchmarks --quick

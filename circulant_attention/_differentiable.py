@@ -25,7 +25,7 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
 
     Args:
         name: The op's name in this library's namespace.
-        rules: A class of static methods: ``fake(*inputs)``, outputs of the right shape, dtype and
+        rules: A class with the functions ``fake(*inputs)``, outputs of the right shape, dtype and
             device, uncomputed; ``setup_context(ctx, inputs, output)``, which keeps what the others
             need; ``backward(ctx, *grads)``, cotangents of the inputs; ``jvp(ctx, *tangents)``,
             tangents of the outputs; ``vmap(info, in_dims, *inputs)``, the op over one more dim.

@@ -63,6 +63,8 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
         ValueError: If shapes or devices do not match, or the window does not fit.
 
     Note:
+        y is computed without A. The entries of A are computed from q and k when they are first
+        used; if q or k was changed in place before that, this raises ``RuntimeError``.
         Differentiable to any order, in forward and reverse mode; the gradients are deterministic
         and never of size N times N. Under ``torch.autocast`` q, k, v and x are cast as for a
         matrix product.
@@ -124,6 +126,9 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
     Raises:
         TypeError: If an argument has the wrong type or dtype, or the form is none of the three.
         ValueError: If shapes, heads or devices do not match, or the window does not fit.
+
+    Note:
+        As for :func:`circulant_attention`.
 
     Example:
         >>> q, k, v = torch.randn(3, 2, 16, 12, 10)
@@ -380,9 +385,30 @@ def circulant_mh_adjacency(
 
 
 class _MultiHead:
-    """The operator of multi-head application, Julia's ``⨷``: ``mh(A, x)`` or ``A @ mh @ x``.
+    """Multi-head application, ``mh(A, x)``, or infix as ``A @ mh @ x``; Julia's ``⨷``.
 
-    torch.compile traces the first form only.
+    Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`. torch.compile
+    traces the first form only.
+
+    Args:
+        A: A :class:`Circulant` ``(B, heads, N, N)``.
+        x: ``(B, C, *spatial)`` with C divisible by the heads of A.
+
+    Returns:
+        A tensor of the shape of ``x``.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes, heads or devices do not match.
+
+    Example:
+        >>> x = torch.randn(2, 8, 6, 6)
+        >>> A = circulant_mh_adjacency(DotSimilarity(), x, x, 3, 4)
+        >>> torch.equal(A @ mh @ x, mh(A, x))
+        True
+
+    References:
+        ``⨷`` in CirculantAttention.jl, ``src/attention.jl``.
     """
 
     def __call__(self, A: Circulant, x: Tensor) -> Tensor:
@@ -406,27 +432,3 @@ class _Heads:
 
 
 mh = _MultiHead()
-"""Multi-head application, Julia's ``⨷``: ``mh(A, x)``, or infix as ``A @ mh @ x``.
-
-Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`.
-
-Args:
-    A: A :class:`Circulant` ``(B, heads, N, N)``.
-    x: ``(B, C, *spatial)`` with C divisible by the heads of A.
-
-Returns:
-    A tensor of the shape of ``x``.
-
-Raises:
-    TypeError: If an argument has the wrong type or dtype.
-    ValueError: If shapes, heads or devices do not match.
-
-Example:
-    >>> x = torch.randn(2, 8, 6, 6)
-    >>> A = circulant_mh_adjacency(DotSimilarity(), x, x, 3, 4)
-    >>> torch.equal(A @ mh @ x, mh(A, x))
-    True
-
-References:
-    ``⨷`` in CirculantAttention.jl, ``src/attention.jl``.
-"""

@@ -45,7 +45,8 @@ class Circulant(Entries):
     gradients flow through :attr:`values`.
 
     Args:
-        data: The entries, or the window for a matrix of ones.
+        data: The entries, sparse ``(B, heads, N, N)`` or dense ``(B, heads, N * K)``; or the window
+            for a matrix of ones.
         W: The window (an odd int or one per spatial dim), or ``dims`` for a matrix of ones.
         spatial_size: The sizes of the 1, 2 or 3 spatial dims; absent for a matrix of ones.
         dtype: dtype of a matrix of ones; default float32.
@@ -96,16 +97,39 @@ class Circulant(Entries):
             self.geometry, self._source = ones(data, W, dtype, device)
 
     def with_values(self, values: Tensor | Deferred) -> Circulant:
-        """A Circulant of the same grid and window with other entries ``(B, heads, N * K)``."""
+        """A Circulant of the same grid and window with other entries.
+
+        Args:
+            values: The stored entries ``(B, heads, N * K)``, in CSR order; batch and heads may be
+                others than before.
+
+        Returns:
+            A Circulant over the memory of ``values``.
+
+        Raises:
+            TypeError: If ``values`` has an unsupported dtype.
+            ValueError: If its shape does not fit the grid and the window.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.with_values(A.values.exp()).sum(-1).unique()
+            tensor([8.1548])
+        """
         return Circulant(values, self.window, self.spatial_size)
 
     # --- the same entries at other places ---
 
     @property
     def mT(self) -> Circulant:
-        """The transposed matrices, of the same pattern since the window is symmetric.
+        """The transposed matrices, :math:`(A^T)_{ij} = A_{ji}`.
 
-        ``A.mT @ x`` computes the transposed map from the entries of ``A`` itself.
+        They have the same pattern, since the window is symmetric. ``A.mT @ x`` computes the
+        transposed map from the entries of ``A`` itself; other uses permute the entries.
+
+        Example:
+            >>> A = Circulant(torch.arange(12.0).reshape(1, 1, 12), 3, (4,))
+            >>> torch.equal(A.mT.to_dense(), A.to_dense().mT)
+            True
         """
         pending = self.pending_transpose()
         return self.with_values(
@@ -113,7 +137,15 @@ class Circulant(Entries):
         )
 
     def pending_transpose(self) -> Tensor | None:
-        """The values that this is the transpose of, if its own were never looked at."""
+        """The values that this is the transpose of, if its own were never looked at.
+
+        ``(B, heads, N * K)``, or None: with them, ``A.mT @ x`` runs the transposed map on ``A``.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.pending_transpose() is None, A.mT.pending_transpose() is A.values
+            (True, True)
+        """
         source = self._source
         if isinstance(source, TransposedValues) and source.pending:
             return source.parent
@@ -121,15 +153,43 @@ class Circulant(Entries):
 
     @property
     def mH(self) -> Circulant:
-        """The conjugate transposed matrices."""
+        """The conjugate transposed matrices; the same as :attr:`mT` if real.
+
+        Example:
+            >>> A = 1j * Circulant(3, (1, 1, 6))
+            >>> A.mH == -A
+            True
+        """
         return self.conj().mT
 
     def adjoint(self) -> Circulant:
-        """The same as :attr:`mH`."""
+        """The same as :attr:`mH`.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.adjoint() == A.mH
+            True
+        """
         return self.mH
 
     def transpose(self, dim0: int, dim1: int) -> Circulant:
-        """Swaps rows and columns, the only dims of which that makes a Circulant."""
+        """Swaps rows and columns, the only dims of which that makes a Circulant.
+
+        Args:
+            dim0: -2 (or 2) for rows, or -1 (or 3) for columns.
+            dim1: The other of the two.
+
+        Returns:
+            The same as :attr:`mT`.
+
+        Raises:
+            ValueError: If the dims are others.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.transpose(-2, -1) == A.mT
+            True
+        """
         if (dim0, dim1) not in _SWAPS:
             raise ValueError(
                 f"expected dims -2 and -1 (rows and columns) to be transposed, got {dim0}, {dim1}"
@@ -137,13 +197,47 @@ class Circulant(Entries):
         return self.mT
 
     def repeat(self, *repeats: int | Sequence[int]) -> Circulant:
-        """Repeats along batch and heads: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``."""
+        """Repeats along batch and heads.
+
+        Args:
+            *repeats: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``; also as one sequence.
+
+        Returns:
+            A Circulant of shape ``(b * B, h * heads, N, N)``.
+
+        Raises:
+            TypeError: If an argument is not an int.
+            ValueError: If rows or columns would repeat, or a number is negative.
+
+        Example:
+            >>> Circulant(3, (2, 1, 6)).repeat(1, 4, 1, 1).shape
+            torch.Size([2, 4, 6, 6])
+
+        References:
+            ``Base.repeat`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         return regrouping.repeat(self, regrouping.unpacked(repeats))
 
     def reshape(self, *shape: int | Sequence[int]) -> Circulant:
-        """Regroups batch and heads: ``A.reshape(B, heads, N, N)``; one size may be -1.
+        """Regroups batch and heads.
 
-        ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
+        Args:
+            *shape: ``A.reshape(B, heads, N, N)``, also as one sequence; one of B and heads may be
+                -1. ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
+
+        Returns:
+            A Circulant with the same entries in the same order.
+
+        Raises:
+            TypeError: If an argument is not an int.
+            ValueError: If rows or columns would change, or batch times heads would.
+
+        Example:
+            >>> Circulant(3, (2, 4, 6)).reshape(8, 1, 6, 6).shape
+            torch.Size([8, 1, 6, 6])
+
+        References:
+            ``Base.reshape`` in CirculantAttention.jl, ``src/array.jl``.
         """
         return regrouping.reshape(self, regrouping.unpacked(shape))
 
@@ -153,7 +247,16 @@ class Circulant(Entries):
         ``A[b, h]``, ``A[1:]``, ``A[:, [0, 2]]`` are Circulants; they keep all four dims, an int
         leaving a dim of size 1. ``A[b, h, i, j]`` is an entry (zero outside the pattern),
         ``A[b, h, i]`` a dense row, ``A[..., j]`` dense columns, with the dims that torch would
-        give.
+        give. Another number of indices or an index out of range raises ``IndexError``, one that is
+        neither an int, a slice nor a list of ints ``TypeError``.
+
+        Example:
+            >>> A = Circulant(3, (2, 4, 6))
+            >>> A[0, 1:3].shape, A[0, 0, 2].tolist()
+            (torch.Size([1, 2, 6, 6]), [0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+
+        References:
+            ``Base.getindex`` in CirculantAttention.jl, ``src/array.jl``.
         """
         lead, row, column = indexing.parse(index)
         values = self.with_values(indexing.take_lead(self.values, lead))
@@ -164,15 +267,64 @@ class Circulant(Entries):
     # --- arithmetic ---
 
     def add(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
-        """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast.
+
+        Args:
+            other: B, a Circulant of the same grid and window.
+            alpha: A number.
+
+        Returns:
+            A Circulant.
+
+        Raises:
+            TypeError: If ``other`` is not a Circulant, or ``alpha`` not a number.
+            ValueError: If grid, window, batch, heads or device do not match.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.add(A, alpha=2) == 3 * A, A + A == 2 * A
+            (True, True)
+
+        References:
+            ``Base.:+`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         return arithmetic.add(self, other, alpha)
 
     def sub(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
-        """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast.
+
+        Args:
+            other: B, a Circulant of the same grid and window.
+            alpha: A number.
+
+        Returns:
+            A Circulant.
+
+        Raises:
+            TypeError: If ``other`` is not a Circulant, or ``alpha`` not a number.
+            ValueError: If grid, window, batch, heads or device do not match.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> (A - A).sum()
+            tensor(0.)
+
+        References:
+            ``Base.:-`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         return arithmetic.add(self, other, -alpha)
 
     def neg(self) -> Circulant:
-        """``-A``."""
+        """``-A``.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.neg() == -A
+            True
+
+        References:
+            ``Base.:-`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         return self.with_values(-self.values)
 
     def scale(self, m: Number | Tensor) -> Circulant:
@@ -188,15 +340,58 @@ class Circulant(Entries):
         Raises:
             TypeError: If ``m`` is neither a number nor a tensor.
             ValueError: If its shape is another or its device is not that of ``A``.
+
+        Example:
+            >>> A = Circulant(3, (2, 1, 6))
+            >>> A.scale(torch.rand(2, 4, 1, 1)).shape  # a factor for each batch and head
+            torch.Size([2, 4, 6, 6])
+
+        References:
+            ``scale`` in CirculantAttention.jl, ``src/array.jl``.
         """
         return self.with_values(self.values * arithmetic.factor(self, m))
 
     def div(self, m: Number | Tensor) -> Circulant:
-        """``A / m``; see :meth:`scale` for ``m``."""
+        """``A / m`` on the stored entries, differentiable in both.
+
+        Args:
+            m: As for :meth:`scale`: a number, or a tensor 0-d or ``(B or 1, heads or 1, 1, 1)``.
+
+        Returns:
+            The divided Circulant.
+
+        Raises:
+            TypeError: If ``m`` is neither a number nor a tensor.
+            ValueError: If its shape is another or its device is not that of ``A``.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> (A / 3).sum(-1).unique()
+            tensor([1.])
+        """
         return self.with_values(self.values / arithmetic.factor(self, m))
 
     def dot(self, other: Circulant) -> Tensor:
-        r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}`, a 0-d tensor."""
+        r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}` of all batches and heads.
+
+        Args:
+            other: B, a Circulant of the same shape and window.
+
+        Returns:
+            A 0-d tensor.
+
+        Raises:
+            TypeError: If ``other`` is not a Circulant.
+            ValueError: If shapes, windows or devices differ.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A.dot(2 * A)
+            tensor(36.)
+
+        References:
+            ``LinearAlgebra.dot`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         return arithmetic.dot(self, other)
 
     def sum(
@@ -214,7 +409,15 @@ class Circulant(Entries):
             A tensor, or a Circulant for sums over batch and heads.
 
         Raises:
-            ValueError: For other dims.
+            ValueError: If ``dim`` is another.
+
+        Example:
+            >>> A = Circulant(3, (2, 4, 6))
+            >>> A.sum(-1).shape, A.sum(1).shape, A.sum()
+            (torch.Size([2, 4, 6]), torch.Size([2, 1, 6, 6]), tensor(144.))
+
+        References:
+            ``Base.sum`` in CirculantAttention.jl, ``src/array.jl``.
         """
         return reduction.sum_over(self, dim, keepdim)
 
@@ -224,7 +427,7 @@ class Circulant(Entries):
         .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
 
         Args:
-            dim: -1, the only dim it exists for.
+            dim: -1 (or 3), the only dim it exists for.
 
         Returns:
             A Circulant whose rows sum to one.
@@ -232,23 +435,51 @@ class Circulant(Entries):
         Raises:
             ValueError: If ``dim`` is another.
             TypeError: If the entries are complex.
+
+        Example:
+            >>> Circulant(3, (1, 1, 6)).softmax().values.unique()
+            tensor([0.3333])
+
+        References:
+            ``NNlib.softmax`` in CirculantAttention.jl, ``src/similarity.jl``.
         """
         return arithmetic.softmax(self, dim)
 
     # --- the linear map ---
 
     def apply(self, x: Tensor) -> Tensor:
-        """``A x`` on pixels, for every channel; the method behind ``A @ x``.
+        r""":math:`y_i = \sum_j A_{ij} x_j` on pixels, for every channel; also ``A @ x``.
 
         Args:
-            x: ``(B * heads, C, *spatial)``.
+            x: ``(B * heads, C, *spatial)``, real or complex.
 
         Returns:
             A tensor of the shape of ``x``.
+
+        Raises:
+            TypeError: If ``x`` is not a tensor of a supported dtype.
+            ValueError: If its grid, batch size or device do not fit.
+
+        Example:
+            >>> Circulant(3, (1, 1, 5)).apply(torch.tensor([[[1.0, 0, 0, 0, 0]]]))
+            tensor([[[1., 1., 0., 0., 1.]]])
+
+        References:
+            ``circulant_attention(A, x)`` in CirculantAttention.jl, ``src/attention.jl``.
         """
         return arithmetic.apply(self, x)
 
     def __matmul__(self, x: Any) -> Tensor:
+        """``A @ x``: A applied to features ``(B * heads, C, *spatial)``; see :meth:`apply`.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 5))
+            >>> (A @ torch.ones(1, 2, 5)).unique()
+            tensor([3.])
+
+        References:
+            ``⊗`` in CirculantAttention.jl, ``src/attention.jl``.
+        """
         return self.apply(x) if isinstance(x, Tensor) else NotImplemented
 
     def __add__(self, other: Any) -> Circulant:
@@ -285,7 +516,16 @@ class Circulant(Entries):
         raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
 
     def __eq__(self, other: object) -> bool:
-        """Whether shape, window and every stored entry are equal."""
+        """``A == B``: whether shape, window and every stored entry are equal.
+
+        Example:
+            >>> A = Circulant(3, (1, 1, 6))
+            >>> A == A.clone(), A == 2 * A
+            (True, False)
+
+        References:
+            ``Base.:(==)`` in CirculantAttention.jl, ``src/array.jl``.
+        """
         if not isinstance(other, Circulant):
             return NotImplemented
         if not self.geometry.matches(other.geometry) or self.shape != other.shape:

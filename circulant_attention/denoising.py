@@ -261,6 +261,9 @@ def bytes_per_pixel(image: Tensor, *, window: int = 21, patch: int = 7) -> int:
     Returns:
         Bytes, an upper bound.
 
+    Raises:
+        AttributeError: If ``image`` is not a tensor.
+
     Example:
         >>> bytes_per_pixel(torch.empty(1, 512, 512))
         4116

@@ -105,6 +105,10 @@ class _Similarity:
 
 
 class _Apply:
+    """The rules of both products with A: each is the other's adjoint."""
+
+    transposed = False
+
     @staticmethod
     def fake(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
         return x.new_empty(x.shape)
@@ -115,55 +119,39 @@ class _Apply:
         ctx.save_for_backward(values, x)
         ctx.save_for_forward(values, x)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    @classmethod
+    def product(cls, values: Tensor, x: Tensor, window: list[int]) -> Tensor:
+        return (apply_transposed if cls.transposed else apply)(values, x, window)
+
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> Any:
         values, x = ctx.saved_tensors
         dvalues = dx = None
         if ctx.needs_input_grad[0]:
-            dvalues = similarity(grad, x, ctx.window, Kind.DOT)
+            rows, columns = (x, grad) if cls.transposed else (grad, x)
+            dvalues = similarity(rows, columns, ctx.window, Kind.DOT)
         if ctx.needs_input_grad[1]:
-            dx = apply_transposed(values, grad, ctx.window)
+            adjoint = apply if cls.transposed else apply_transposed
+            dx = adjoint(values, grad, ctx.window)
         return dvalues, dx, None
 
-    @staticmethod
-    def jvp(ctx: Any, dvalues: Tensor | None, dx: Tensor | None, *_: Any) -> Any:
+    @classmethod
+    def jvp(cls, ctx: Any, dvalues: Tensor | None, dx: Tensor | None, *_: Any) -> Any:
         values, x = ctx.saved_tensors
         return add_tangents(
-            None if dvalues is None else apply(dvalues, x, ctx.window),
-            None if dx is None else apply(values, dx, ctx.window),
+            None if dvalues is None else cls.product(dvalues, x, ctx.window),
+            None if dx is None else cls.product(values, dx, ctx.window),
         )
 
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, values: Tensor, x: Tensor, window: list[int]) -> Any:
+    @classmethod
+    def vmap(cls, info: Any, in_dims: Any, values: Tensor, x: Tensor, window: list[int]) -> Any:
         values = batch_into_groups(info, in_dims[0], values)
         x = batch_into_groups(info, in_dims[1], x)
-        return groups_into_batch(info, apply(values, x, window)), 0
+        return groups_into_batch(info, cls.product(values, x, window)), 0
 
 
 class _ApplyTransposed(_Apply):
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        values, x = ctx.saved_tensors
-        dvalues = dx = None
-        if ctx.needs_input_grad[0]:
-            dvalues = similarity(x, grad, ctx.window, Kind.DOT)
-        if ctx.needs_input_grad[1]:
-            dx = apply(values, grad, ctx.window)
-        return dvalues, dx, None
-
-    @staticmethod
-    def jvp(ctx: Any, dvalues: Tensor | None, dx: Tensor | None, *_: Any) -> Any:
-        values, x = ctx.saved_tensors
-        return add_tangents(
-            None if dvalues is None else apply_transposed(dvalues, x, ctx.window),
-            None if dx is None else apply_transposed(values, dx, ctx.window),
-        )
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, values: Tensor, x: Tensor, window: list[int]) -> Any:
-        values = batch_into_groups(info, in_dims[0], values)
-        x = batch_into_groups(info, in_dims[1], x)
-        return groups_into_batch(info, apply_transposed(values, x, window)), 0
+    transposed = True
 
 
 class _Transpose:

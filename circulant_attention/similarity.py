@@ -15,6 +15,10 @@ from circulant_attention.geometry import Window, make_geometry
 class AbstractSimilarity(ABC):
     """What two pixels are compared by: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
 
+    Example:
+        >>> isinstance(DotSimilarity(), AbstractSimilarity)
+        True
+
     References:
         ``AbstractSimilarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
@@ -22,7 +26,12 @@ class AbstractSimilarity(ABC):
     @property
     @abstractmethod
     def kind(self) -> ops.Kind:
-        """Which native similarity it is."""
+        """Which native similarity it is.
+
+        Example:
+            >>> DistanceSimilarity().kind == DotSimilarity().kind
+            False
+        """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -51,7 +60,12 @@ class DotSimilarity(AbstractSimilarity):
 
     @property
     def kind(self) -> ops.Kind:
-        """Which native similarity it is."""
+        """Which native similarity it is.
+
+        Example:
+            >>> DotSimilarity().kind
+            <Kind.DOT: 0>
+        """
         return ops.Kind.DOT
 
 
@@ -74,7 +88,12 @@ class DistanceSimilarity(AbstractSimilarity):
 
     @property
     def kind(self) -> ops.Kind:
-        """Which native similarity it is."""
+        """Which native similarity it is.
+
+        Example:
+            >>> DistanceSimilarity().kind
+            <Kind.DISTANCE: 1>
+        """
         return ops.Kind.DISTANCE
 
 

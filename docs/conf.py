@@ -18,12 +18,15 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "results",
+    "signatures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
 ]
+bibtex_bibfiles = ["references.bib"]
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_extensions", "_templates", "gallery"]
@@ -59,7 +62,7 @@ plot_include_source = True
 plot_html_show_source_link = False
 plot_html_show_formats = False
 plot_formats = [("png", 150)]
-plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 9}
+plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 10}
 plot_apply_rcparams = True
 
 # The scripts of the gallery run when they or what they were made with changed.
@@ -70,6 +73,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "capture_repr": (),
     "download_all_examples": False,
+    "image_srcset": ["2x"],
     "min_reported_time": 3600,
     "show_memory": False,
     "show_signature": False,
@@ -88,8 +92,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
     # matplotlib is optional, so its types are imported for type checkers only.
     (r"py:class", "Axes"),
-    # The classes that layers for one, two and three dims share.
-    (r"py:class", r"circulant_attention\.nn\..*\._.*"),
-    # Types of the package's own that signatures name and no page describes.
-    (r"py:class", r"circulant_attention\.(_deferred|entries|ops)\..*"),
+    # Which native similarity a similarity is.
+    (r"py:class", r"circulant_attention\.ops\.Kind"),
 ]

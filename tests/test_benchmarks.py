@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import peers
+from benchmarks import kernels, peers
 from benchmarks.__main__ import entries, parse, run_worker
 from benchmarks.cases import CASES, Case
 from benchmarks.report import markdown, surroundings
@@ -196,3 +196,56 @@ def test_unknown_case_is_an_error_of_the_command_line() -> None:
     with pytest.raises(SystemExit) as stopped:
         parse(["--cases", "nothing"])
     assert stopped.value.code == 2
+
+
+def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> None:
+    """The whole command on small problems: every number is there, and they are sane."""
+    small = {name: replace(CASES[name], spatial=(16, 16), window=3) for name in kernels.TABLE}
+    monkeypatch.setattr(kernels, "CASES", small)
+    monkeypatch.setattr(kernels, "SGEMM_SIZE", 64)
+    monkeypatch.setattr(kernels, "TURN_SECONDS", 1e-5)
+    monkeypatch.setattr(kernels, "GRIDS", ((16, 16), (32, 32)))
+    monkeypatch.setattr(kernels, "WINDOWS", ((3, 3), (5, 7)))
+    before = torch.get_num_threads()
+    kernels.main(["--seconds", "0.001", "--threads", "1", "--output", str(tmp_path / "kernels")])
+    torch.set_num_threads(before)
+    assert capsys.readouterr().out.rstrip().endswith((tmp_path / "kernels.md").read_text().rstrip())
+    run = json.loads((tmp_path / "kernels.json").read_text())
+    for table in ("ratios", "ratios of one thread"):
+        measured = [(result["case"], result["kernel"]) for result in run[table]]
+        assert measured == [(case, kernel) for case in kernels.TABLE for kernel in kernels.PRODUCTS]
+        assert all(0 < result["ratio"]["low"] <= result["ratio"]["high"] for result in run[table])
+    assert [result["entries"] for result in run["growth"][::5]] == [
+        [12544, 50176],
+        [129600, 504000],
+    ]
+    assert run["machine"]["instruction set"] in ("avx512", "avx2", "plain")
+    assert "instruction set | " in (tmp_path / "kernels.md").read_text()
+
+
+def test_kernels_are_the_five_products() -> None:
+    case = replace(CASES["heads"], spatial=(7, 6), window=3)
+    results = {name: call() for name, call in kernels.kernels(case).items()}
+    assert results.keys() == kernels.PRODUCTS.keys()
+    assert results["similarity"].shape == (8, 42, 9)
+    for name in ("apply", "transposed apply"):
+        assert results[name].shape == case.group_shape
+    assert [x.shape for x in results["fused backward"]] == [case.group_shape] * 3
+    assert results["fused forward"][0].shape == case.group_shape
+
+
+def test_a_goal_that_is_missed_is_named() -> None:
+    found = {"median": 0.4, "low": 0.3, "high": 0.5}
+    results = [
+        {
+            "case": "readme",
+            "kernel": kernel,
+            "ratio": {**found, "median": 0.6 if kernel == "similarity" else 0.9},
+            "seconds": found,
+            "sgemm_flops_per_second": 1e11,
+        }
+        for kernel in kernels.PRODUCTS
+    ]
+    lines = kernels.kernel_report.ratios("title", results)
+    assert "- readme, similarity: 0.60, 0.10 short" in lines
+    assert sum(line.startswith("- ") for line in lines) == 1

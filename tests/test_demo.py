@@ -141,8 +141,12 @@ def test_photographs_of_every_kind(
     assert io.imread(output).ndim == 3
 
 
-def test_colour_of_16_bit_from_png_is_read_as_8_bit(tmp_path: Path) -> None:
-    pixels = photo(channels=3, dtype=np.uint16)
+# The channels of each colour type of a PNG that can have 16 bits.
+@pytest.mark.parametrize(("kind", "channels"), [(0, None), (2, 3), (4, 2), (6, 4)])
+def test_png_of_16_bit_is_read_in_full(kind: int, channels: int | None, tmp_path: Path) -> None:
+    pixels = photo(channels=channels, dtype=np.uint16)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    pixels[0, :3, 0] = (1, 2, 256)  # which 8 bits cannot tell from 0, 0, 1
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
 
@@ -153,14 +157,23 @@ def test_colour_of_16_bit_from_png_is_read_as_8_bit(tmp_path: Path) -> None:
     path = tmp_path / "colour.png"
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
     read = photograph.read(str(path))
-    assert read.bits == 8
-    expected = torch.from_numpy(photo(channels=3).astype(np.float32) / 255).movedim(-1, 0)
-    assert torch.equal(read.pixels, expected)
+    assert (read.bits, read.has_alpha) == (16, channels in (2, 4))
+    colours = pixels[..., :-1] if channels in (2, 4) else pixels
+    expected = torch.from_numpy(colours.astype(np.float64) / 65535).movedim(-1, 0)
+    # One rounding to float32.
+    torch.testing.assert_close(read.pixels.double(), expected, rtol=0, atol=2**-24)
+
+
+def test_compressed_tiff(tmp_path: Path) -> None:
+    pixels = photo(channels=3, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "colour.tif", pixels, compression="lzw", photometric="rgb")
+    read = photograph.read(str(tmp_path / "colour.tif"))
+    assert torch.equal((read.pixels * 65535).round().movedim(0, -1), torch.from_numpy(pixels * 1.0))
 
 
 def test_palettes_and_one_bit(tmp_path: Path) -> None:

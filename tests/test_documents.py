@@ -1,5 +1,7 @@
-"""The README's program runs as printed, its links lead somewhere, and the API page is complete."""
+"""The README runs and proves its claims, links lead somewhere, and the API page is complete."""
 
+import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 import circulant_attention
+import circulant_attention.denoising
 import circulant_attention.nn
 
 ROOT = Path(__file__).parent.parent
@@ -14,7 +17,7 @@ PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/*.md")),
     *sorted(ROOT.glob("docs/guide/*.md")),
-    *sorted(ROOT.glob("benchmarks/*.md")),
+    *sorted(ROOT.glob("benchmarks/**/*.md")),
     *sorted(ROOT.glob("parity/*.md")),
 ]
 
@@ -54,6 +57,29 @@ def test_links_lead_to_files(page: Path) -> None:
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+def table_after(text: str, line: str) -> list[list[str]]:
+    """The rows of the first Markdown table behind a line, without its head."""
+    lines = text.partition(line)[2].splitlines()
+    rows = itertools.takewhile(
+        lambda row: row.startswith("|"), itertools.dropwhile(lambda row: row[:1] != "|", lines)
+    )
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows][2:]
+
+
+def test_every_claim_of_the_readme_links_to_what_shows_it() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = r"\]\((tests|parity|benchmarks)/"
+    features = table_after(readme, "## What it does")
+    assert len(features) >= 10
+    for claim, proof in features:
+        assert re.search(shown, proof), claim
+    peers = table_after(readme, "Beside its peers")
+    assert len(peers) >= 10
+    for subject, ours, *theirs in peers:
+        assert len(theirs) == 4
+        assert ours == "no" or re.search(shown, ours), subject
+
+
 def test_every_public_name_is_on_the_api_page() -> None:
     listed = re.findall(r"^   (\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(circulant_attention.__all__)
@@ -61,6 +87,13 @@ def test_every_public_name_is_on_the_api_page() -> None:
 
 def test_every_module_is_on_its_api_page() -> None:
     page = (ROOT / "docs" / "api-modules.md").read_text()
-    modules = page.partition("circulant_attention.denoising")[0]
+    modules, _, functions = page.partition("circulant_attention.denoising")
     listed = re.findall(r"^   (\w+)$", modules, re.MULTILINE)
     assert sorted(listed) == sorted(circulant_attention.nn.__all__)
+    public = {
+        name
+        for name, value in vars(circulant_attention.denoising).items()
+        if not name.startswith("_") and inspect.isfunction(value)
+        if value.__module__ == circulant_attention.denoising.__name__
+    }
+    assert set(re.findall(r"^   (\w+)$", functions, re.MULTILINE)) == public

@@ -7,6 +7,9 @@ import math
 import pytest
 import reference
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapes import problems
 
 from circulant_attention import ops
 
@@ -40,33 +43,80 @@ def run(q, k, v, dy, window, kind, scale):
     return y, lse, *NATIVE.attention_backward(dy, q, k, v, y, lse, list(window), kind, scale)
 
 
+def check(size, window, groups, channels, kind, dtype, device):
+    """Compares y, lse and the gradients with the dense formula on random numbers."""
+    scale, (c, c_v) = 0.3, channels
+    q, k = (torch.randn(groups, c, *size, device=device).to(dtype) for _ in "qk")
+    v, dy = (torch.randn(groups, c_v, *size, device=device).to(dtype) for _ in "vg")
+    y, lse, *gradients = run(q, k, v, dy, window, kind, scale)
+    leaves = [x.double().requires_grad_() for x in (q, k, v)]
+    name = "dot" if kind == ops.Kind.DOT else "distance"
+    near = reference.mask(size, window).to(device)
+    scores = scale * reference.similarity(name, *leaves[:2], window)
+    scores = torch.where(near, scores, -torch.inf)
+    expected = reference.apply(scores.softmax(-1), leaves[2])
+    torch.testing.assert_close(lse.double(), scores.logsumexp(-1), rtol=1e-5, atol=1e-5)
+    found = torch.autograd.grad(expected, leaves, dy.double())
+    compare((y, *gradients), (expected, *found), c + math.prod(window))
+
+
+def compare(ours, theirs, terms):
+    """Compares results of the fused kernels with those of float64.
+
+    Scores are sums of C products, results of K, `terms` together: rounded to half precision at the
+    end (and y once more where the backward reads it), kept in float32 or better before.
+    """
+    dtype = ours[0].dtype
+    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    tolerance = 4 * torch.finfo(dtype).eps + 16 * terms * sums
+    for one, two in zip(ours, theirs, strict=True):
+        assert one.dtype == dtype
+        atol = tolerance * max(two.abs().max().item(), 1e-2)
+        torch.testing.assert_close(one.double(), two, rtol=0, atol=atol)
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 @pytest.mark.parametrize("kind", list(ops.Kind))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_equal_the_dense_formula(grid, kind, dtype, device):
-    (size, window), scale = grid, 0.3
-    for c, c_v in CHANNELS if math.prod(size) < 400 else CHANNELS[:1]:
-        q, k = (torch.randn(2, c, *size, device=device).to(dtype) for _ in "qk")
-        v, dy = (torch.randn(2, c_v, *size, device=device).to(dtype) for _ in "vg")
-        y, lse, *gradients = run(q, k, v, dy, window, kind, scale)
-        leaves = [x.double().requires_grad_() for x in (q, k, v)]
-        name = "dot" if kind == ops.Kind.DOT else "distance"
-        near = reference.mask(size, window).to(device)
-        scores = scale * reference.similarity(name, *leaves[:2], window)
-        scores = torch.where(near, scores, -torch.inf)
-        expected = reference.apply(scores.softmax(-1), leaves[2])
-        torch.testing.assert_close(lse.double(), scores.logsumexp(-1), rtol=1e-5, atol=1e-5)
-        found = torch.autograd.grad(expected, leaves, dy.double())
-        eps = torch.finfo(dtype).eps
-        # Scores are sums of C products, results of K: rounded to half precision at the end (and y
-        # once more where the backward reads it), kept in float32 or better before.
-        terms = c + reference.mask(size, window)[0].sum().item()
-        sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
-        tolerance = 4 * eps + 16 * terms * sums
-        for ours, theirs in zip((y, *gradients), (expected, *found), strict=True):
-            assert ours.dtype == dtype
-            atol = tolerance * max(theirs.abs().max().item(), 1e-2)
-            torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=atol)
+def test_values(grid, kind, dtype, device):
+    for channels in CHANNELS if math.prod(grid[0]) < 400 else CHANNELS[:1]:
+        check(*grid, 2, channels, kind, dtype, device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_of_every_width(dtype, device):
+    """Rows below, at and above the vectors of every instruction set: 2 to 16 elements."""
+    for width in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 49):
+        largest = (width - 1) | 1
+        for window in {(3, 1), (1, min(largest, 5)), (3, largest)}:
+            check((5, width), window, 1, (3, 2), width % 2, dtype, device)
+
+
+@given(
+    problem=problems(),
+    value_channels=st.integers(1, 9),
+    kind=st.sampled_from(list(ops.Kind)),
+    dtype=st.sampled_from(DTYPES),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_values_of_random_shapes(problem, value_channels, kind, dtype):
+    (groups, channels, *size), window = problem
+    check(tuple(size), window, groups, (channels, value_channels), kind, dtype, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("size", "window"), [((2, 2100), (1, 7)), ((5, 2050), (3, 5)), ((150, 9), (9, 5))], ids=str
+)
+@pytest.mark.parametrize("kind", list(ops.Kind))
+def test_values_of_large_grids(size, window, kind, device):
+    """Grids that are cut, where the dense formula would take long, against the primitives."""
+    q, k, v, dy = torch.randn(4, 2, 3, *size, device=device)
+    y, _, *gradients = run(q, k, v, dy, window, kind, 0.3)
+    leaves = [x.double().requires_grad_() for x in (q, k, v)]
+    weights = torch.softmax(0.3 * ops.similarity(*leaves[:2], list(window), kind), -1)
+    expected = ops.apply(weights, leaves[2], list(window))
+    found = torch.autograd.grad(expected, leaves, dy.double())
+    compare((y, *gradients), (expected.detach(), *found), 3 + math.prod(window))
 
 
 @pytest.mark.parametrize("grid", [GRIDS[7], GRIDS[9], GRIDS[11], GRIDS[13]], ids=str)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shapes import problems
 from torch import Tensor
 
-from circulant_attention import _library
+import circulant_attention  # noqa: F401  (registers the ops)
 
 ops = torch.ops.circulant_attention
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DOT, DISTANCE = 0, 1
 
-# (G, C, *spatial) and window. A vector holds 2 to 16 pixels, a tile up to 8 lines and, of a longer
-# line, a part of at most 256 pixels; a step takes at most 64 offsets of the last dim.
+# (G, C, *spatial) and window. A vector holds 2 to 16 pixels of a row, a tile has up to 4 rows; rows
+# of more than 512 pixels, and images of many rows, are cut into chunks.
 CASES = [
     # one pixel, one row, one channel, nothing but the diagonal
     ((1, 1, 1), (1,)),
@@ -33,7 +30,7 @@ CASES = [
     ((2, 1, 1, 9), (1, 3)),
     ((2, 5, 9, 1), (3, 1)),
     ((1, 2, 4, 5), (1, 1)),
-    # lines shorter than, as long as, and longer than vectors
+    # rows shorter than, as long as, and longer than vectors
     *[((2, 3, 5, width), (3, 3)) for width in (3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47)],
     # windows as large as the grid, in some dims or in all
     ((1, 4, 5), (5,)),
@@ -42,7 +39,7 @@ CASES = [
     ((1, 2, 7, 20), (7, 1)),
     ((1, 2, 6, 21), (1, 21)),
     ((1, 2, 3, 5, 3), (3, 5, 3)),
-    # another window in each dim; channels and lines that fill no block
+    # another window in each dim; channels and rows that fill no tile
     ((1, 13, 9, 19), (5, 9)),
     ((3, 6, 10, 6), (7, 3)),
     ((1, 7, 23, 12), (15, 11)),
@@ -51,17 +48,22 @@ CASES = [
     ((1, 3, 4, 9, 8), (3, 5, 1)),
     ((5, 2, 3, 1, 4), (3, 1, 3)),
     ((1, 2, 2, 2, 33), (1, 1, 33)),
-    # short lines, several of them side by side in a vector
+    # short rows
     ((2, 3, 40, 2), (9, 1)),
     ((6, 2, 13, 5), (5, 5)),
     ((3, 2, 4, 9, 3), (3, 3, 3)),
-    # lines that are cut, windows that are cut
+    # rows that are cut, with long windows; rows that are cut where sums are scattered
     ((1, 2, 600), (31,)),
+    ((1, 2, 2, 2100), (1, 3)),
+    ((1, 1, 3, 2050), (3, 3)),
     ((1, 1, 2, 530), (1, 5)),
     ((1, 3, 300), (151,)),
     ((1, 2, 3, 150), (3, 131)),
     ((1, 1, 200), (199,)),
-    # more channels than a tile has room for
+    # many rows, cut into an even number of chunks
+    ((1, 2, 77, 6), (7, 3)),
+    ((1, 3, 150, 9), (9, 5)),
+    # many channels
     ((1, 700, 6, 40), (3, 3)),
 ]
 
@@ -73,10 +75,6 @@ def name(case: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
 cases = pytest.mark.parametrize(("shape", "window"), CASES, ids=map(name, CASES))
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 kinds = pytest.mark.parametrize("kind", [DOT, DISTANCE], ids=["dot", "distance"])
-# A library that takes the place of the CPU library does not choose between instruction sets.
-cpu_library = pytest.mark.skipif(
-    _library.LIBRARY_VARIABLE in os.environ, reason="another library is loaded instead"
-)
 
 
 def columns(size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
@@ -183,15 +181,6 @@ def test_values(shape, window, dtype, device):
     check_ops(shape, window, dtype, device)
 
 
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    dims = draw(st.integers(1, 3))
-    largest = {1: 100, 2: 24, 3: 10}[dims]
-    size = tuple(draw(st.integers(1, largest)) for _ in range(dims))
-    window = tuple(2 * draw(st.integers(0, min(n - 1, 16) // 2)) + 1 for n in size)
-    return (draw(st.integers(1, 4)), draw(st.integers(1, 9)), *size), window
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_values_of_every_half(dtype, device):
     """Each of the 65536 numbers is read exactly, and products are rounded as torch rounds them."""
@@ -209,48 +198,6 @@ def test_values_of_every_half(dtype, device):
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_values_of_random_shapes(problem, dtype):
     check_ops(*problem, dtype, "cpu")
-
-
-def run_with_instruction_set(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env={**os.environ, "CIRCULANT_ATTENTION_CPU": name, "PYTEST_ADDOPTS": ""},
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@cpu_library
-def test_every_instruction_set():
-    """A wrong name is refused with the right ones, and with each of these the values are right."""
-    ran = run_with_instruction_set(
-        "sse9",
-        "-c",
-        "import torch, circulant_attention;"
-        "x = torch.ones(1, 1, 3);"
-        "torch.ops.circulant_attention.similarity(x, x, [3], 0)",
-    )
-    assert ran.returncode == 1
-    assert "CIRCULANT_ATTENTION_CPU=sse9 is not an instruction set of this processor" in ran.stderr
-    available = ran.stderr.rpartition("has code for: ")[2].split("\n")[0].split(", ")
-    assert available[-1] == "plain"
-    # The tests of this file ran with the first of them.
-    for name in available[1:]:
-        ran = run_with_instruction_set(
-            name,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            __file__,
-            "-k",
-            "test_values or inf",
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        assert " passed" in ran.stdout
 
 
 @pytest.fixture

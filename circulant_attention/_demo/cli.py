@@ -21,9 +21,9 @@ from circulant_attention.denoising import (
     DEFAULT_BANDWIDTH,
     attention_window,
     bytes_per_pixel,
-    nonlocal_means,
     tile_size,
 )
+from circulant_attention.nn import NonlocalDenoiser
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,11 +71,8 @@ def _denoise(options: Options, photo: Photograph) -> Figure:
 
     print("\nCirculant attention ...", flush=True)
     on_device = noisy.to(options.device)
-    ours, our_seconds = _timed(
-        lambda: nonlocal_means(
-            on_device, sigma, window=window, patch=patch, tile=tile, progress=Progress("tiles")
-        ).cpu()
-    )
+    denoiser = NonlocalDenoiser(sigma, window=window, patch=patch)
+    ours, our_seconds = _timed(lambda: denoiser(on_device, progress=Progress("tiles")).cpu())
     print("scikit-image ...", flush=True)
     theirs, their_seconds = _timed(
         lambda: photograph.denoised_by_skimage(noisy, sigma, window, patch, DEFAULT_BANDWIDTH)

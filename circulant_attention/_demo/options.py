@@ -60,8 +60,7 @@ def parse(arguments: Sequence[str] | None) -> Options:
     parser.add_argument(
         "image",
         nargs="?",
-        help="a photograph, grey or colour, 8 or 16 bit (default: the cameraman of scikit-image); "
-        "16-bit colour is read in full from TIFF, but with 8 bits from PNG",
+        help="a photograph, grey or colour, 8 or 16 bit (default: the cameraman of scikit-image)",
     )
     parser.add_argument(
         "--sigma",

@@ -53,12 +53,11 @@ def read(path: str | None) -> Photograph:
         return from_array("camera", camera())
     if not Path(path).is_file():
         raise Problem(f"cannot read {path}: there is no such file")
-    is_tiff = Path(path).suffix.lower() in (".tif", ".tiff")
     try:
         with warnings.catch_warnings():
             # Of images of more pixels than a malicious file should make us read.
             warnings.simplefilter("ignore")
-            pixels = _read_tiff(path) if is_tiff else _read_other(path)
+            pixels = _pixels(path)
     except (Problem, MemoryError):
         raise
     except Exception as error:
@@ -67,14 +66,22 @@ def read(path: str | None) -> Photograph:
     return from_array(path, pixels)
 
 
-def _read_tiff(path: str) -> Any:
-    import tifffile
+def _pixels(path: str) -> Any:
+    """Pillow reads the most formats, but makes 8 bits of 16 in colour: those go elsewhere."""
+    if Path(path).suffix.lower() in (".tif", ".tiff"):
+        import tifffile
 
-    return tifffile.imread(path)
+        return tifffile.imread(path)
+    content = Path(path).read_bytes()
+    # Bits per channel are the ninth byte of the header, which follows 16 bytes that mark a PNG.
+    if content.startswith(b"\x89PNG\r\n\x1a\n") and content[24:25] == b"\x10":
+        import imagecodecs
+
+        return imagecodecs.png_decode(content)
+    return _read_with_pillow(path)
 
 
-def _read_other(path: str) -> Any:
-    """Reads with Pillow, which would make 8 bits of the 16 of a TIFF in colour."""
+def _read_with_pillow(path: str) -> Any:
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:

@@ -158,10 +158,10 @@ class CirculantAttention2d(_CirculantAttention):
     .. math::
 
         y = W_o \operatorname{concat}_h \bigl(A_h v_h\bigr) + b_o, \quad
-        A_h = \operatorname{softmax}(S_h), \quad
-        q = W_q x + b_q, \; k = W_k x + b_k, \; v = W_v x + b_v
+        A_h = \operatorname{softmax}(S_h)
 
-    where for pixel j in the window around pixel i, and with e channels in a head,
+    with :math:`q = W_q x + b_q`, :math:`k = W_k x + b_k` and :math:`v = W_v x + b_v`, where for
+    pixel j in the window around pixel i, and with e channels in a head,
     :math:`S_{h,ij} = q_{h,i} \cdot k_{h,j} / \sqrt e` for the dot product, and
     :math:`S_{h,ij} = -|q_{h,i} - k_{h,j}|^2 / (2 \beta_h^2)` for the distance, with the bandwidth
     :math:`\beta_h`. All W are convolutions of one pixel. :class:`CirculantAttention1d` and
@@ -223,11 +223,20 @@ class CirculantAttention1d(_CirculantAttention):
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
+            without the distance.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CirculantAttention1d
         >>> CirculantAttention1d(16, heads=4, window=9)(torch.randn(2, 16, 100)).shape
         torch.Size([2, 16, 100])
+
+    References:
+        ``circulant_mh_attention`` in CirculantAttention.jl; Janjušević et al., GroupCDL, IEEE
+        Transactions on Computational Imaging 11 (2025), 201-212.
     """
 
     spatial_dims = 1
@@ -248,12 +257,21 @@ class CirculantAttention3d(_CirculantAttention):
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
+            without the distance.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CirculantAttention3d
         >>> attn = CirculantAttention3d(16, heads=4, window=(1, 3, 3))
         >>> attn(torch.randn(2, 16, 3, 6, 5)).shape
         torch.Size([2, 16, 3, 6, 5])
+
+    References:
+        ``circulant_mh_attention`` in CirculantAttention.jl; Janjušević et al., GroupCDL, IEEE
+        Transactions on Computational Imaging 11 (2025), 201-212.
     """
 
     spatial_dims = 3

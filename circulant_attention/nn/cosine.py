@@ -199,12 +199,19 @@ class CosAttn1d(_CosAttn):
         device: The device of the table of cosines.
         dtype: The dtype of the table of cosines.
 
+    Raises:
+        TypeError: If a number that counts is not an int.
+        ValueError: If M is not larger than N, or an argument is out of range.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CosAttn1d
         >>> q, k, v = torch.randn(3, 2, 16, 100)
         >>> CosAttn1d(100, n_head=4, M=128)(q, k, v).shape
         torch.Size([2, 16, 100])
+
+    References:
+        Qin et al., cosFormer: Rethinking softmax in attention, ICLR 2022, arXiv:2202.08791.
     """
 
     spatial_dims = 1
@@ -221,12 +228,19 @@ class CosAttn3d(_CosAttn):
         device: The device of the table of cosines.
         dtype: The dtype of the table of cosines.
 
+    Raises:
+        TypeError: If a number that counts is not an int.
+        ValueError: If M is not larger than N, or an argument is out of range.
+
     Example:
         >>> import torch
         >>> from circulant_attention.nn import CosAttn3d
         >>> q, k, v = torch.randn(3, 2, 16, 4, 6, 5)
         >>> CosAttn3d((4, 6, 5), n_head=4, M=8)(q, k, v).shape
         torch.Size([2, 16, 4, 6, 5])
+
+    References:
+        Qin et al., cosFormer: Rethinking softmax in attention, ICLR 2022, arXiv:2202.08791.
     """
 
     spatial_dims = 3

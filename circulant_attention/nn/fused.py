@@ -57,9 +57,10 @@ class FusedAttention(nn.Module):
         ValueError: If an argument is out of range, or a stride comes without a window.
 
     Note:
-        O(L^2 u + L d) operations, that is O(N^2 C / W) for N pixels in non-overlapping patches of W
-        pixels. The memory beside Q, K and V is O(L) with the default norm and fuse: the L x L
-        matrix is made in parts and never kept; it is O(L^2) with others. A mask next to another
+        :math:`O(L^2 u + L d)` operations, that is :math:`O(N^2 C / W)` for N pixels in
+        non-overlapping patches of W pixels. The memory beside Q, K and V is O(L) with the default
+        norm and fuse: the L x L matrix is made in parts and never kept; it is :math:`O(L^2)` with
+        others. A mask next to another
         norm or fuse runs sample by sample, on the inputs that are left.
 
     Example:

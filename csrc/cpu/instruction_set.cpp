@@ -8,16 +8,16 @@
 
 namespace circulant {
 
-namespace plain {
+namespace tiled::plain {
 extern const Engines kEngines;
 }
 #if defined(CIRCULANT_WITH_AVX2)
-namespace avx2 {
+namespace tiled::avx2 {
 extern const Engines kEngines;
 }
 #endif
 #if defined(CIRCULANT_WITH_AVX512)
-namespace avx512 {
+namespace tiled::avx512 {
 extern const Engines kEngines;
 }
 #endif
@@ -34,15 +34,16 @@ const InstructionSet& choose() {
   // Fastest first. Every processor with FMA also converts to and from float16 (F16C).
   static const InstructionSet sets[] = {
 #if defined(CIRCULANT_WITH_AVX512)
-      {"avx512", &avx512::kEngines,
+      {"avx512", &tiled::avx512::kEngines,
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("fma")},
 #endif
 #if defined(CIRCULANT_WITH_AVX2)
-      {"avx2", &avx2::kEngines, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"avx2", &tiled::avx2::kEngines,
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
-      {"plain", &plain::kEngines, true},
+      {"plain", &tiled::plain::kEngines, true},
   };
   const char* wanted = std::getenv("CIRCULANT_ATTENTION_CPU");
   const bool any = wanted == nullptr || *wanted == '\0';

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "chunks.h"
 #include "op.h"
 
 namespace circulant {
@@ -18,10 +19,12 @@ Tensor similarity(const Tensor& x_, const Tensor& y_, std::vector<int64_t> windo
   const int64_t sizes[] = {groups, geometry.pixels(), geometry.offsets()};
   if (groups == 0 || channels == 0) return torch::stable::new_zeros(x_, sizes);
   const Tensor x = contiguous_of(x_), y = contiguous_of(y_);
-  Tensor values = torch::stable::new_empty(x, sizes);
-  run_tasks(engines().similarity,
-            {simplified(geometry), groups, channels, dtype, kind == kDistance, x.const_data_ptr(),
-             y.const_data_ptr(), values.mutable_data_ptr()});
+  const Tensor values = new_values(x, sizes);
+  const Geometry g = simplified(geometry);
+  run_chunks(engines().similarity,
+             Similarity{g, dtype, channels, kind == kDistance, x.const_data_ptr(),
+                        y.const_data_ptr(), values.mutable_data_ptr()},
+             independent_chunks(g, groups));
   return values;
 }
 

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "chunks.h"
 #include "op.h"
 
 namespace circulant {
@@ -17,11 +18,12 @@ Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
   check_values(values_, groups, geometry, op);
   const Dtype dtype = checked_dtype(values_, op);
   const Tensor values = contiguous_of(values_);
-  Tensor result = torch::stable::new_empty(values, values.sizes());
+  const Tensor result = new_values(values, values.sizes());
   if (groups == 0) return result;
-  const int64_t bytes = dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
-  run_tasks(engines().transpose, {simplified(geometry), groups, bytes, values.const_data_ptr(),
-                                  result.mutable_data_ptr()});
+  const Geometry g = simplified(geometry);
+  run_chunks(engines().transpose,
+             Transpose{g, dtype, values.const_data_ptr(), result.mutable_data_ptr()},
+             independent_chunks(g, groups));
   return result;
 }
 

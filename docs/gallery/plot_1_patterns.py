@@ -23,7 +23,7 @@ print(matrices["image of 6 x 10"])
 # All three have 60 rows. A row has 3, 9 and 27 entries, so the matrices fill up: what
 # is sparse is a large grid. Column 0 of every picture is pixel 0, which is a neighbour
 # of the last pixel in every one of them.
-figure, axes = pyplot.subplots(1, 3, figsize=(10, 4), layout="constrained")
+figure, axes = pyplot.subplots(1, 3, figsize=(8.5, 3.6), layout="constrained")
 for ax, (name, A) in zip(axes, matrices.items(), strict=True):
     A.spy(ax=ax)
     ax.set_title(f"{name}\n{A.geometry.offsets} entries in a row")
@@ -36,7 +36,7 @@ windows = {
     "within grid columns": (5, 1),
     "whole grid rows": (3, 9),
 }
-figure, axes = pyplot.subplots(1, 3, figsize=(10, 4), layout="constrained")
+figure, axes = pyplot.subplots(1, 3, figsize=(8.5, 3.6), layout="constrained")
 for ax, (name, window) in zip(axes, windows.items(), strict=True):
     Circulant(window, (1, 1, 7, 9)).spy(ax=ax)
     ax.set_title(f"image of 7 x 9, window {window}\n{name}")

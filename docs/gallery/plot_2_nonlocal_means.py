@@ -39,7 +39,7 @@ theirs = denoise_nl_means(
 # %%
 # The peak signal-to-noise ratio, more is better.
 images = {"clean": clean, "noisy": noisy, "this package": ours, "scikit-image": theirs}
-figure, axes = pyplot.subplots(2, 2, figsize=(9, 7.6), layout="constrained")
+figure, axes = pyplot.subplots(2, 2, figsize=(7.5, 6.4), layout="constrained")
 for ax, (name, image) in zip(axes.flat, images.items(), strict=True):
     ax.imshow(image, cmap="gray", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[], title=name)

@@ -2,13 +2,14 @@
 What one pixel attends to
 =========================
 
-A row of the attention matrix, laid over the photograph: for a pixel in a flat place,
-one on an edge and one in texture, by the distance of patches and by their dot product.
-Brackets hold the largest weight.
+A row of the attention matrix, laid out on the grid, is what its pixel attends to. Here
+for a pixel in a flat place, one on an edge and one in texture, by the distance of
+patches and by their dot product. Brackets hold the largest weight.
 """
 
 import torch
 from matplotlib import pyplot
+from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from skimage import data
 
@@ -29,9 +30,10 @@ shapes = 3 * shapes / (shapes.norm(dim=1, keepdim=True) + 0.1)
 dot = circulant_adjacency(DotSimilarity(), shapes, shapes, window)
 
 # %%
-# The photograph with the three windows, and what is in them.
+# The photograph with the three windows and, over it, the weights by distance, scaled to
+# the largest of each; to the right, what is in the windows.
 colours = ["#ffb000", "#00c2c7", "#ff4f81"]
-figure = pyplot.figure(figsize=(11, 6.6), layout="constrained")
+figure = pyplot.figure(figsize=(9.5, 5.6), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.3])
 ax = left.subplots()
 ax.imshow(photograph, cmap="gray")
@@ -42,6 +44,16 @@ for column, ((name, pixel), colour) in enumerate(
 ):
     row, col = pixel
     corner = (col - window / 2, row - window / 2)
+    weights = distance.rows[0, 0, row * photograph.shape[1] + col]
+    tint = torch.tensor(to_rgb(colour)).expand(window, window, 3)
+    strength = 0.8 * (weights / weights.max()).reshape(window, window, 1)
+    ax.imshow(
+        torch.cat([tint, strength], 2),
+        extent=(corner[0], corner[0] + window, corner[1] + window, corner[1]),
+    )
+    ax.set(
+        xlim=(-0.5, photograph.shape[1] - 0.5), ylim=(photograph.shape[0] - 0.5, -0.5)
+    )
     ax.add_patch(
         Rectangle(corner, window, window, fill=False, color=colour, linewidth=2)
     )

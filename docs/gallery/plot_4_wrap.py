@@ -50,7 +50,7 @@ padded = padded[:, half + patch : -half - patch]
 # The seam, where the map is turned so that it lies in the middle. The curves are the
 # root mean square errors along meridians.
 images = {"the truth": world, "zero padding": padded, "circulant": circulant}
-figure = pyplot.figure(figsize=(9, 8.5), layout="constrained")
+figure = pyplot.figure(figsize=(7.5, 7.6), layout="constrained")
 axes = figure.subplot_mosaic(
     [["noisy"] * 3, list(images), ["error"] * 3], height_ratios=[3, 3, 1.5]
 )
@@ -60,12 +60,12 @@ axes["noisy"].set(
 )
 for name, image in images.items():
     turned = image.roll(columns // 2, 1)
-    near = turned[:, columns // 2 - 36 : columns // 2 + 36]
+    near = turned[:, columns // 2 - 48 : columns // 2 + 48]
     axes[name].imshow(near, cmap="terrain", vmin=-2.5, vmax=3)
-    axes[name].plot([35.5, 35.5], [0, 3], "k", linewidth=1)
+    axes[name].plot([47.5, 47.5], [0, 3], "k", linewidth=1)
     axes[name].set(xticks=[], yticks=[], title=name)
     if image is not world:
         error = (turned - world.roll(columns // 2, 1)).square().mean(0).sqrt()
         axes["error"].plot(torch.linspace(0, 360, columns), error, label=name)
 axes["error"].set(xlim=(0, 360), ylim=(0, None), xlabel="degrees east", ylabel="error")
-axes["error"].legend(loc="lower left")
+axes["error"].legend(loc="upper left")

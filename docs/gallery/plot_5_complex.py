@@ -45,7 +45,7 @@ for strength in torch.linspace(0.10, 0.02, 12).tolist():
 
 # %%
 # Magnitudes above, phases below, where there is anything that could have one.
-figure, axes = pyplot.subplots(2, 3, figsize=(9, 6.3), layout="constrained")
+figure, axes = pyplot.subplots(2, 3, figsize=(8, 5.7), layout="constrained")
 images = {"truth": truth, "zeros for the rest": start, "with attention": image}
 for (upper, lower), (name, z) in zip(axes.T, images.items(), strict=True):
     error = (z - truth).norm() / truth.norm()

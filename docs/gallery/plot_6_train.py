@@ -48,17 +48,19 @@ estimate = nn.Sequential(
         similarity=DistanceSimilarity(),
         learn_bandwidth=True,
     ),
+    nn.Conv2d(channels, channels, 3, padding=1),
+    nn.ReLU(),
     nn.Conv2d(channels, 1, 3, padding=1),
 )
 nn.init.zeros_(estimate[-1].weight)
 nn.init.zeros_(estimate[-1].bias)
 
-steps = 150
+steps = 400
 optimiser = torch.optim.AdamW(estimate.parameters())
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
 losses = []
 for _ in range(steps):
-    batch = clean[torch.randint(len(clean), (8,))]
+    batch = clean[torch.randint(len(clean), (4,))]
     noise = sigma * torch.randn(batch.shape)
     loss = (estimate(batch + noise) - noise).square().mean()
     optimiser.zero_grad()
@@ -76,12 +78,13 @@ noisy = photograph + sigma * torch.randn(photograph.shape)
 with torch.no_grad():
     denoised = noisy - estimate(noisy)
 
-figure, axes = pyplot.subplots(2, 2, figsize=(9, 7.6), layout="constrained")
+figure, axes = pyplot.subplots(2, 2, figsize=(7.5, 6.4), layout="constrained")
 curve, *panels = axes.flat
-curve.semilogy(losses, linewidth=0.8)
+curve.plot(losses, linewidth=0.8, alpha=0.5)
+curve.plot(range(19, steps), torch.tensor(losses).unfold(0, 20, 1).mean(-1), "C0")
 curve.axhline(sigma**2, color="gray", linestyle=":")
 curve.annotate("nothing done", (steps, sigma**2), ha="right", va="bottom", color="gray")
-curve.set(xlabel="step", ylabel="mean squared error", title="the loss")
+curve.set(xlabel="step", ylim=(0, None), title="the loss: mean squared error")
 for ax, (name, image) in zip(
     panels,
     {"clean": photograph, "before": noisy, "after": denoised}.items(),

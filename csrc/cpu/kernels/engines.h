@@ -2,42 +2,42 @@
 #pragma once
 
 #include "../engine.h"
-#include "convert.h"
-#include "vector.h"
+#include "../tiled/packing.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
+int64_t similarity(const Similarity& problem, const Chunk& chunk, void* scratch);
+int64_t apply(const Apply& problem, const Chunk& chunk, void* scratch);
+int64_t apply_transposed(const ApplyTransposed& problem, const Chunk& chunk, void* scratch);
+int64_t transpose(const Transpose& problem, const Chunk& chunk, void* scratch);
 int64_t attention(const Attention& problem, const Chunk& chunk, void* scratch);
 int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch);
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
-
-namespace circulant::CIRCULANT_INSTRUCTION_SET {
-
-Work similarity_work(const SimilarityProblem& problem);
-void similarity_run(const SimilarityProblem& problem, char* scratch, int64_t* next);
-Work apply_work(const ApplyProblem& problem);
-void apply_run(const ApplyProblem& problem, char* scratch, int64_t* next);
-Work apply_transposed_work(const ApplyProblem& problem);
-void apply_transposed_run(const ApplyProblem& problem, char* scratch, int64_t* next);
-Work transpose_work(const TransposeProblem& problem);
-void transpose_run(const TransposeProblem& problem, char* scratch, int64_t* next);
-
 extern const Engines kEngines;
 
-// f(T{}) with the type T that tensors of `dtype` are stored in.
-template <class F>
-CIRCULANT_ALWAYS_INLINE auto visit(Dtype dtype, const F& f) {
-  switch (dtype) {
+// Works through a chunk with the engine of the problem, for elements of type S; without scratch
+// memory it only says how many bytes of it are needed.
+template <class E, class Problem>
+inline int64_t run(const Problem& problem, const Chunk& chunk, void* scratch) {
+  Arena arena(scratch);
+  E engine(problem, chunk, arena);
+  if (scratch != nullptr) engine.run();
+  return arena.used();
+}
+
+// The same for the type of the problem's elements.
+template <template <class> class E, class Problem>
+inline int64_t run_for_dtype(const Problem& problem, const Chunk& chunk, void* scratch) {
+  switch (problem.dtype) {
     case Dtype::kFloat16:
-      return f(Float16{});
+      return run<E<Half>>(problem, chunk, scratch);
     case Dtype::kBFloat16:
-      return f(BFloat16{});
+      return run<E<BFloat16>>(problem, chunk, scratch);
     case Dtype::kFloat32:
-      return f(float{});
+      return run<E<float>>(problem, chunk, scratch);
     default:
-      return f(double{});
+      return run<E<double>>(problem, chunk, scratch);
   }
 }
 
-}  // namespace circulant::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -10,14 +10,15 @@
 
 #include <cstdint>
 
+#include "../problem.h"
 #include "elementary.h"
 #include "packing.h"
 #include "prefetch.h"
-#include "problem.h"
+#include "query_tiles.h"
 #include "row_block.h"
 #include "tiles.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 // The running softmax of a tile: for every query, the reference that its scores are taken relative
 // to and the sum of the exponentials.
@@ -84,16 +85,15 @@ class RunningSoftmax {
     });
   }
 
-  // Puts 1 / sum in the place of the sum and the log-sum-exp, in base e, in that of the reference.
-  void finish() {
+  // Stores the log-sum-exp, in base e, and puts 1 / sum in the place of the sum.
+  void finish(T* log_sum) {
     for (int r = 0; r < kTileRows; ++r) {
       const Vec<T> sum = load(sum_ + r * L);
-      store(reference_ + r * L, T(kLn2) * (load(reference_ + r * L) + log2<T>(sum)));
+      store(log_sum + r * L, T(kLn2) * (load(reference_ + r * L) + log2<T>(sum)));
       store(sum_ + r * L, T(1) / sum);
     }
   }
   Vec<T> inverse_sum(int64_t r) const { return load(sum_ + r * L); }
-  Vec<T> log_sum(int64_t r) const { return load(reference_ + r * L); }
 
  private:
   T *reference_, *sum_, *highest_;
@@ -109,97 +109,83 @@ class Forward {
       : a_(a),
         chunk_(chunk),
         q_(image_of_group<S>(a.q, chunk.group, a.channels, a.geometry)),
-        y_{static_cast<S*>(a.y) + chunk.group * a.value_channels * a.geometry.pixels()},
-        lse_(static_cast<T*>(a.lse) + chunk.group * a.geometry.pixels()),
+        y_(image_of_group<S>(a.y, chunk.group, a.value_channels, a.geometry)),
+        lse_(image_of_group<T>(a.lse, chunk.group, 1, a.geometry)),
         keys_(arena, image_of_group<S>(a.k, chunk.group, a.channels, a.geometry), chunk.rows,
               chunk.columns),
         values_(arena, image_of_group<S>(a.v, chunk.group, a.value_channels, a.geometry),
                 chunk.rows, chunk.columns),
-        tiles_(divide_up(chunk.columns.size(), L)),
+        q_tiles_(arena, chunk.columns, a.channels),
+        y_tiles_(arena, chunk.columns, a.value_channels),
+        lse_tiles_(arena, chunk.columns, 1),
+        softmax_(arena.take<T>(q_tiles_.count() * RunningSoftmax<T>::kSize)),
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
         key_units_(arena.take<const T*>(block_.units())),
         value_units_(arena.take<const T*>(block_.units())),
-        softmax_(arena.take<T>(tiles_ * RunningSoftmax<T>::kSize)),
-        q_tiles_(arena.take<T>(tiles_ * a.channels * kTileRows * L)),
-        y_tiles_(arena.take<T>(tiles_ * a.value_channels * kTileRows * L)),
         scores_(arena.take<T>(units_at_a_time<T>(a.geometry.window[2]) *
                               unit_size<T>(a.geometry.window[2]))) {}
 
   void run() {
     keys_.clear();
     values_.clear();
-    for (int64_t d = chunk_.planes.begin; d < chunk_.planes.end; ++d) {
-      keys_.start_plane(d);
-      values_.start_plane(d);
-      for (int64_t h = chunk_.rows.begin; h < chunk_.rows.end; h += kTileRows) {
-        block_.rows = smaller(kTileRows, chunk_.rows.end - h);
-        const int64_t i = h - chunk_.rows.begin;
-        keys_.pack_until(i + block_.key_rows());
-        values_.pack_until(i + block_.key_rows());
-        point_to_units(keys_, block_, i, key_units_);
-        point_to_units(values_, block_, i, value_units_);
-        row_block(d, h);
-      }
-    }
+    for_each_row_block(
+        chunk_, block_,
+        [this](int64_t d) {
+          keys_.start_plane(d);
+          values_.start_plane(d);
+        },
+        [this](int64_t d, int64_t h, int64_t i) {
+          keys_.pack_until(i + block_.key_rows());
+          values_.pack_until(i + block_.key_rows());
+          point_to_units(keys_, block_, i, key_units_);
+          point_to_units(values_, block_, i, value_units_);
+          row_block(d, h);
+        });
   }
 
  private:
   // The queries of rows h.. of plane d.
   void row_block(int64_t d, int64_t h) {
-    const int64_t step = units_at_a_time<T>(a_.geometry.window[2]), units = block_.units();
-    prefetch(d, h, units * tiles_);
-    load_queries(d, h);
-    fill_zero(y_tiles_, tiles_ * a_.value_channels * kTileRows * L);
-    for (int64_t t = 0; t < tiles_; ++t) softmax(t).start();
+    const int64_t tiles = q_tiles_.count(), units = block_.units();
+    const int64_t step = units_at_a_time<T>(a_.geometry.window[2]);
+    prefetch(d, h, units * tiles);
+    q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
+    y_tiles_.clear();
+    for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
     for (int64_t u = 0; u < units; u += step) {
-      for (int64_t t = 0; t < tiles_; ++t) {
-        add_units(t, u, smaller(u + step, units));
-      }
+      for (int64_t t = 0; t < tiles; ++t) add_units(t, u, smaller(u + step, units));
     }
-    for (int64_t t = 0; t < tiles_; ++t) softmax(t).finish();
-    store_results(d, h);
+    for (int64_t t = 0; t < tiles; ++t) softmax(t).finish(lse_tiles_.tile(t));
+    lse_tiles_.store(lse_, d, h, block_.rows,
+                     [](int64_t, int64_t, int64_t, Vec<T> lse) { return lse; });
+    y_tiles_.store(y_, d, h, block_.rows, [this](int64_t t, int64_t, int64_t r, Vec<T> y) {
+      return softmax(t).inverse_sum(r) * y;
+    });
   }
 
   // Of tile t.
   RunningSoftmax<T> softmax(int64_t t) const {
     return RunningSoftmax<T>(softmax_ + t * RunningSoftmax<T>::kSize);
   }
-  T* q_tile(int64_t t) const { return q_tiles_ + t * a_.channels * kTileRows * L; }
-  T* y_tile(int64_t t) const { return y_tiles_ + t * a_.value_channels * kTileRows * L; }
-  int64_t lanes(int64_t t) const { return smaller(L, chunk_.columns.size() - t * L); }
 
   // The rows that the next block reads. To ask for those that this one writes costs more than it
   // saves.
   void prefetch(int64_t d, int64_t h, int64_t steps) {
-    const Geometry& g = a_.geometry;
-    const int64_t row = g.size[2] * sizeof(S), image = g.pixels() * sizeof(S);
     const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
     prefetcher_.clear();
     if (rows > 0) {
-      prefetcher_.add(q_.row(0, d, next), rows * row, image, a_.channels);
+      q_.prefetch(prefetcher_, d, next, rows);
       keys_.prefetch(prefetcher_, rows);
       values_.prefetch(prefetcher_, rows);
     }
     prefetcher_.spread(steps);
   }
 
-  void load_queries(int64_t d, int64_t h) {
-    const Vec<T> factor = broadcast(a_.distance ? T(1) : T(a_.scale * kLog2E));
-    for (int64_t c = 0; c < a_.channels; ++c) {
-      for (int64_t r = 0; r < block_.rows; ++r) {
-        const S* row = q_.row(c, d, h + r) + chunk_.columns.begin;
-        for (int64_t t = 0; t < tiles_; ++t) {
-          store(q_tile(t) + (c * kTileRows + r) * L, factor * load_first(row + t * L, lanes(t)));
-        }
-      }
-    }
-  }
-
   // Adds the key rows of units [begin, end) to tile t.
   void add_units(int64_t t, int64_t begin, int64_t end) {
     const int64_t window = a_.geometry.window[2], size = unit_size<T>(window);
     const T factor = T(-0.5 * a_.scale * kLog2E);
-    T *q = q_tile(t), *y = y_tile(t);
+    T *q = q_tiles_.tile(t), *y = y_tiles_.tile(t);
     RunningSoftmax<T> softmax = this->softmax(t);
     for (int64_t u = begin; u < end; ++u) {
       const int64_t skipped = block_.first(u) * L;
@@ -212,43 +198,22 @@ class Forward {
     for (int64_t u = begin; u < end; ++u) {
       softmax.exponentiate(block_.first(u), block_.count(u), window, scores_ + (u - begin) * size);
     }
-    for (int64_t u = begin; u < end;) {
-      const int64_t next = block_.run_end(u, end), skipped = block_.first(u) * L;
-      gather_channels<T>(block_.count(u), a_.value_channels, scores_ + (u - begin) * size + skipped,
-                         value_units_ + u, next - u, t * L, values_.pitch(), window, y + skipped);
-      u = next;
-    }
-  }
-
-  void store_results(int64_t d, int64_t h) {
-    const Geometry& g = a_.geometry;
-    for (int64_t r = 0; r < block_.rows; ++r) {
-      T* row = lse_ + (d * g.size[1] + h + r) * g.size[2] + chunk_.columns.begin;
-      for (int64_t t = 0; t < tiles_; ++t)
-        store_first(row + t * L, softmax(t).log_sum(r), lanes(t));
-    }
-    for (int64_t c = 0; c < a_.value_channels; ++c) {
-      for (int64_t r = 0; r < block_.rows; ++r) {
-        S* row = y_ + ((c * g.size[0] + d) * g.size[1] + h + r) * g.size[2] + chunk_.columns.begin;
-        for (int64_t t = 0; t < tiles_; ++t) {
-          const Vec<T> y = load(y_tile(t) + (c * kTileRows + r) * L);
-          store_first(row + t * L, softmax(t).inverse_sum(r) * y, lanes(t));
-        }
-      }
-    }
+    gather_units(block_, begin, end, scores_, value_units_, t * L, values_.pitch(), window,
+                 a_.value_channels, y);
   }
 
   const Attention& a_;
   const Chunk& chunk_;
-  Image<S> q_;
-  S* y_;
-  T* lse_;
+  Image<const S> q_;
+  Image<S> y_;
+  Image<T> lse_;
   KeyRows<S> keys_, values_;
-  int64_t tiles_;
+  QueryTiles<T> q_tiles_, y_tiles_, lse_tiles_;
+  T* softmax_;
   RowBlock block_;
   const T **key_units_, **value_units_;
-  T *softmax_, *q_tiles_, *y_tiles_, *scores_;
+  T* scores_;
   Prefetcher prefetcher_;
 };
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -8,12 +8,17 @@
 
 #include "vector.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 struct Half {
   uint16_t bits;
 };
 struct BFloat16 {
+  uint16_t bits;
+};
+
+// 16 bits that are moved and mean nothing: they keep every pattern, NaNs as well.
+struct Bits {
   uint16_t bits;
 };
 
@@ -31,6 +36,13 @@ using Compute = typename ComputeType<S>::type;
 
 typedef uint16_t Bits16 __attribute__((vector_size(kVectorBytes / 2)));
 using Bits32 = Vec<uint32_t>;
+
+inline Vec<float> widen(Bits16 bits, Bits) {
+  return bit_cast<Vec<float>>(__builtin_convertvector(bits, Bits32));
+}
+inline Bits16 narrow(Vec<float> v, Bits) {
+  return __builtin_convertvector(bit_cast<Bits32>(v), Bits16);
+}
 
 inline Vec<float> widen(Bits16 bits, BFloat16) {
   return bit_cast<Vec<float>>(__builtin_convertvector(bits, Bits32) << 16);
@@ -87,22 +99,16 @@ inline Bits16 narrow(Vec<float> v, Half) {
 
 #endif
 
-inline Vec<float> load(const Half* p) {
+// The 16-bit types.
+template <class S, class = decltype(S::bits)>
+inline Vec<float> load(const S* p) {
   Bits16 bits;
   __builtin_memcpy(&bits, p, sizeof bits);
-  return widen(bits, Half{});
+  return widen(bits, S{});
 }
-inline Vec<float> load(const BFloat16* p) {
-  Bits16 bits;
-  __builtin_memcpy(&bits, p, sizeof bits);
-  return widen(bits, BFloat16{});
-}
-inline void store(Half* p, Vec<float> v) {
-  const Bits16 bits = narrow(v, Half{});
-  __builtin_memcpy(p, &bits, sizeof bits);
-}
-inline void store(BFloat16* p, Vec<float> v) {
-  const Bits16 bits = narrow(v, BFloat16{});
+template <class S, class = decltype(S::bits)>
+inline void store(S* p, Vec<float> v) {
+  const Bits16 bits = narrow(v, S{});
   __builtin_memcpy(p, &bits, sizeof bits);
 }
 
@@ -148,4 +154,4 @@ inline void store_first(S* p, Vec<Compute<S>> v, int64_t n) {
     store_range(p, v, 0, n);
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

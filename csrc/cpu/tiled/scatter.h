@@ -7,17 +7,17 @@
 //
 // Sums are kept for the key rows that the current rows of queries touch and are added to the result
 // when a row leaves. Rows at the ends of a chunk are shared with its neighbours: see
-// csrc/cpu/attention_backward.cpp.
+// csrc/cpu/chunks.h.
 #pragma once
 
 #include <cstdint>
 
+#include "../problem.h"
 #include "packing.h"
-#include "problem.h"
 #include "row_block.h"
 #include "tiles.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 // How the columns of keys are numbered where sums are kept.
 //
@@ -115,16 +115,15 @@ class QueryRows {
 
   // Packs channel c of rows h.. of plane d.
   template <class S>
-  void pack(const Image<S>& image, int64_t c, int64_t d, int64_t h, int64_t rows) {
+  void pack(const Image<const S>& image, int64_t c, int64_t d, int64_t h, int64_t rows) {
     for (int64_t r = 0; r < rows; ++r) {
       placement_.pack(image.row(c, d, h + r), data_ + (r * channels_ + c) * pitch_);
     }
   }
 
-  void fill_channel(int64_t c, int64_t rows, T value) {
-    for (int64_t r = 0; r < rows; ++r) {
-      T* to = data_ + (r * channels_ + c) * pitch_;
-      for (int64_t i = 0; i < pitch_; ++i) to[i] = value;
+  void fill_channel(int64_t c, T value) {
+    for (T* row = data_; row < data_ + size_; row += channels_ * pitch_) {
+      for (int64_t i = 0; i < pitch_; ++i) row[c * pitch_ + i] = value;
     }
   }
 
@@ -149,14 +148,15 @@ class SumRows {
  public:
   // `touched` has a byte for every row of the group's grid, set once the row of `result` holds a
   // sum.
-  SumRows(Arena& arena, const KeyColumns& columns, const Geometry& g, const Span& rows,
-          int64_t channels, T* result, uint8_t* touched)
-      : geometry_(g),
+  SumRows(Arena& arena, const KeyColumns& columns, const Span& rows, int64_t channels,
+          const Image<T>& result, uint8_t* touched)
+      : geometry_(result.geometry),
         columns_(columns),
-        first_row_(rows.begin - g.window[1] / 2),
+        first_row_(rows.begin - geometry_.window[1] / 2),
         channels_(channels),
-        ring_(arena, g.window[0], g.window[1] + kTileRows - 1, channels, columns.key_pitch<T>()),
-        result_(result),
+        ring_(arena, geometry_.window[0], geometry_.window[1] + kTileRows - 1, channels,
+              columns.key_pitch<T>()),
+        result_(result.data),
         touched_(touched) {}
 
   void start_plane(int64_t d) {
@@ -175,11 +175,11 @@ class SumRows {
   // Adds the rows before `until` to the result. With `subtract` the last channel holds the sums of
   // the weights alone, and what is added to channel c is sum_c - weight * subtract_c.
   template <class S>
-  void leave_until(int64_t until, const Image<S>* subtract) {
+  void leave_until(int64_t until, const Image<const S>* subtract) {
     const int64_t* n = geometry_.size;
+    const int64_t channels = channels_ - (subtract != nullptr);
     for (int64_t p = 0; p < geometry_.window[0]; ++p) {
       const int64_t d = neighbour(plane_, p, n[0], geometry_.window[0]);
-      const int64_t channels = channels_ - (subtract != nullptr);
       // Channel by channel, since the rows of a channel are adjacent in memory.
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t i = left_; i < until; ++i) {
@@ -205,7 +205,7 @@ class SumRows {
   // Adds one row of sums to row `image_row` of the group's image, both of one channel.
   template <class S>
   void add_row(const T* sums, int64_t image_row, bool touched, const T* weights,
-               const Image<S>* subtract) const {
+               const Image<const S>* subtract) const {
     const int64_t size = geometry_.size[2], keys = columns_.count();
     T* result = result_ + image_row * size;
     const S* x = subtract != nullptr ? subtract->data + image_row * size : nullptr;
@@ -275,4 +275,4 @@ inline int64_t scatter_end(const RowBlock& block, int64_t begin) {
   return begin - j + end;
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -16,7 +16,7 @@
 #pragma GCC diagnostic pop
 #endif
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -207,4 +207,4 @@ inline bool any(Vec<Int<T>> comparison) {
   return found != 0;
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

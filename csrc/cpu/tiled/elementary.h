@@ -5,7 +5,7 @@
 
 #include "vector.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
@@ -133,4 +133,4 @@ inline Vec<T> log2(Vec<T> x) {
   return (x > T(0)) & (x < infinity) ? result : special;
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -7,10 +7,11 @@
 
 #include <cstdint>
 
+#include "../problem.h"
 #include "packing.h"
 #include "tiles.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 struct RowBlock {
   int64_t rows, planes, window;
@@ -30,6 +31,32 @@ struct RowBlock {
   }
 };
 
+// The part of units [begin, end), all of one plane, that is in the windows of row r of the block:
+// offsets [first, last) along the rows, and the unit of the first of them.
+struct RowOffsets {
+  int64_t first, last, unit;
+
+  RowOffsets(const RowBlock& block, int64_t begin, int64_t end, int64_t r) {
+    const int64_t top = begin - begin % block.key_rows();
+    unit = larger(begin, top + r);
+    first = unit - top - r;
+    last = smaller(end - top - r, block.window);
+  }
+};
+
+// Calls plane(d) for every plane of a chunk, then f(d, h, i) for every block of rows in it, with
+// block.rows set: h is the block's first row, i its number in the chunk.
+template <class Plane, class F>
+inline void for_each_row_block(const Chunk& chunk, RowBlock& block, Plane&& plane, F&& f) {
+  for (int64_t d = chunk.planes.begin; d < chunk.planes.end; ++d) {
+    plane(d);
+    for (int64_t h = chunk.rows.begin; h < chunk.rows.end; h += kTileRows) {
+      block.rows = smaller(kTileRows, chunk.rows.end - h);
+      f(d, h, h - chunk.rows.begin);
+    }
+  }
+}
+
 // Points units[u] to the packed key row of every unit; i is that of the block's first key row.
 template <class S>
 inline void point_to_units(const KeyRows<S>& keys, const RowBlock& block, int64_t i,
@@ -48,8 +75,23 @@ inline int64_t unit_size(int64_t window) {
 // How many units to treat at a time, so that what is stored of them stays in the first-level cache.
 template <class T>
 inline int64_t units_at_a_time(int64_t window) {
-  constexpr int64_t bytes = 16384;
+  constexpr int64_t bytes = 24576;
   return larger(1, bytes / (unit_size<T>(window) * static_cast<int64_t>(sizeof(T))));
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+// y += the weights of units [begin, end) times their values, for the queries from column w on. Unit
+// `begin` is the first of `weights`.
+template <class T>
+inline void gather_units(const RowBlock& block, int64_t begin, int64_t end, const T* weights,
+                         const T* const* values, int64_t w, int64_t pitch, int64_t window,
+                         int64_t channels, T* y) {
+  const int64_t size = unit_size<T>(window);
+  for (int64_t u = begin; u < end;) {
+    const int64_t next = block.run_end(u, end), skipped = block.first(u) * kLanes<T>;
+    gather_channels<T>(block.count(u), channels, weights + (u - begin) * size + skipped, values + u,
+                       next - u, w, pitch, window, y + skipped);
+    u = next;
+  }
+}
+
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -8,12 +8,12 @@
 #include <cstdint>
 
 #include "../../common/geometry.h"
+#include "../problem.h"
 #include "prefetch.h"
-#include "problem.h"
 #include "storage.h"
 #include "tiles.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 constexpr int64_t kCacheLine = 64;
 
@@ -44,23 +44,32 @@ inline int64_t odd_pitch(int64_t columns) {
   return (divide_up(columns, line) | 1) * line;
 }
 
-// One group's image: (channels, *spatial).
+// One group's image: (channels, *spatial). S is const if it is only read.
 template <class S>
 struct Image {
-  const S* data;
+  S* data;
   int64_t channels;
   Geometry geometry;
 
-  const S* row(int64_t c, int64_t d, int64_t h) const {
+  S* row(int64_t c, int64_t d, int64_t h) const {
     const int64_t* n = geometry.size;
     return data + ((c * n[0] + d) * n[1] + h) * n[2];
+  }
+  // Asks for `rows` rows from h on, all channels.
+  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows) const {
+    prefetcher.add(row(0, d, h), rows * geometry.size[2] * sizeof(S), geometry.pixels() * sizeof(S),
+                   channels);
   }
 };
 
 template <class S>
-inline Image<S> image_of_group(const void* tensor, int64_t group, int64_t channels,
-                               const Geometry& g) {
+inline Image<const S> image_of_group(const void* tensor, int64_t group, int64_t channels,
+                                     const Geometry& g) {
   return {static_cast<const S*>(tensor) + group * channels * g.pixels(), channels, g};
+}
+template <class S>
+inline Image<S> image_of_group(void* tensor, int64_t group, int64_t channels, const Geometry& g) {
+  return {static_cast<S*>(tensor) + group * channels * g.pixels(), channels, g};
 }
 
 // i modulo n, for -n <= i < 2n.
@@ -139,7 +148,7 @@ class KeyRows {
   using T = Compute<S>;
 
  public:
-  KeyRows(Arena& arena, const Image<S>& image, const Span& rows, const Span& columns)
+  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
       : image_(image),
         first_row_(rows.begin - image.geometry.window[1] / 2),
         columns_(columns.begin - image.geometry.window[2] / 2,
@@ -185,11 +194,9 @@ class KeyRows {
   void prefetch(Prefetcher& prefetcher, int64_t rows) const {
     const Geometry& g = image_.geometry;
     const int64_t h = wrap(first_row_ + packed_, g.size[1]);
-    const int64_t before_wrap = smaller(rows, g.size[1] - h);
     for (int64_t p = 0; p < g.window[0]; ++p) {
       const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      prefetcher.add(image_.row(0, d, h), before_wrap * g.size[2] * sizeof(S),
-                     g.pixels() * sizeof(S), image_.channels);
+      image_.prefetch(prefetcher, d, h, smaller(rows, g.size[1] - h));
     }
   }
 
@@ -198,11 +205,11 @@ class KeyRows {
   const T* row(int64_t plane, int64_t i) const { return ring_.row(plane, i); }
 
  private:
-  Image<S> image_;
+  Image<const S> image_;
   int64_t first_row_;
   Placement columns_;
   RowRing<T> ring_;
   int64_t plane_ = 0, packed_ = 0;
 };
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

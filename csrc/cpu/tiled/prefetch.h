@@ -9,18 +9,18 @@
 
 #include "vector.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 class Prefetcher {
  public:
   // Forgets what is left.
   void clear() { size_ = current_ = 0; }
 
-  // Adds `count` stretches of `bytes`, `stride` bytes apart.
-  // Beyond the capacity nothing is asked for: it is then read when it is needed.
-  void add(const void* first, int64_t bytes, int64_t stride, int64_t count) {
+  // Adds `count` stretches of `bytes`, `stride` bytes apart. Beyond the capacity nothing is asked
+  // for: it is then read when it is needed.
+  void add(const void* first, int64_t bytes, int64_t stride, int64_t count, bool to_write = false) {
     if (size_ < kStreams && bytes > 0 && count > 0)
-      streams_[size_++] = {static_cast<const char*>(first), bytes, stride, count};
+      streams_[size_++] = {static_cast<const char*>(first), bytes, stride, count, to_write};
   }
 
   // Spreads what was added evenly over `steps` calls of step().
@@ -34,8 +34,12 @@ class Prefetcher {
   void step() {
     for (int64_t n = 0; n < lines_per_step_ && current_ < size_; ++n) {
       const Stream& s = streams_[current_];
+      const char* p = s.first + stretch_ * s.stride + line_ * kLine;
       // To the second-level cache: the first has no room to spare.
-      __builtin_prefetch(s.first + stretch_ * s.stride + line_ * kLine, 0, 2);
+      if (s.to_write)
+        __builtin_prefetch(p, 1, 2);
+      else
+        __builtin_prefetch(p, 0, 2);
       if (++line_ < s.lines()) continue;
       line_ = 0;
       if (++stretch_ < s.count) continue;
@@ -51,6 +55,7 @@ class Prefetcher {
   struct Stream {
     const char* first;
     int64_t bytes, stride, count;
+    bool to_write;
     int64_t lines() const { return divide_up(bytes, kLine); }
   };
 
@@ -58,4 +63,4 @@ class Prefetcher {
   int64_t size_ = 0, current_ = 0, line_ = 0, stretch_ = 0, lines_per_step_ = 0;
 };
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -6,9 +6,14 @@
 
 #include <cstdint>
 
-#include "../engine.h"
+#include "../common/geometry.h"
 
-namespace circulant::fused {
+namespace circulant {
+
+enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
+
+// Tensors are contiguous and not empty. A dim of the geometry that is not the first has more than
+// one pixel.
 
 struct Span {
   int64_t begin, end;
@@ -22,8 +27,45 @@ struct Chunk {
   Span planes, rows, columns;
 };
 
-// y, lse = attention(q, k, v). Tensors are contiguous (G, C, *spatial); v and y have
-// `value_channels`.
+// values = similarity(x, y), the dot product or the distance.
+struct Similarity {
+  Geometry geometry;
+  Dtype dtype;
+  int64_t channels;
+  bool distance;
+  const void *x, *y;
+  void* values;
+};
+
+// y = values x.
+struct Apply {
+  Geometry geometry;
+  Dtype dtype;
+  int64_t channels;
+  const void *values, *x;
+  void* y;
+};
+
+// y = values^T x. Sums are added to y, which has their type: a byte for every row of every group's
+// grid says whether that row of y holds a sum already; if not, it may be undefined.
+struct ApplyTransposed {
+  Geometry geometry;
+  Dtype dtype;
+  int64_t channels;
+  const void *values, *x;
+  void* y;
+  uint8_t* touched;
+};
+
+// result = values^T in CSR order. Nothing is rounded: elements are moved bit by bit.
+struct Transpose {
+  Geometry geometry;
+  Dtype dtype;
+  const void* values;
+  void* result;
+};
+
+// y, lse = attention(q, k, v). v and y have `value_channels`.
 struct Attention {
   Geometry geometry;
   Dtype dtype;
@@ -48,4 +90,4 @@ struct AttentionBackward {
   uint8_t *dk_touched, *dv_touched;
 };
 
-}  // namespace circulant::fused
+}  // namespace circulant

@@ -18,7 +18,7 @@
 
 #include "vector.h"
 
-namespace circulant::fused::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
 constexpr int kTileRows = 4;
 
@@ -250,4 +250,4 @@ void scatter_channels(int64_t rows, int64_t channels, T* const* sums, int64_t at
   });
 }
 
-}  // namespace circulant::fused::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -1,0 +1,161 @@
+// Values in CSR order: between the rows of the matrix, one per query, and vectors with queries in
+// the lanes.
+//
+// A row of the matrix has its values by ascending column. Seen from the query that is the order of
+// the offsets, rotated in each dim if the query is near a border. Queries in the lanes of a vector
+// share the rotation of planes and rows; that of columns differs from lane to lane.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "../../common/geometry.h"
+#include "../problem.h"
+#include "prefetch.h"
+#include "storage.h"
+#include "transpose_block.h"
+
+namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+
+// Some values of adjacent queries of a row: `groups` times the window of columns, in neighbouring
+// slots.
+template <class S>
+struct Slots {
+  S* values;       // of the first query
+  int64_t stride;  // from one query to the next, K
+  int64_t groups, window;
+  // For every query the first offset in its row along the columns; null if that is 0 for all.
+  const int64_t* first_offsets;
+};
+
+// Calls f(n, vector) for the values n of all groups, the vectors with query l in lane l. Lanes
+// without a query are zero.
+template <class S, class F>
+inline void read_slots(const Slots<const S>& slots, int64_t lanes, Prefetcher& prefetcher, F&& f) {
+  using T = Compute<S>;
+  constexpr int64_t L = kLanes<T>;
+  const bool rotated = slots.first_offsets != nullptr;
+  const int64_t length = rotated ? slots.window : slots.groups * slots.window;
+  for (int64_t begin = 0; begin < slots.groups * slots.window; begin += length) {
+    for (int64_t n = 0; n < length; n += L) {
+      const int64_t count = smaller(L, length - n);
+      Vec<T> block[L];
+      CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
+        if (l >= lanes) {
+          block[l] = Vec<T>{};
+          continue;
+        }
+        const S* row = slots.values + l * slots.stride + begin + n;
+        if (!rotated) {
+          block[l] = load_first(row, count);
+          continue;
+        }
+        // Offsets before the first are at the end of the row.
+        const int64_t first = slots.first_offsets[l];
+        const int64_t split = smaller(larger(first - n, 0), count);
+        const auto before = load_range(row + slots.window - first, 0, split);
+        const auto after = load_range(row - first, split, count);
+        block[l] = bit_cast<Vec<T>>(bit_cast<Vec<Int<T>>>(before) | bit_cast<Vec<Int<T>>>(after));
+      }
+      transpose_block<T>(block);
+      prefetcher.step();
+      CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
+        if (i < count) f(begin + n + i, block[i]);
+      }
+    }
+  }
+}
+
+// The other way: f(n) is the vector with value n of all queries.
+template <class S, class F>
+inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
+  using T = Compute<S>;
+  constexpr int64_t L = kLanes<T>;
+  const bool rotated = slots.first_offsets != nullptr;
+  const int64_t length = rotated ? slots.window : slots.groups * slots.window;
+  for (int64_t begin = 0; begin < slots.groups * slots.window; begin += length) {
+    for (int64_t n = 0; n < length; n += L) {
+      const int64_t count = smaller(L, length - n);
+      Vec<T> block[L];
+      CIRCULANT_UNROLL for (int i = 0; i < L; ++i) block[i] = f(begin + n + smaller(i, count - 1));
+      transpose_block<T>(block);
+      CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
+        if (l >= lanes) continue;
+        S* row = slots.values + l * slots.stride + begin + n;
+        if (!rotated) {
+          store_first(row, block[l], count);
+          continue;
+        }
+        const int64_t first = slots.first_offsets[l];
+        const int64_t split = smaller(larger(first - n, 0), count);
+        if (split > 0) store_range(row + slots.window - first, block[l], 0, split);
+        if (split < count) store_range(row - first, block[l], split, count);
+      }
+    }
+  }
+}
+
+// The values of one group, and the queries of a tile in it.
+template <class S>
+class CsrRows {
+ public:
+  CsrRows(S* values, int64_t group, const Geometry& g)
+      : values_(values + group * g.pixels() * g.offsets()), geometry_(g) {}
+
+  // To be called for a tile, the queries in `columns`.
+  void start_tile(const Span& columns) {
+    const int64_t size = geometry_.size[2], window = geometry_.window[2];
+    w_ = columns.begin;
+    rotated_ = first_offset(columns.begin, size, window) != 0 ||
+               first_offset(columns.end - 1, size, window) != 0;
+    for (int64_t l = 0; l < columns.size(); ++l) {
+      first_offsets_[l] = first_offset(w_ + l, size, window);
+    }
+  }
+
+  // Calls f(offset, slots) for the offsets [first, last) along the rows of the window, in plane p
+  // of it, of the tile's queries in row h of plane d: `slots` has those from `offset` on.
+  template <class F>
+  void for_each_slots(int64_t d, int64_t h, int64_t p, int64_t first, int64_t last, F&& f) const {
+    const int64_t *n = geometry_.size, *w = geometry_.window;
+    S* row = values_ + ((d * n[1] + h) * n[2] + w_) * geometry_.offsets();
+    const int64_t plane = slot_of_offset(d, p, n[0], w[0]) * w[1];
+    // Slots are adjacent up to the last offset before the first column.
+    const int64_t turn = first_offset(h, n[1], w[1]);
+    while (first < last) {
+      const int64_t end = first < turn ? smaller(turn, last) : last;
+      const int64_t slot = (plane + slot_of_offset(h, first, n[1], w[1])) * w[2];
+      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, w[2],
+                        rotated_ ? first_offsets_ : nullptr});
+      first = end;
+    }
+  }
+
+  // Asks for all values of the queries in `columns` of rows h.. of plane d.
+  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
+                const Span& columns) const {
+    const int64_t* n = geometry_.size;
+    const int64_t query = geometry_.offsets() * sizeof(S);
+    prefetcher.add(values_ + ((d * n[1] + h) * n[2] + columns.begin) * geometry_.offsets(),
+                   columns.size() * query, n[2] * query, rows, !std::is_const_v<S>);
+  }
+
+  // Asks for those that for_each_slots of tiles would go through, of the queries in `columns`.
+  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, const Span& columns, int64_t p,
+                int64_t first, int64_t last) {
+    w_ = columns.begin;
+    for_each_slots(d, h, p, first, last, [&](int64_t, const Slots<S>& slots) {
+      prefetcher.add(slots.values, slots.groups * slots.window * sizeof(S),
+                     slots.stride * sizeof(S), columns.size());
+    });
+  }
+
+ private:
+  S* values_;
+  Geometry geometry_;
+  int64_t w_ = 0;
+  bool rotated_ = false;
+  int64_t first_offsets_[kVectorBytes / sizeof(float)];
+};
+
+}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET

@@ -1,0 +1,27 @@
+"""Signatures as users see them, without the types that only the package itself passes."""
+
+import re
+
+from sphinx.application import Sphinx
+from sphinx.ext.autodoc import Options
+
+# Entries that are computed when somebody looks at them: made by the package, never by users.
+INTERNAL = re.compile(r" \| (?:~?circulant_attention\._deferred\.)?Deferred\b")
+
+
+def without_internal_types(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: object,
+    options: Options,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    return signature and INTERNAL.sub("", signature), returned
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-signature", without_internal_types)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,75 @@
+"""The tests of the kernels with address and undefined-behaviour sanitizers.
+
+What a sanitizer finds ends the process: a read or a write outside of a tensor or of scratch memory,
+an arithmetic overflow, a misaligned pointer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import kernel_runs
+import pytest
+
+from circulant_attention import _library
+
+BUILD = kernel_runs.ROOT / "build" / "sanitized"
+SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+
+pytestmark = pytest.mark.skipif(
+    _library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"
+)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other processes out, such as other workers of the same run of the tests."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    """The CPU library, compiled with sanitizers; only what changed since the last time."""
+    with locked(BUILD / "lock"):
+        ran = kernel_runs.run(
+            "setup.py",
+            "-q",
+            "build_ext",
+            f"--build-lib={BUILD}",
+            f"--build-temp={BUILD}",
+            CIRCULANT_ATTENTION_CUDA="0",
+            CXXFLAGS=f"-O1 {SANITIZE}",
+            LDFLAGS=SANITIZE,
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return BUILD / "circulant_attention" / _library.CPU_LIBRARY
+
+
+def runtime() -> str:
+    """The library of the address sanitizer, which must come before all others."""
+    command = [os.environ.get("CXX", "c++"), "-print-file-name=libasan.so"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("tests", ["test_kernels.py", "test_fused_kernels.py"])
+def test_nothing_is_found(name, tests, library):
+    if name not in kernel_runs.instruction_sets():
+        pytest.skip(f"this processor has no {name}")
+    kernel_runs.check_tests(
+        tests,
+        "test_values or strided or threads",
+        CIRCULANT_ATTENTION_CPU=name,
+        CIRCULANT_ATTENTION_LIBRARY=str(library),
+        LD_PRELOAD=runtime(),
+        # Python and torch keep what they allocated until the process ends.
+        ASAN_OPTIONS="detect_leaks=0",
+    )
