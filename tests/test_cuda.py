@@ -36,6 +36,32 @@ def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
+SCALE = 0.2
+
+
+def fused(kind: ops.Kind) -> Call:
+    """y and lse side by side, in the finer of their dtypes, of queries x and keys y."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        result, lse = NATIVE.attention(x, y, x, WINDOW, int(kind), SCALE)
+        return torch.cat((result.flatten(1).to(lse.dtype), lse), 1)
+
+    return call
+
+
+def fused_backward(kind: ops.Kind) -> Call:
+    """dq, dk and dv one after the other."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        result, lse = NATIVE.attention(x, y, x, WINDOW, int(kind), SCALE)
+        settings = (WINDOW, int(kind), SCALE)
+        return torch.stack(NATIVE.attention_backward(y, x, y, x, result, lse, *settings))
+
+    return call
+
+
+NATIVE = torch.ops.circulant_attention
+PRIMITIVES = ["dot", "distance", "apply", "apply_transposed", "transpose"]
 
 # Of features x, y and of values.
 CALLS: dict[str, Call] = {
@@ -44,8 +70,13 @@ CALLS: dict[str, Call] = {
     "apply": lambda x, y, values: ops.apply(values, x, WINDOW),
     "apply_transposed": lambda x, y, values: ops.apply_transposed(values, x, WINDOW),
     "transpose": lambda x, y, values: ops.transpose(values, list(SIZE), WINDOW),
+    "attention dot": fused(ops.Kind.DOT),
+    "attention distance": fused(ops.Kind.DISTANCE),
+    "gradients dot": fused_backward(ops.Kind.DOT),
+    "gradients distance": fused_backward(ops.Kind.DISTANCE),
 }
 calls = pytest.mark.parametrize("name", CALLS)
+primitives = pytest.mark.parametrize("name", PRIMITIVES)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,7 +96,7 @@ def bound(name: str, x: Tensor, y: Tensor, values: Tensor) -> float:
     return 2 * rounding.of_sum(terms, magnitude, x.dtype)
 
 
-@calls
+@primitives
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
     given = inputs(dtype)
@@ -74,6 +105,19 @@ def test_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.dev
     assert result.device == cuda
     assert result.dtype == dtype
     assert_close(result.cpu().double(), expected.double(), rtol=0, atol=bound(name, *given))
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in PRIMITIVES])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fused_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
+    """As far apart as test_fused_kernels.py allows each to be from the exact result."""
+    given = inputs(dtype)
+    expected = CALLS[name](*given).double()
+    result = CALLS[name](*(x.to(cuda) for x in given)).cpu().double()
+    eps = torch.finfo(dtype).eps
+    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    tolerance = 2 * (4 * eps + 16 * (C + K) * sums) * expected.abs().max().item()
+    assert_close(result, expected, rtol=0, atol=tolerance)
 
 
 @calls
@@ -129,7 +173,7 @@ def test_the_device_of_the_inputs_is_used(name: str, cuda: torch.device):
     assert torch.equal(result.to(cuda), expected)
 
 
-@pytest.mark.parametrize("name", ["dot", "apply", "apply_transposed"])
+@pytest.mark.parametrize("name", ["dot", "apply", "apply_transposed", "attention dot"])
 def test_tensors_on_different_devices_are_refused(name: str, cuda: torch.device):
     x, y, values = inputs()
     with pytest.raises(RuntimeError, match="device"):
@@ -151,18 +195,53 @@ def test_a_graph_replays_it(name: str, cuda: torch.device):
     assert torch.equal(result, CALLS[name](*given))
 
 
-@calls
+def allocated(call: Callable[[], object], device: torch.device) -> int:
+    """The most memory that a call has at once on top of what was there before."""
+    call()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = call()
+    torch.cuda.synchronize(device)
+    assert result is not None
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def rounded_up(*tensors: Tensor) -> int:
+    """What the allocator hands out for them: multiples of 512 bytes."""
+    return sum(-(-x.numel() * x.element_size() // 512) * 512 for x in tensors)
+
+
+@primitives
 def test_nothing_is_allocated_but_the_result(name: str, cuda: torch.device):
     given = [x.to(cuda) for x in inputs()]
-    CALLS[name](*given)
-    torch.cuda.synchronize(cuda)
-    torch.cuda.reset_peak_memory_stats(cuda)
-    before = torch.cuda.memory_allocated(cuda)
-    result = CALLS[name](*given)
-    torch.cuda.synchronize(cuda)
-    # The allocator hands out multiples of 512 bytes.
-    size = -(-result.numel() * result.element_size() // 512) * 512
-    assert torch.cuda.max_memory_allocated(cuda) - before == size
+    size = rounded_up(CALLS[name](*given))
+    assert allocated(lambda: CALLS[name](*given), cuda) == size
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: torch.device):
+    """delta, in the gradients, is as large as lse: one number per group and pixel."""
+    x, y, _ = (x.to(cuda) for x in inputs(dtype))
+    settings = (WINDOW, int(ops.Kind.DOT), SCALE)
+    result, lse = NATIVE.attention(x, y, x, *settings)
+    size = rounded_up(result, lse)
+    assert allocated(lambda: NATIVE.attention(x, y, x, *settings), cuda) == size
+    given = (y, x, y, x, result, lse, *settings)
+    size = rounded_up(x, y, x, lse)
+    assert allocated(lambda: NATIVE.attention_backward(*given), cuda) == size
+
+
+def test_attention_is_fused(cuda: torch.device):
+    """Far below the memory of its matrix, with gradients as well."""
+    q, k, v = (numbers(1, 8, 64, 64).to(cuda).requires_grad_() for _ in range(3))
+    matrix = 4 * 64**2 * 15**2
+
+    def call() -> tuple[Tensor, ...]:
+        y = circulant_attention(q, k, v, 15)[0]
+        return torch.autograd.grad(y.sum(), (q, k, v))
+
+    assert allocated(call, cuda) < matrix / 2
 
 
 @calls

@@ -1,14 +1,36 @@
-"""The CUDA kernels executed on the host, with sanitizers: see ``tests/cuda_on_host``."""
+"""The CUDA kernels executed on the host: see ``tests/cuda_on_host/README.md``."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from cuda_on_host import build, mutants
 
-PARTS = ["borders", "random", "groups", "offsets"]
+TESTS = Path(__file__).parent
+PARTS = ["borders", "random", "attention", "groups", "offsets"]
+
+# The files of the Python suite that compute the most with the kernels. The others pass as well, but
+# take longer or have little to do with kernels.
+SUITE = [
+    "test_arithmetic.py",
+    "test_attention.py",
+    "test_fused_attention.py",
+    "test_fused_kernels.py",
+    "test_in_place.py",
+    "test_kernels.py",
+    "test_matrix_on_demand.py",
+    "test_multihead.py",
+    "test_ops.py",
+    "test_properties.py",
+    "test_similarity.py",
+    "test_sums.py",
+    "test_transforms.py",
+    "test_transposition.py",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +44,16 @@ def defective() -> dict[str, Path]:
     return mutants.build(mutants.MUTANTS)
 
 
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """In which the package loads the CUDA kernels in place of the CPU library."""
+    library = str(build.build_library())
+    return {**os.environ, "CIRCULANT_ATTENTION_LIBRARY": library, "OMP_NUM_THREADS": "1"}
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_kernels_follow_the_definition(check: Path, part: str):
-    """Every dtype, kind and direction; results are exact, so there is no tolerance."""
+    """Every dtype, kind and direction, with address and undefined-behaviour sanitizers."""
     command = [check, f"part={part}", "cases=20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,3 +67,19 @@ def test_the_check_passes_without_a_defect(defective: dict[str, Path]):
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_defect_is_found(defective: dict[str, Path], mutant: mutants.Mutant):
     assert mutants.run(defective[mutant.name], mutant.part) != ""
+
+
+def test_the_package_loads_the_kernels(environment: dict[str, str]):
+    program = "import torch, circulant_attention; print(*torch.ops.loaded_libraries)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [environment["CIRCULANT_ATTENTION_LIBRARY"]]
+
+
+@pytest.mark.parametrize("file", SUITE)
+def test_the_python_suite_passes(environment: dict[str, str], file: str):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

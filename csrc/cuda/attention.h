@@ -53,7 +53,7 @@ struct AttentionPlan {
   int channel_blocks;  // blocks that share a tile, with sums of other channels
   int halo_pitch;
   int chunk;                    // channels in shared memory while numbers are computed
-  int staging, partial, table;  // where these begin in shared memory, in bytes
+  int partial, table, staging;  // where these begin in shared memory, in bytes
   int shared;                   // bytes of shared memory
 };
 
@@ -352,9 +352,9 @@ struct AttentionBlock {
     }
   }
 
-  // The sum over the warps, in their order, of the first number that a thread keeps.
+  // The sum over the warps, in their order, of the first number that a thread keeps. All have kept
+  // it before the last barrier of add_weighted.
   __device__ __forceinline__ void add_over_warps(A (&number)[kAttentionRun]) const {
-    __syncthreads();  // the numbers of all warps are there
 #pragma unroll
     for (int i = 0; i < kAttentionRun; ++i) number[i] = 0;
 #pragma unroll 1

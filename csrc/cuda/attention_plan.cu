@@ -10,11 +10,11 @@ namespace {
 // What a block is kept to where there is more, so that two fit a multiprocessor with 227 KiB.
 constexpr int kSharedMemory = 100 * 1024;
 
-// The sizes of the parts of shared memory, in numbers and ints.
+// The sizes of the parts of shared memory, in numbers and, of the table, in ints.
 struct Layout {
   int pitch, halo_rows, halo;  // of one channel
   int chunk;
-  int numbers, staged, partial, table;
+  int numbers, partial, table, staged;
 };
 
 // Eight neighbouring threads take runs in eight, or all, rows of a tile; with such a pitch, counted
@@ -35,7 +35,7 @@ Layout layout(const Tile& tile, const Extents& box, int together, int channels, 
   l.halo = l.halo_rows * l.pitch;
   l.numbers = together * kUnitTaps * kAttentionPixels;
   l.partial = 3 * kAttentionWarps * kAttentionPixels;
-  l.table = static_cast<int>(sizeof(AttentionTable) / sizeof(int)) + l.halo_rows;
+  l.table = divide_up(static_cast<int>(sizeof(AttentionTable) / sizeof(int)) + l.halo_rows, 4) * 4;
   const int one = kAttentionPixels + l.halo;
   // The channels of a pass of the sums, or a channel of both, or lse and delta of either.
   l.staged = std::max({pass_channels * l.halo, one, 2 * kAttentionPixels, 2 * l.halo});
@@ -83,10 +83,10 @@ AttentionPlan choose_attention(const Pattern& pattern, int64_t groups, int chann
     best.tile = tile;
     best.halo_pitch = l.pitch;
     best.chunk = l.chunk;
-    best.staging = l.numbers * bytes;
-    best.partial = best.staging + l.staged * bytes;
+    best.partial = l.numbers * bytes;
     best.table = best.partial + l.partial * bytes;
-    best.shared = best.table + l.table * static_cast<int>(sizeof(int));
+    best.staging = best.table + l.table * static_cast<int>(sizeof(int));
+    best.shared = best.staging + l.staged * bytes;
   }
   check_cuda(least >= 0 ? cudaSuccess : cudaErrorInvalidConfiguration);
   best.channel_blocks = divide_up(result_channels, block_channels);

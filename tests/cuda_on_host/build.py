@@ -22,6 +22,7 @@ ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "cuda_on_host"
 
 OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
+CHECK = ("machine", "check", "check_attention")
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -104,7 +105,7 @@ def build_check() -> Path:
     """The program that checks the kernels."""
     ninja = Ninja(SANITIZE)
     objects = [ninja.object(path, f"{path.stem}.o") for path in kernels()]
-    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in ("machine", "check")]
+    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in CHECK]
     target = ninja.link(objects, "check")
     return ninja.run(BUILD / "check") / target
 

@@ -1,7 +1,7 @@
 // Compares the CUDA kernels with loops written from the definition: on the host, with the headers
 // of this directory, or on a GPU, compiled by nvcc.
 //
-// Usage: check [part=borders|random|groups|offsets] [cases=60] [seed=1] [failures=10]
+// Usage: check [part=borders|random|attention|groups|offsets] [cases=60] [seed=1] [failures=10]
 // Without a part all are run. Ends with status 1 if anything differs, at the latest after so many
 // failures.
 //
@@ -9,21 +9,10 @@
 // products. So the results are known exactly, and one entry too many or too few cannot hide in a
 // tolerance.
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 #include <map>
-#include <random>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
-#include <cuda_runtime.h>
-
-#include "../../csrc/common/accumulate.h"
-#include "../../csrc/cuda/kernels.h"
-#include "../../csrc/cuda/launch.h"
+#include "check.h"
 
 namespace circulant {
 void check_cuda(cudaError_t error) {
@@ -31,96 +20,8 @@ void check_cuda(cudaError_t error) {
 }
 }  // namespace circulant
 
+namespace check {
 namespace {
-
-using circulant::Extents;
-using circulant::Geometry;
-using circulant::Pattern;
-using circulant::Problem;
-
-struct Case {
-  int64_t groups, channels;
-  int64_t size[3], window[3];
-  bool infinite = false;  // one number of the second input is infinite
-
-  Geometry geometry() const {
-    return {{size[0], size[1], size[2]}, {window[0], window[1], window[2]}};
-  }
-  Problem problem() const { return {groups, channels, Pattern(geometry())}; }
-  int64_t pixels() const { return geometry().pixels(); }
-  int64_t offsets() const { return geometry().offsets(); }
-};
-
-std::mt19937_64 randomness;
-int failures = 0, comparisons = 0, most_failures = 10;
-
-using circulant::check_cuda;
-
-// Device memory of exactly so many numbers.
-template <class T>
-class Array {
- public:
-  explicit Array(int64_t size) : size(size) {
-    void* memory = nullptr;
-    check_cuda(cudaMalloc(&memory, bytes()));
-    at = static_cast<T*>(memory);
-  }
-  explicit Array(const std::vector<T>& from) : Array(static_cast<int64_t>(from.size())) {
-    check_cuda(cudaMemcpy(at, from.data(), bytes(), cudaMemcpyHostToDevice));
-  }
-  Array(const Array&) = delete;
-  ~Array() { cudaFree(at); }
-
-  size_t bytes() const { return static_cast<size_t>(size) * sizeof(T); }
-  void write(int64_t i, T value) {
-    check_cuda(cudaMemcpy(at + i, &value, sizeof(T), cudaMemcpyHostToDevice));
-  }
-  std::vector<T> read(int64_t from, int64_t count) const {
-    std::vector<T> numbers(count);
-    check_cuda(cudaDeviceSynchronize());
-    check_cuda(cudaMemcpy(numbers.data(), at + from, count * sizeof(T), cudaMemcpyDeviceToHost));
-    return numbers;
-  }
-
-  int64_t size;
-  T* at;
-};
-
-template <class T>
-std::vector<T> rounded(const std::vector<double>& numbers) {
-  std::vector<T> result;
-  for (const double number : numbers) result.push_back(static_cast<T>(static_cast<float>(number)));
-  return result;
-}
-
-std::vector<double> random_eighths(int64_t size) {
-  std::vector<double> numbers(size);
-  for (double& number : numbers)
-    number = static_cast<double>(static_cast<int>(randomness() % 33) - 16) / 8;
-  return numbers;
-}
-
-// The columns of a row, ascending: made by sorting, where the kernels compute a rotation.
-std::vector<int64_t> columns_of(const Case& c, int64_t row) {
-  const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
-                         row % c.size[2]};
-  std::vector<int64_t> columns;
-  for (int64_t i = 0; i < c.window[0]; ++i) {
-    for (int64_t j = 0; j < c.window[1]; ++j) {
-      for (int64_t k = 0; k < c.window[2]; ++k) {
-        const int64_t offset[3] = {i, j, k};
-        int64_t column = 0;
-        for (int d = 0; d < 3; ++d) {
-          column =
-              column * c.size[d] + (at[d] + offset[d] - c.window[d] / 2 + c.size[d]) % c.size[d];
-        }
-        columns.push_back(column);
-      }
-    }
-  }
-  std::sort(columns.begin(), columns.end());
-  return columns;
-}
 
 struct Reference {
   std::vector<double> x, y, values;  // inputs
@@ -159,16 +60,6 @@ struct Reference {
     }
   }
 };
-
-void report(const Case& c, const std::string& what, const std::string& problem) {
-  std::printf("FAIL %s, G %ld C %ld grid %ldx%ldx%ld window %ldx%ldx%ld%s: %s\n", what.c_str(),
-              long(c.groups), long(c.channels), long(c.size[0]), long(c.size[1]), long(c.size[2]),
-              long(c.window[0]), long(c.window[1]), long(c.window[2]),
-              c.infinite ? " infinite" : "", problem.c_str());
-  if (++failures < most_failures) return;
-  std::printf("FAILED: stopped after %d failures\n", failures);
-  std::exit(1);
-}
 
 // `expected(i)` is a double; it is rounded to T as the kernels do, by way of the type that they sum
 // in.
@@ -246,23 +137,6 @@ void check_case(const Case& c) {
   check_transpose<uint64_t>(c, reference);
 #endif
 }
-
-// On the host, runs only the first `groups` (of those that a launch can have) or the last `blocks`
-// of the last group, while it lives: what they have to do shows what is to be shown, and all would
-// take too long.
-class Only {
- public:
-#ifdef CUDA_ON_HOST
-  Only(unsigned groups, unsigned blocks) {
-    cuda_on_host::settings().only = [=](const uint3& block, const dim3& grid) {
-      return block.z < groups || (block.z == grid.z - 1 && block.x + blocks >= grid.x);
-    };
-  }
-  ~Only() { cuda_on_host::settings().only = nullptr; }
-#else
-  Only(unsigned, unsigned) {}
-#endif
-};
 
 // More groups than the grid of a launch can have. The first ones are compared, and those after.
 void check_groups() {
@@ -411,25 +285,11 @@ Case random_case() {
   return c;
 }
 
-// On the host, a device with few or many multiprocessors, which gets few large blocks or many small
-// ones, and with shared memory (in KiB) as there is from sm_75 to sm_120.
-void choose_device([[maybe_unused]] int multiprocessors, [[maybe_unused]] int shared_memory) {
-#ifdef CUDA_ON_HOST
-  cuda_on_host::settings().multiprocessors = multiprocessors;
-  cuda_on_host::settings().shared_memory = shared_memory * 1024;
-#endif
-}
-
-void seed(uint64_t seed) {
-  randomness.seed(seed);
-#ifdef CUDA_ON_HOST
-  cuda_on_host::settings().seed = seed;
-#endif
-}
-
 }  // namespace
+}  // namespace check
 
 int main(int argc, char** argv) {
+  using namespace check;
   std::map<std::string, std::string> options{
       {"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
   for (int i = 1; i < argc; ++i) {
@@ -447,26 +307,42 @@ int main(int argc, char** argv) {
   most_failures = std::stoi(options["failures"]);
   seed(std::stoull(options["seed"]));
 
-  if (wanted("borders")) {
-    int64_t i = 0;
+  const int random_cases = std::stoi(options["cases"]);
+  // Each with both devices, or in turn with one of them.
+  const auto border_cases = [](const auto& check, bool both) {
+    int i = 0;
     for (Case c : kBorderCases) {
       c.infinite = i % 4 == 3;
-      choose_device(1, 64);
-      check_case(c);
-      choose_device(132, i % 2 ? 99 : 227);
-      check_case(c);
+      for (int device = 0; device < 2; ++device) {
+        if (!both && i % 2 != device) continue;
+        if (device == 0) choose_device(1, 64);
+        if (device == 1) choose_device(132, i % 4 < 2 ? 99 : 227);
+        check(c);
+      }
       ++i;
     }
-  }
-  if (wanted("random")) {
-    for (int64_t i = 0; i < std::stoll(options["cases"]); ++i) {
+  };
+  const auto random = [&](const auto& check) {
+    for (int i = 0; i < random_cases; ++i) {
       choose_device(i % 2 ? 1 : 132, i % 3 ? 227 : 99);
-      check_case(random_case());
+      check(random_case());
     }
+  };
+  if (wanted("borders")) border_cases(check_case, true);
+  if (wanted("random")) random(check_case);
+  if (wanted("attention")) {
+    border_cases(check_attention, false);
+    random(check_attention);
   }
   choose_device(132, 227);
-  if (wanted("groups")) check_groups();
-  if (wanted("offsets")) check_offsets();
+  if (wanted("groups")) {
+    check_groups();
+    check_attention_groups();
+  }
+  if (wanted("offsets")) {
+    check_offsets();
+    check_attention_offsets();
+  }
   std::printf("%s: %d comparisons, %d failures\n", failures ? "FAILED" : "passed", comparisons,
               failures);
   return failures != 0;

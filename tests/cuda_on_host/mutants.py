@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cuda_on_host.build import BUILD, HERE, ROOT, SANITIZE, Ninja, kernels
+from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, kernels
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,23 @@ def barrier(file: str, comment: str, name: str) -> Mutant:
     return Mutant(name, file, f"__syncthreads();  // {comment}", "//")
 
 
+def of_attention(
+    name: str, file: str, before: str, after: str, part: str = "attention", kernel: str = ""
+) -> Mutant:
+    """A defect of fused attention; in its header, with the kernel of the gradients."""
+    return Mutant(
+        f"attention-{name}", file, before, after, kernel or (B if file == H else ""), part
+    )
+
+
+def barrier_of_attention(file: str, comment: str, name: str, kernel: str = "") -> Mutant:
+    """A barrier of fused attention that is gone."""
+    before = f"__syncthreads();  // {comment}\n"
+    return of_attention(f"barrier-{name}", file, before, "\n", kernel=kernel)
+
+
 S, A, T, W, G = "similarity.cu", "apply.cu", "transpose.cu", "weights.h", "tile.h"
+F, B, H, P = "attention.cu", "attention_backward.cu", "attention.h", "attention_plan.cu"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 WRAP_W, WRAP_H = (
     "neighbour(w, tap, s.size.w, s.window.w)",
@@ -137,6 +153,70 @@ MUTANTS = [
     Mutant("similarity-groups", S, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("apply-groups", A, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("transpose-groups", T, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
+    # Fused attention: barriers,
+    barrier_of_attention(
+        H, "what was staged before has been read; the tables are complete", "before-chunk"
+    ),
+    barrier_of_attention(H, "the chunk is complete", "after-chunk"),
+    barrier_of_attention(H, "what was staged before has been read", "before-sums"),
+    barrier_of_attention(H, "the halo and the numbers are complete", "before-adding"),
+    barrier_of_attention(F, "the table, and what others keep, has been read", "before-table"),
+    barrier_of_attention(F, "the largest score of each warp is there", "of-largest"),
+    barrier_of_attention(B, "what was staged before has been read", "before-rows"),
+    barrier_of_attention(B, "lse and delta are complete", "after-rows"),
+    # halos that do not wrap,
+    of_attention("no-wrap-w", H, "halo_coordinate(table().first_w", UNWRAPPED + "table().first_w"),
+    of_attention("no-wrap-h", H, "halo_coordinate(h, ", UNWRAPPED + "h, "),
+    of_attention("no-wrap-d", H, "halo_coordinate(d, ", UNWRAPPED + "d, "),
+    # shared memory that is too short or not aligned,
+    of_attention("short-table", P, "+ l.halo_rows, 4)", "+ l.halo_rows - 4, 4)"),
+    of_attention("short-numbers", P, "l.numbers = together *", "l.numbers = (together - 1) *"),
+    of_attention("short-partial", P, "= 3 * kAttentionWarps", "= 2 * kAttentionWarps"),
+    of_attention("short-staging", P, "pass_channels * l.halo,", "(pass_channels - 1) * l.halo,"),
+    of_attention("misaligned", P, "| 1) * step) * pack;", "| 1) * step) * pack + 1;"),
+    # pixels, taps, channels and units that are not there, or elsewhere,
+    of_attention("tile-guard", H, "pixel >= 0 ? A(from[pixel]) : A(0)", "A(from[pixel])"),
+    of_attention("pixel-guard", H, "if (pixel[i] >= 0) to", "to"),
+    of_attention("tap-guard", H, "if (count >= taps) {", "if (true) {"),
+    of_attention("window-guard", F, "tap < count ? number[i][tap] * factor :", "false ? A(0) :"),
+    of_attention("channel-guard", F, "if (channel >= shape.value_channels) break;", ""),
+    of_attention("unit-place", H, "unit.tap - box.tap;", "unit.tap;"),
+    of_attention("unit-taps", H, "min(kUnitTaps, window.w - unit.tap)", "kUnitTaps"),
+    of_attention("channel-block", H, "first_channel<A>(p) + pass *", "pass *", kernel=F),
+    # sums that are wrong,
+    of_attention("sums-not-scaled", F, "sum[c][i] *= shrink;", ";"),
+    of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
+    of_attention("rows-of-tile", B, "const int step = f.transposed;", "const int step = 0;"),
+    of_attention("no-delta", B, "other[i] - rows[delta_at + i + tap * step]", "other[i]"),
+    of_attention("no-total", B, "if (subtracts) t.add", "if (false) t.add"),
+    of_attention("total-of-all", B, "tap < count ? weight[i] : A(0)", "weight[i]"),
+    # offsets in 32 bits; groups that do not fit a launch.
+    of_attention(
+        "32-bit-chunk",
+        H,
+        "at = (int64_t(fresh(g)) * f.channels + first + c) * p.pixels",
+        "at = int((int64_t(fresh(g)) * f.channels + first + c) * p.pixels)",
+        "offsets",
+    ),
+    of_attention(
+        "32-bit-sums",
+        H,
+        "z + (int64_t(fresh(g)) * channels + first + c) * p.pixels",
+        "z + int((int64_t(fresh(g)) * channels + first + c) * p.pixels)",
+        "offsets",
+    ),
+    of_attention(
+        "32-bit-result",
+        F,
+        "y + (int64_t(g) * shape.value_channels + channel) * p.pixels",
+        "y + int((int64_t(g) * shape.value_channels + channel) * p.pixels)",
+        "offsets",
+    ),
+    of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", "offsets"),
+    of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", "offsets"),
+    of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
+    of_attention("groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
+    of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", "groups"),
 ]
 
 
@@ -163,7 +243,7 @@ def build(mutants: list[Mutant]) -> dict[str, Path]:
     objects = {
         path.name: ninja.object(path, f"{path.stem}.o") for path in kernels(sources_of(None))
     }
-    tools = [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in ("machine", "check")]
+    tools = [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in CHECK]
     targets = {"none": ninja.link([*objects.values(), *tools], "none/check")}
     for mutant in mutants:
         kernel = mutant.kernel or mutant.file
