@@ -84,12 +84,7 @@ def torch_directory() -> Path:
 
 def cuda_codes(nvcc: str) -> list[str]:
     """The flags for each architecture that this nvcc knows, or for the GPUs of this machine."""
-    wanted = os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES", "")
-    if wanted not in ("", "native"):
-        raise SystemExit(
-            f"CIRCULANT_ATTENTION_ARCHITECTURES must be native or unset, got {wanted!r}"
-        )
-    if wanted == "native":
+    if os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES"):
         return ["-arch=native"]
     known = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True)
     names = [name for name in CUDA_ARCHITECTURES if f"sm_{name}" in known.stdout.split()]
@@ -105,6 +100,11 @@ def cuda_sources() -> list[Path]:
     wanted = os.environ.get("CIRCULANT_ATTENTION_CUDA", "")
     if wanted not in ("", "0", "1"):
         raise SystemExit(f"CIRCULANT_ATTENTION_CUDA must be 0, 1 or unset, got {wanted!r}")
+    codes = os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES", "")
+    if codes not in ("", "native"):
+        raise SystemExit(
+            f"CIRCULANT_ATTENTION_ARCHITECTURES must be native or unset, got {codes!r}"
+        )
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     nvcc = shutil.which(os.environ.get("NVCC", "nvcc"))
     if wanted == "0":

@@ -105,10 +105,13 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for():
     assert "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc" in done.stderr
 
 
-def test_an_unknown_wish_is_an_error():
-    done = configure(CIRCULANT_ATTENTION_CUDA="yes")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("CUDA", "0, 1 or unset"), ("ARCHITECTURES", "native or unset")]
+)
+def test_an_unknown_wish_is_an_error(name: str, expected: str):
+    done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
     assert done.returncode != 0
-    assert "CIRCULANT_ATTENTION_CUDA must be 0, 1 or unset, got 'yes'" in done.stderr
+    assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
