@@ -18,8 +18,8 @@
 //   8, 64, 256, 256, window 35                   164 GFLOP    2.45 ms  539 MB   125 us
 // Expected: 0.3 of the first. Per channel and unit a thread issues 32 FMA for the scores and reads
 // 16 numbers in 4 loads of 16 bytes, which take shared memory 16 cycles per warp where the FMA take
-// 8; for the sums it is 12 loads per 64 FMA, 48 cycles to 16. Bringing the halo, 1.3 to 2.5 times the
-// tile, twice per set costs a fifth more, and taps are computed in eights: 15 of 16, 35 of 40.
+// 8; for the sums it is 12 loads per 64 FMA, 48 cycles to 16. Bringing the halo, 1.3 to 2.5 times
+// the tile, twice per set costs a fifth more, and taps are computed in eights: 15 of 16, 35 of 40.
 #include <cmath>
 
 #include "attention.h"
