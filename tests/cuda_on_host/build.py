@@ -50,7 +50,7 @@ class Ninja:
         self.lines = [
             f"flags = {' '.join([*common, *flags])}",
             "rule compile",
-            f"  command = {compiler} $flags -MMD -MF $out.d -x c++ -c $in -o $out",
+            f"  command = {compiler} $flags $more -MMD -MF $out.d -x c++ -c $in -o $out",
             "  description = compile $out",
             "  depfile = $out.d",
             "  deps = gcc",
@@ -58,9 +58,9 @@ class Ninja:
             f"  command = {compiler} $flags $in -o $out $libraries",
         ]
 
-    def object(self, source: Path, target: str) -> str:
-        """Compiles ``source``."""
-        self.lines.append(f"build {target}: compile {source}")
+    def object(self, source: Path, target: str, more: str = "") -> str:
+        """Compiles ``source``, with ``more`` flags at the end."""
+        self.lines += [f"build {target}: compile {source}", f"  more = {more}"]
         return target
 
     def link(self, objects: Iterable[str], target: str, libraries: str = "") -> str:
