@@ -266,20 +266,31 @@ class ProductEngine {
   void prefetch_next_units(const Units& units) {
     const int64_t *n = geometry_.size, *window = geometry_.window;
     const int64_t offsets = geometry_.offsets(), query = offsets * static_cast<int64_t>(sizeof(S));
-    const int64_t last = smaller(units.end + together_, (units.p + 1) * block_.key_rows());
+    // The next of the plane, or the first of the next plane, or those of the next rows of y.
+    RowBlock block = block_;
+    int64_t h = units.h, begin = units.end;
+    if (begin == block.units()) {
+      h += block.rows;
+      block.rows = smaller(kTileRows, chunk_.rows.end - h);
+      begin = 0;
+    }
     values_ahead_.clear();
-    for (int64_t u = units.end; u < last; ++u) {
-      const int64_t first = block_.first(u), o = block_.key_row(u) - first;
+    if (block.rows <= 0) return;
+    const int64_t p = begin / block.key_rows();
+    const int64_t end = smaller(begin + together_, (p + 1) * block.key_rows());
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t first = block.first(u), o = block.key_row(u) - first;
       // Seen from the row of neighbours, each of our rows is at an offset more, in the next slots
       // until these begin anew.
-      const int64_t row = neighbour(units.h + first, o, n[1], window[1]);
+      const int64_t row = neighbour(h + first, o, n[1], window[1]);
       const int64_t turn = first_offset(row, n[1], window[1]) - (window[1] - 1 - o);
-      for (int64_t r = 0; r < block_.count(u);) {
-        const int64_t end = r < turn ? smaller(turn, block_.count(u)) : block_.count(u);
-        const S* line = values_at(units.d, units.h + first + r, units.p, o - r);
-        values_ahead_.add(line + chunk_.columns.begin * offsets, (end - r) * window[2] * sizeof(S),
-                          query, chunk_.columns.size());
-        r = end;
+      for (int64_t r = 0; r < block.count(u);) {
+        const int64_t last = r < turn ? smaller(turn, block.count(u)) : block.count(u);
+        const S* line = values_at(units.d, h + first + r, p, o - r);
+        values_ahead_.add(line + chunk_.columns.begin * offsets,
+                          (last - r) * window[2] * static_cast<int64_t>(sizeof(S)), query,
+                          chunk_.columns.size());
+        r = last;
       }
     }
     values_ahead_.spread(steps(units.end - units.begin, chunk_.columns.size()));
