@@ -8,6 +8,8 @@
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
 #   make bench-kernels the speed of the CPU kernels against sgemm alone, into benchmarks/results
+#   make test-cuda     every test on a GPU: build, kernels, compute-sanitizer, the suite; no network
+#   make bench-cuda    the benchmarks on a GPU, into benchmarks/results/cuda.{json,md}; no network
 #   make bench-quick   a few benchmarks, printed only
 #   make test-wheel    build the wheel, test it in a fresh environment with the newest torch (several
 #                      GB), or another: make TORCH=torch==2.11.0 test-wheel
@@ -78,6 +80,14 @@ bench: bench-kernels
 
 bench-kernels: $(PACKAGE)
 	$(BIN)/python -m benchmarks.kernels --output benchmarks/results/kernels
+
+# On a machine with a GPU. These take PYTHON as it is, with its CUDA torch, instead of making an
+# environment; the scripts say what is missing.
+test-cuda:
+	PYTHON=$(PYTHON) tests/run_cuda.sh
+
+bench-cuda:
+	PYTHON=$(PYTHON) benchmarks/cuda/run.sh
 
 bench-quick: $(PACKAGE)
 	$(BIN)/python -m benchmarks --quick

@@ -11,6 +11,8 @@ Environment variables:
 
 ``CIRCULANT_ATTENTION_CUDA``
     ``1``: a missing nvcc is an error. ``0``: no CUDA library. Unset: one if nvcc is found.
+``CIRCULANT_ATTENTION_ARCHITECTURES``
+    ``native``: CUDA code for the GPUs of this machine only. Unset: for every architecture below.
 ``CXX``, ``NVCC``
     The compilers, ``c++`` and ``nvcc`` by default.
 ``CXXFLAGS``, ``NVCCFLAGS``, ``LDFLAGS``
@@ -81,7 +83,9 @@ def torch_directory() -> Path:
 
 
 def cuda_codes(nvcc: str) -> list[str]:
-    """The flags for each architecture that this nvcc knows."""
+    """The flags for each architecture that this nvcc knows, or for the GPUs of this machine."""
+    if os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES"):
+        return ["-arch=native"]
     known = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True)
     names = [name for name in CUDA_ARCHITECTURES if f"sm_{name}" in known.stdout.split()]
     if len(names) < len(CUDA_ARCHITECTURES):
@@ -96,6 +100,11 @@ def cuda_sources() -> list[Path]:
     wanted = os.environ.get("CIRCULANT_ATTENTION_CUDA", "")
     if wanted not in ("", "0", "1"):
         raise SystemExit(f"CIRCULANT_ATTENTION_CUDA must be 0, 1 or unset, got {wanted!r}")
+    codes = os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES", "")
+    if codes not in ("", "native"):
+        raise SystemExit(
+            f"CIRCULANT_ATTENTION_ARCHITECTURES must be native or unset, got {codes!r}"
+        )
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     nvcc = shutil.which(os.environ.get("NVCC", "nvcc"))
     if wanted == "0":

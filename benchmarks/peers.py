@@ -75,7 +75,8 @@ def flex_attention(case: Case) -> Run:
 
     # Compiled as well, or it would make the mask of all pairs of pixels.
     make_mask = torch.compile(create_block_mask)
-    mask = make_mask(inside, None, None, case.pixels, case.pixels, device="cpu")
+    device = torch.get_default_device()
+    mask = make_mask(inside, None, None, case.pixels, case.pixels, device=device)
     compiled = torch.compile(flex_attention)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,26 +1,27 @@
 #!/usr/bin/env bash
 # Everything there is to test on a machine with a GPU, from a bare checkout and without a network: builds the
-# libraries, checks the kernels against their definition, again under each of compute-sanitizer's tools,
-# then runs every test that has to do with CUDA. Nothing is skipped for want of a GPU.
+# libraries for that GPU, checks the kernels against their definition, again under each of compute-sanitizer's
+# tools, then runs every test that has to do with CUDA. Nothing is skipped for want of a GPU.
 #
-# Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
-# pytest-xdist and hypothesis.
+# Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest
+# and hypothesis; pytest-xdist, if it is there, runs the tests in JOBS processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
 NVCC=${NVCC:-nvcc}
 JOBS=${JOBS:-8}
-export CIRCULANT_ATTENTION_CUDA=1
+export CIRCULANT_ATTENTION_CUDA=1 CIRCULANT_ATTENTION_ARCHITECTURES=native
 
 step() { printf '\n== %s (after %d s)\n' "$1" "$SECONDS"; }
 
 step "machine"
+"$PYTHON" tests/cuda_machine.py pytest hypothesis
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
 "$NVCC" --version | tail -n 2
 sanitizer=$(command -v compute-sanitizer) ||
   sanitizer=$(dirname "$(readlink -f "$(command -v "$NVCC")")")/compute-sanitizer
 if [ ! -x "$sanitizer" ]; then
-  echo "compute-sanitizer was not found: put it on PATH" >&2
+  echo "missing: compute-sanitizer, part of the CUDA toolkit: put it on PATH" >&2
   exit 1
 fi
 
@@ -30,10 +31,16 @@ step "build"
 step "kernels against their definition"
 include=$("$PYTHON" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent / "include")')
 mkdir -p build/cuda
-kernels=$(find csrc/cuda -name '*.cu' ! -name ops.cu)
-# shellcheck disable=SC2086  (the names of the kernels are words of their own)
-"$NVCC" -std=c++17 -O2 -lineinfo -arch=native -isystem "$include" -o build/cuda/check \
-  tests/cuda_on_host/check.cpp $kernels
+objects=()
+for source in tests/cuda_on_host/check.cpp tests/cuda_on_host/check_attention.cpp csrc/cuda/*.cu; do
+  [ "$source" = csrc/cuda/ops.cu ] && continue
+  objects+=("build/cuda/$(basename "$source").o")
+  "$NVCC" -x cu -std=c++17 -O2 -lineinfo -arch=native --expt-relaxed-constexpr -isystem "$include" \
+    -c "$source" -o "${objects[-1]}" &
+  compilers+=($!)
+done
+for compiler in "${compilers[@]}"; do wait "$compiler"; done
+"$NVCC" -arch=native -o build/cuda/check "${objects[@]}"
 build/cuda/check
 
 for tool in memcheck racecheck synccheck; do
@@ -42,7 +49,9 @@ for tool in memcheck racecheck synccheck; do
 done
 
 step "tests"
-OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses "$JOBS" --require-cuda -k cuda \
+processes=()
+if "$PYTHON" -c 'import xdist' 2>/dev/null; then processes=(--numprocesses "$JOBS"); fi
+OMP_NUM_THREADS=1 "$PYTHON" -m pytest "${processes[@]}" --require-cuda -k cuda \
   --ignore tests/test_cuda_build.py --ignore tests/test_cuda_on_host.py tests parity
 
 step "done"

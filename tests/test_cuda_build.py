@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import resource_report
+import torch
 from resource_report import Build, Usage
 
 SPILLING = """
@@ -71,3 +74,56 @@ def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):
     found = list(resource_report.problems(Build(empty, made.log)))
     assert "the library does not ask for libtorch.so" in found
     assert any(problem.startswith("no code for compute_120, sm_100") for problem in found)
+
+
+def configure(**variables: str) -> subprocess.CompletedProcess[str]:
+    """What setup.py says before it compiles anything."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CIRCULANT_ATTENTION_")
+    }
+    return subprocess.run(
+        [sys.executable, "setup.py", "--name"],
+        cwd=resource_report.ROOT,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_nvcc_there_is_a_cpu_library_and_advice():
+    done = configure(NVCC="/nowhere/nvcc")
+    assert done.returncode == 0
+    assert "CPU only, as nvcc was not found. For CUDA support install the" in done.stdout
+
+
+def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for():
+    done = configure(NVCC="/nowhere/nvcc", CIRCULANT_ATTENTION_CUDA="1")
+    assert done.returncode != 0
+    assert "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("CUDA", "0, 1 or unset"), ("ARCHITECTURES", "native or unset")]
+)
+def test_an_unknown_wish_is_an_error(name: str, expected: str):
+    done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
+    assert done.returncode != 0
+    assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("script", ["tests/run_cuda.sh", "benchmarks/cuda/run.sh"])
+def test_a_machine_without_a_gpu_is_told_what_is_missing(script: str):
+    done = subprocess.run(
+        [resource_report.ROOT / script],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    reason = "a GPU that torch can use" if torch.version.cuda else "a torch with CUDA"
+    assert f"missing: {reason}" in done.stderr

@@ -16,10 +16,10 @@
 //   README problem (2, 64, 128, 96, window 15)   1.42 GFLOP   21 us    25 MB    6 us
 //   8, 64, 256, 256, window 15                   30.2 GFLOP   451 us   539 MB   125 us
 //   8, 64, 256, 256, window 35                   164 GFLOP    2.45 ms  539 MB   125 us
-// Expected: about a third of the first. Per channel and unit a thread issues 32 FMA for the scores
-// and reads 16 numbers in 4 loads of 16 bytes, which take shared memory 16 cycles per warp where
-// the FMA take 8; for the sums it is 20 loads per 128 FMA, 80 cycles to 32. The halo, 2.5 to 4
-// times the tile, is brought twice per set, and taps are computed in eights: 15 of 16, 35 of 40.
+// Expected: 0.3 of the first. Per channel and unit a thread issues 32 FMA for the scores and reads
+// 16 numbers in 4 loads of 16 bytes, which take shared memory 16 cycles per warp where the FMA take
+// 8; for the sums it is 12 loads per 64 FMA, 48 cycles to 16. Bringing the halo, 1.3 to 2.5 times
+// the tile, twice per set costs a fifth more, and taps are computed in eights: 15 of 16, 35 of 40.
 #include <cmath>
 
 #include "attention.h"

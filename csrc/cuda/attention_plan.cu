@@ -65,13 +65,13 @@ AttentionPlan choose_attention(const Pattern& pattern, int64_t groups, int chann
       return layout(t, box, together, channels, pass_channels, room, pack);
     };
     // Cycles of a multiprocessor per channel of a set, counted: 16 per unit for its numbers, which
-    // come from fewer warps if there are fewer units, 20 for its sums; 3 per row of the halo and 32
+    // come from fewer warps if there are fewer units, 24 for its sums; 3 per row of the halo and 32
     // columns, brought twice; and barriers.
     const auto cost = [&](const Tile& t) {
       const Layout l = fit(t);
       if (l.chunk == 0) return -1.0;
       const int loads = l.halo_rows * divide_up(t.w() + box.w - 1, 32);
-      return units.sets() * (16.0 * std::max(together, 4) + 20.0 * together + 6.0 * loads + 40);
+      return units.sets() * (16.0 * std::max(together, 4) + 24.0 * together + 6.0 * loads + 40);
     };
     Tile tile;
     if (!choose_tile(kLogAttentionPixels, kLogAttentionRun, 5, size, cost, &tile)) continue;

@@ -329,9 +329,9 @@ int main(int argc, char** argv) {
     }
   };
   if (wanted("borders")) border_cases(check_case, true);
-  if (wanted("random")) random(check_case);
-  if (wanted("attention")) {
-    border_cases(check_attention, false);
+  if (wanted("attention")) border_cases(check_attention, false);
+  if (wanted("random")) {
+    random(check_case);
     random(check_attention);
   }
   choose_device(132, 227);
