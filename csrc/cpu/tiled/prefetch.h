@@ -50,7 +50,7 @@ class Prefetcher {
 
  private:
   static constexpr int64_t kLine = 64;
-  static constexpr int kStreams = 16;
+  static constexpr int kStreams = 32;
 
   struct Stream {
     const char* first;

@@ -50,6 +50,7 @@ class ProductEngine {
         most_columns_(columns_together()),
         row_size_(copied_columns(most_columns_) * a.geometry.window[2] + L),
         units_(arena.take<const T*>(block_.units())),
+        runs_(arena.take<Run>(together_)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * row_size_)) {}
 
@@ -59,7 +60,7 @@ class ProductEngine {
         [this](int64_t d, int64_t h, int64_t i) {
           x_.pack_until(i + block_.key_rows());
           for (int64_t u = 0; u < block_.units(); ++u) {
-            units_[u] = x_.row(u / block_.key_rows(), i + u % block_.key_rows());
+            units_[u] = x_.row(u / block_.key_rows(), i + block_.key_row(u));
           }
           sums_.clear();
           prefetch_rows(h);
@@ -101,6 +102,22 @@ class ProductEngine {
     int64_t d, h, p, begin, end;
   };
 
+  // `count` units from `unit` on that are all in the windows of `rows` rows of the block from `row`
+  // on.
+  struct Run {
+    int64_t unit, count, row, rows;
+  };
+
+  void find_runs(const Units& units) {
+    runs_end_ = runs_;
+    for (int64_t u = units.begin; u < units.end;) {
+      // Not too many at a time, so that what is asked for ahead is spread.
+      const int64_t next = block_.run_end(u, smaller(u + 4, units.end));
+      *runs_end_++ = {u, next - u, block_.first(u), block_.count(u)};
+      u = next;
+    }
+  }
+
   void add_units(const Units& units) {
     const int64_t columns = chunk_.columns.size();
     // The columns whose weights are used where they are: in the order of the offsets, and of the
@@ -112,6 +129,7 @@ class ProductEngine {
       in_place.begin = smaller(columns, larger(0, margin - chunk_.columns.begin));
       in_place.end = larger(in_place.begin, smaller(columns, last));
     }
+    find_runs(units);
     if (transposed) prefetch_next_units(units);
     add_copied(units, {0, in_place.begin}, in_place.size() > 0 ? kTileColumns : most_columns_);
     add_in_place(units, in_place);
@@ -157,7 +175,7 @@ class ProductEngine {
       const int64_t first = block_.first(u);
       for (int64_t r = first; r < first + block_.count(u); ++r) {
         const int64_t place = (u - units.begin) * kTileRows + r;
-        f(values_at(units.d, units.h + r, units.p, u % block_.key_rows() - r), weights_[place],
+        f(values_at(units.d, units.h + r, units.p, block_.key_row(u) - r), weights_[place],
           copies_ + place * row_size_);
       }
     }
@@ -200,24 +218,21 @@ class ProductEngine {
     const int64_t first = transposed ? window - 1 - window / 2 * offsets : 0;
     for (int64_t w = columns.begin; w < columns.end; w += most) {
       const int64_t width = smaller(most, columns.end - w);
-      for (int64_t u = units.begin; u < units.end;) {
-        // Not too many at a time, so that what is asked for ahead is spread.
-        const int64_t next = block_.run_end(u, smaller(u + 4, units.end)), row = block_.first(u);
-        const TileWeights<T> part{weights_ + (u - units.begin) * kTileRows + row,
+      for (const Run* run = runs_; run < runs_end_; ++run) {
+        const TileWeights<T> part{weights_ + (run->unit - units.begin) * kTileRows + run->row,
                                   first + (shift + w) * offsets, transposed ? 1 : offsets - 1,
                                   transposed ? offsets - 1 : 1};
         for (int64_t c = 0; c < channels_;) {
           const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
-          add_products_of<T>(block_.count(u), width, vectors)(part, units_ + u, w * channels_ + c,
-                                                              next - u, window, channels_,
-                                                              sums_.at(w, row) + c);
-          for (int64_t n = u; n < next; ++n) {
+          add_products_of<T>(run->rows, width, vectors)(part, units_ + run->unit, w * channels_ + c,
+                                                        run->count, window, channels_,
+                                                        sums_.at(w, run->row) + c);
+          for (int64_t n = 0; n < run->count; ++n) {
             values_ahead_.step();
             rows_ahead_.step();
           }
           c += vectors * L;
         }
-        u = next;
       }
     }
   }
@@ -251,20 +266,31 @@ class ProductEngine {
   void prefetch_next_units(const Units& units) {
     const int64_t *n = geometry_.size, *window = geometry_.window;
     const int64_t offsets = geometry_.offsets(), query = offsets * static_cast<int64_t>(sizeof(S));
-    const int64_t last = smaller(units.end + together_, (units.p + 1) * block_.key_rows());
+    // The next of the plane, or the first of the next plane, or those of the next rows of y.
+    RowBlock block = block_;
+    int64_t h = units.h, begin = units.end;
+    if (begin == block.units()) {
+      h += block.rows;
+      block.rows = smaller(kTileRows, chunk_.rows.end - h);
+      begin = 0;
+    }
     values_ahead_.clear();
-    for (int64_t u = units.end; u < last; ++u) {
-      const int64_t first = block_.first(u), o = u % block_.key_rows() - first;
+    if (block.rows <= 0) return;
+    const int64_t p = begin / block.key_rows();
+    const int64_t end = smaller(begin + together_, (p + 1) * block.key_rows());
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t first = block.first(u), o = block.key_row(u) - first;
       // Seen from the row of neighbours, each of our rows is at an offset more, in the next slots
       // until these begin anew.
-      const int64_t row = neighbour(units.h + first, o, n[1], window[1]);
+      const int64_t row = neighbour(h + first, o, n[1], window[1]);
       const int64_t turn = first_offset(row, n[1], window[1]) - (window[1] - 1 - o);
-      for (int64_t r = 0; r < block_.count(u);) {
-        const int64_t end = r < turn ? smaller(turn, block_.count(u)) : block_.count(u);
-        const S* line = values_at(units.d, units.h + first + r, units.p, o - r);
-        values_ahead_.add(line + chunk_.columns.begin * offsets, (end - r) * window[2] * sizeof(S),
-                          query, chunk_.columns.size());
-        r = end;
+      for (int64_t r = 0; r < block.count(u);) {
+        const int64_t last = r < turn ? smaller(turn, block.count(u)) : block.count(u);
+        const S* line = values_at(units.d, h + first + r, p, o - r);
+        values_ahead_.add(line + chunk_.columns.begin * offsets,
+                          (last - r) * window[2] * static_cast<int64_t>(sizeof(S)), query,
+                          chunk_.columns.size());
+        r = last;
       }
     }
     values_ahead_.spread(steps(units.end - units.begin, chunk_.columns.size()));
@@ -284,7 +310,9 @@ class ProductEngine {
   ChannelSums<T> sums_;
   RowBlock block_;
   int64_t together_, most_columns_, row_size_;
-  const T **units_, **weights_;
+  const T** units_;
+  Run *runs_, *runs_end_ = nullptr;
+  const T** weights_;
   T* copies_;
   Prefetcher values_ahead_, rows_ahead_;
 };

@@ -18,11 +18,11 @@ struct RowBlock {
 
   int64_t key_rows() const { return window + rows - 1; }
   int64_t units() const { return planes * key_rows(); }
+  // The key row of a unit in its plane. Mostly there is one, and divisions cost more than to ask.
+  int64_t key_row(int64_t unit) const { return planes == 1 ? unit : unit % key_rows(); }
   // The first query row whose window holds the key row of a unit, and how many there are.
-  int64_t first(int64_t unit) const { return larger(0, unit % key_rows() - window + 1); }
-  int64_t count(int64_t unit) const {
-    return smaller(rows - 1, unit % key_rows()) - first(unit) + 1;
-  }
+  int64_t first(int64_t unit) const { return larger(0, key_row(unit) - window + 1); }
+  int64_t count(int64_t unit) const { return smaller(rows - 1, key_row(unit)) - first(unit) + 1; }
   // The end of the longest run of units from `unit` on, before `end`, with the same query rows.
   int64_t run_end(int64_t unit, int64_t end) const {
     int64_t next = unit + 1;
@@ -37,7 +37,7 @@ struct RowOffsets {
   int64_t first, last, unit;
 
   RowOffsets(const RowBlock& block, int64_t begin, int64_t end, int64_t r) {
-    const int64_t top = begin - begin % block.key_rows();
+    const int64_t top = begin - block.key_row(begin);
     unit = larger(begin, top + r);
     first = unit - top - r;
     last = smaller(end - top - r, block.window);

@@ -244,7 +244,7 @@ inline void scatter_units(const RowBlock& block, int64_t begin, int64_t end, int
                           const ShearedWeights<T>& weights, const QueryRows<T>& queries,
                           const SumRows<T>& sums, int64_t window) {
   const int64_t plane = begin / block.key_rows();
-  const int64_t first = begin % block.key_rows(), last = first + end - begin;
+  const int64_t first = block.key_row(begin), last = first + end - begin;
   // Rows of queries whose windows hold the same of these key rows go together.
   for (int64_t r = 0; r < block.rows;) {
     const int64_t lo = larger(first, r), hi = smaller(last, r + block.window);
@@ -268,7 +268,7 @@ inline void scatter_units(const RowBlock& block, int64_t begin, int64_t end, int
 // kTileRows, and cut where the windows of the queries begin to leave key rows out, so that most are
 // in all of them.
 inline int64_t scatter_end(const RowBlock& block, int64_t begin) {
-  const int64_t j = begin % block.key_rows();
+  const int64_t j = block.key_row(begin);
   int64_t end = smaller(j + kTileRows, block.key_rows());
   if (j < block.rows - 1) end = smaller(end, block.rows - 1);
   if (j < block.window) end = smaller(end, block.window);
