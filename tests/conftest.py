@@ -22,6 +22,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("device", devices)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests recorded to be shown, also those that passed in other processes."""
+    for report in terminalreporter.stats.get("passed", []):
+        for title, text in report.user_properties:
+            terminalreporter.section(title)
+            terminalreporter.write_line(text)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(20261120)

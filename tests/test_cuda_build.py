@@ -33,9 +33,10 @@ def made() -> Build:
     return resource_report.build()
 
 
-def test_the_library_has_what_it_needs(made: Build):
+def test_the_library_has_what_it_needs(made: Build, record_property):
     """Compiled without a warning (an error in this build), for every architecture, no spills."""
-    print(resource_report.table(resource_report.usages(made.log)))
+    table = resource_report.table(resource_report.usages(made.log))
+    record_property("resources of the CUDA kernels", table)
     assert list(resource_report.problems(made)) == []
 
 
