@@ -73,11 +73,11 @@ inline Chunks independent_chunks(const Geometry& g, int64_t groups) {
   return chunks;
 }
 
-// The chunks of a problem with sums over queries for every key, such as the transposed product.
-// They add to the sums of their neighbours, half a window beyond their own queries, so they run in
-// phases: of an even number of parts, each at least a window long, every second one touches nothing
-// that another of the same phase does. The order of additions is that of the phases, which depends
-// on the shape alone: same bits for any number of threads.
+// The chunks of a problem with sums over queries for every key, such as the gradients of fused
+// attention. They add to the sums of their neighbours, half a window beyond their own queries, so
+// they run in phases: of an even number of parts, each at least a window long, every second one
+// touches nothing that another of the same phase does. The order of additions is that of the
+// phases, which depends on the shape alone: same bits for any number of threads.
 struct PhasedChunks {
   std::vector<Chunks> phases;
   // Parts of a row add to it, so that it must hold zeros before; whole rows can be written.
