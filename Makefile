@@ -57,7 +57,7 @@ demo: $(PACKAGE)
 # One torch thread per worker; the tests of threading set their own number. pytest comes last, so that
 # what is seen last is the number of tests.
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal tests parity
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --emulated tests parity
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check .

@@ -5,12 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
+# Thousands of small calls, minutes of emulation; gradients on the device are in other files, too.
+SLOW_WHEN_EMULATED = ["test_differentiation"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-cuda",
         action="store_true",
         help="fail instead of skipping what needs a CUDA device",
+    )
+    parser.addoption(
+        "--emulated",
+        action="store_true",
+        help="run the tests that take a device on an emulated one, too: see emulated_device.py",
     )
 
 
@@ -19,7 +27,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         devices = ["cpu"]
         if torch.cuda.is_available() or metafunc.config.getoption("--require-cuda"):
             devices.append("cuda")
+        emulated = metafunc.config.getoption("--emulated")
+        if emulated and metafunc.module.__name__ not in SLOW_WHEN_EMULATED:
+            devices.append("emulated")
         metafunc.parametrize("device", devices)
+
+
+@pytest.fixture(autouse=True)
+def _device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.config.getoption("--emulated"):
+        import emulated_device
+
+        if "device" in request.fixturenames and request.getfixturevalue("device") == "emulated":
+            emulated_device.prepare(monkeypatch)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
