@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include <torch/csrc/stable/tensor.h>
@@ -67,15 +68,61 @@ inline void check_same_shape(const Tensor& a, const Tensor& b, const char* op) {
   }
 }
 
-// Checks that `values` is (G, N, K) with the N and K of `geometry`.
-inline void check_values(const Tensor& values, int64_t groups, const Geometry& geometry,
-                         const char* op) {
+inline void check_alike(const Tensor& a, const Tensor& b, const char* op) {
+  check_same_dtype(a, b, op);
+  check_same_shape(a, b, op);
+}
+
+// Checks that `values` is (G, N, K) with the N and K of `geometry` and, if they are given, with so
+// many groups.
+inline void check_values(const Tensor& values, std::optional<int64_t> groups,
+                         const Geometry& geometry, const char* op) {
   STD_TORCH_CHECK(values.dim() == 3, op, ": values must be (G, N, K), got ", values.dim(), " dims");
-  STD_TORCH_CHECK(values.size(0) == groups && values.size(1) == geometry.pixels() &&
+  const int64_t expected = groups.value_or(values.size(0));
+  STD_TORCH_CHECK(values.size(0) == expected && values.size(1) == geometry.pixels() &&
                       values.size(2) == geometry.offsets(),
-                  op, ": values must be (", groups, ", ", geometry.pixels(), ", ",
+                  op, ": values must be (", expected, ", ", geometry.pixels(), ", ",
                   geometry.offsets(), "), got (", values.size(0), ", ", values.size(1), ", ",
                   values.size(2), ")");
+}
+
+// Check the arguments of an op, and return their geometry.
+
+inline Geometry checked_similarity(const Tensor& x, const Tensor& y,
+                                   const std::vector<int64_t>& window, const char* op) {
+  check_alike(x, y, op);
+  return checked_geometry(x, window, op);
+}
+
+inline Geometry checked_product(const Tensor& values, const Tensor& x,
+                                const std::vector<int64_t>& window, const char* op) {
+  check_same_dtype(values, x, op);
+  const Geometry geometry = checked_geometry(x, window, op);
+  check_values(values, x.size(0), geometry, op);
+  return geometry;
+}
+
+inline Geometry checked_transpose(const Tensor& values, const std::vector<int64_t>& spatial_size,
+                                  const std::vector<int64_t>& window, const char* op) {
+  const Geometry geometry =
+      checked_geometry(spatial_size.data(), static_cast<int64_t>(spatial_size.size()), window, op);
+  check_values(values, std::nullopt, geometry, op);
+  return geometry;
+}
+
+inline Geometry checked_attention(const Tensor& q, const Tensor& k, const Tensor& v,
+                                  const std::vector<int64_t>& window, const char* op) {
+  check_same_dtype(q, k, op);
+  check_same_dtype(q, v, op);
+  check_same_shape(q, k, op);
+  const Geometry geometry = checked_geometry(q, window, op);
+  STD_TORCH_CHECK(v.dim() == q.dim() && v.size(0) == q.size(0), op,
+                  ": v must have the dims and the groups of q");
+  for (int64_t d = 2; d < q.dim(); ++d) {
+    STD_TORCH_CHECK(v.size(d) == q.size(d), op, ": v must have the spatial size of q");
+  }
+  STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
+  return geometry;
 }
 
 }  // namespace circulant

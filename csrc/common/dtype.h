@@ -34,4 +34,11 @@ void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
   }
 }
 
+// The dtype that sums over tensors like `x` are kept in.
+inline torch::headeronly::ScalarType sum_type(const torch::stable::Tensor& x) {
+  using torch::headeronly::ScalarType;
+  const ScalarType type = x.scalar_type();
+  return type == ScalarType::Half || type == ScalarType::BFloat16 ? ScalarType::Float : type;
+}
+
 }  // namespace circulant

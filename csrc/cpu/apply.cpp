@@ -10,11 +10,9 @@ namespace {
 
 Tensor multiply(const Tensor& values_, const Tensor& x_, const std::vector<int64_t>& window,
                 const char* op, Engine<Product> Engines::* engine) {
-  check_same_dtype(values_, x_, op);
-  const Geometry geometry = checked_geometry(x_, window, op);
+  const Geometry geometry = checked_product(values_, x_, window, op);
   const Dtype dtype = checked_dtype(x_, op);
   const int64_t groups = x_.size(0), channels = x_.size(1);
-  check_values(values_, groups, geometry, op);
   const Tensor values = contiguous_of(values_), x = contiguous_of(x_);
   const Tensor y = torch::stable::new_empty(x, x.sizes());
   if (groups == 0 || channels == 0) return y;

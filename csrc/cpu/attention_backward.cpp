@@ -17,10 +17,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy_, const T
   const char* op = "attention_backward";
   const Kind kind = checked_kind(kind_, op);
   const FusedShape shape = checked_fused(q_, k_, v_, window, op);
-  check_same_dtype(dy_, v_, op);
-  check_same_shape(dy_, v_, op);
-  check_same_dtype(y_, v_, op);
-  check_same_shape(y_, v_, op);
+  check_alike(dy_, v_, op);
+  check_alike(y_, v_, op);
   const int64_t groups = shape.groups, pixels = shape.geometry.pixels();
   STD_TORCH_CHECK(lse_.scalar_type() == sum_type(q_) && lse_.dim() == 2 && lse_.size(0) == groups &&
                       lse_.size(1) == pixels,

@@ -72,24 +72,8 @@ struct FusedShape {
 
 inline FusedShape checked_fused(const Tensor& q, const Tensor& k, const Tensor& v,
                                 const std::vector<int64_t>& window, const char* op) {
-  check_same_dtype(q, k, op);
-  check_same_dtype(q, v, op);
-  check_same_shape(q, k, op);
-  const Geometry geometry = checked_geometry(q, window, op);
-  STD_TORCH_CHECK(v.dim() == q.dim() && v.size(0) == q.size(0), op,
-                  ": v must have the dims and the groups of q");
-  for (int64_t d = 2; d < q.dim(); ++d) {
-    STD_TORCH_CHECK(v.size(d) == q.size(d), op, ": v must have the spatial size of q");
-  }
-  STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
+  const Geometry geometry = checked_attention(q, k, v, window, op);
   return {geometry, q.size(0), q.size(1), v.size(1), checked_dtype(q, op)};
-}
-
-// The dtype that sums over tensors like `x` are kept in.
-inline torch::headeronly::ScalarType sum_type(const Tensor& x) {
-  using torch::headeronly::ScalarType;
-  const ScalarType type = x.scalar_type();
-  return type == ScalarType::Half || type == ScalarType::BFloat16 ? ScalarType::Float : type;
 }
 
 // A tensor like `x`, and what an engine that adds to it must know.

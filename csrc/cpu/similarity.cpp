@@ -11,9 +11,7 @@ namespace {
 Tensor similarity(const Tensor& x_, const Tensor& y_, std::vector<int64_t> window, int64_t kind_) {
   const char* op = "similarity";
   const Kind kind = checked_kind(kind_, op);
-  check_same_dtype(x_, y_, op);
-  check_same_shape(x_, y_, op);
-  const Geometry geometry = checked_geometry(x_, window, op);
+  const Geometry geometry = checked_similarity(x_, y_, window, op);
   const Dtype dtype = checked_dtype(x_, op);
   const int64_t groups = x_.size(0), channels = x_.size(1);
   const int64_t sizes[] = {groups, geometry.pixels(), geometry.offsets()};

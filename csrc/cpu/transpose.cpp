@@ -11,11 +11,8 @@ namespace {
 Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
                  std::vector<int64_t> window) {
   const char* op = "transpose";
-  const Geometry geometry = checked_geometry(spatial_size.data(), spatial_size.size(), window, op);
-  STD_TORCH_CHECK(values_.dim() == 3, op, ": values must be (G, N, K), got ", values_.dim(),
-                  " dims");
+  const Geometry geometry = checked_transpose(values_, spatial_size, window, op);
   const int64_t groups = values_.size(0);
-  check_values(values_, groups, geometry, op);
   const Dtype dtype = checked_dtype(values_, op);
   const Tensor values = contiguous_of(values_);
   const Tensor result = new_values(values, values.sizes());

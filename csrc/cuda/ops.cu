@@ -48,9 +48,7 @@ Tensor similarity_op(const Tensor& x_, const Tensor& y_, std::vector<int64_t> wi
   const char* op = "similarity";
   const Kind kind = checked_kind(kind_, op);
   check_same_device(x_, y_, op);
-  check_same_dtype(x_, y_, op);
-  check_same_shape(x_, y_, op);
-  const Geometry geometry = checked_geometry(x_, window, op);
+  const Geometry geometry = checked_similarity(x_, y_, window, op);
   const Problem problem = checked_problem(x_.size(0), x_.size(1), geometry, op);
   const DeviceGuard guard(x_.get_device_index());
   const Tensor x = torch::stable::contiguous(x_), y = torch::stable::contiguous(y_);
@@ -69,9 +67,7 @@ template <bool transposed>
 Tensor apply_op(const Tensor& values_, const Tensor& x_, std::vector<int64_t> window) {
   const char* op = transposed ? "apply_transposed" : "apply";
   check_same_device(values_, x_, op);
-  check_same_dtype(values_, x_, op);
-  const Geometry geometry = checked_geometry(x_, window, op);
-  check_values(values_, x_.size(0), geometry, op);
+  const Geometry geometry = checked_product(values_, x_, window, op);
   const Problem problem = checked_problem(x_.size(0), x_.size(1), geometry, op);
   const DeviceGuard guard(x_.get_device_index());
   const Tensor values = torch::stable::contiguous(values_), x = torch::stable::contiguous(x_);
@@ -95,11 +91,7 @@ void transpose_as(const Tensor& values, Tensor& result, const Problem& problem) 
 Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
                     std::vector<int64_t> window) {
   const char* op = "transpose";
-  const Geometry geometry =
-      checked_geometry(spatial_size.data(), static_cast<int64_t>(spatial_size.size()), window, op);
-  STD_TORCH_CHECK(values_.dim() == 3, op, ": values must be (G, N, K), got ", values_.dim(),
-                  " dims");
-  check_values(values_, values_.size(0), geometry, op);
+  const Geometry geometry = checked_transpose(values_, spatial_size, window, op);
   const Problem problem = checked_problem(values_.size(0), 0, geometry, op);
   const DeviceGuard guard(values_.get_device_index());
   const Tensor values = torch::stable::contiguous(values_);
@@ -119,22 +111,13 @@ Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
 }
 
 // What attention and its gradients are computed of.
-AttentionProblem checked_attention(const Tensor& q, const Tensor& k, const Tensor& v,
-                                   const std::vector<int64_t>& window, int64_t kind, double scale,
-                                   const char* op) {
+AttentionProblem checked_fused(const Tensor& q, const Tensor& k, const Tensor& v,
+                               const std::vector<int64_t>& window, int64_t kind, double scale,
+                               const char* op) {
   const bool distance = checked_kind(kind, op) == kDistance;
-  for (const Tensor* other : {&k, &v}) {
-    check_same_device(q, *other, op);
-    check_same_dtype(q, *other, op);
-  }
-  check_same_shape(q, k, op);
-  const Geometry geometry = checked_geometry(q, window, op);
-  STD_TORCH_CHECK(v.dim() == q.dim() && v.size(0) == q.size(0), op,
-                  ": v must have the dims and the groups of q");
-  for (int64_t d = 2; d < q.dim(); ++d) {
-    STD_TORCH_CHECK(v.size(d) == q.size(d), op, ": v must have the spatial size of q");
-  }
-  STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
+  check_same_device(q, k, op);
+  check_same_device(q, v, op);
+  const Geometry geometry = checked_attention(q, k, v, window, op);
   const Problem problem = checked_problem(q.size(0), q.size(1), geometry, op);
   STD_TORCH_CHECK(problem.groups <= INT32_MAX, op, ": on CUDA there can be ", INT32_MAX,
                   " groups, got ", problem.groups);
@@ -146,17 +129,13 @@ AttentionProblem checked_attention(const Tensor& q, const Tensor& k, const Tenso
 
 // A number per group and pixel, of the type that sums over tensors like `x` are kept in.
 Tensor new_rows(const Tensor& x, const AttentionProblem& problem) {
-  using torch::headeronly::ScalarType;
-  const ScalarType type = x.scalar_type();
-  const bool half = type == ScalarType::Half || type == ScalarType::BFloat16;
-  return torch::stable::new_empty(x, {problem.groups, problem.pattern.pixels()},
-                                  half ? ScalarType::Float : type);
+  return torch::stable::new_empty(x, {problem.groups, problem.pattern.pixels()}, sum_type(x));
 }
 
 std::tuple<Tensor, Tensor> attention_op(const Tensor& q_, const Tensor& k_, const Tensor& v_,
                                         std::vector<int64_t> window, int64_t kind, double scale) {
   const char* op = "attention";
-  const AttentionProblem problem = checked_attention(q_, k_, v_, window, kind, scale, op);
+  const AttentionProblem problem = checked_fused(q_, k_, v_, window, kind, scale, op);
   const DeviceGuard guard(q_.get_device_index());
   const Tensor q = torch::stable::contiguous(q_), k = torch::stable::contiguous(k_),
                v = torch::stable::contiguous(v_);
@@ -177,11 +156,10 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, cons
                                                          std::vector<int64_t> window, int64_t kind,
                                                          double scale) {
   const char* op = "attention_backward";
-  const AttentionProblem problem = checked_attention(q_, k_, v_, window, kind, scale, op);
+  const AttentionProblem problem = checked_fused(q_, k_, v_, window, kind, scale, op);
   for (const Tensor* other : {&dy_, &y_}) {
     check_same_device(*other, v_, op);
-    check_same_dtype(*other, v_, op);
-    check_same_shape(*other, v_, op);
+    check_alike(*other, v_, op);
   }
   check_same_device(lse_, q_, op);
   const DeviceGuard guard(q_.get_device_index());
@@ -189,8 +167,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, cons
                k = torch::stable::contiguous(k_), v = torch::stable::contiguous(v_),
                y = torch::stable::contiguous(y_), lse = torch::stable::contiguous(lse_);
   Tensor delta = new_rows(q, problem);
-  check_same_dtype(lse, delta, op);
-  check_same_shape(lse, delta, op);
+  check_alike(lse, delta, op);
   Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k),
          dv = torch::stable::empty_like(v);
   if (lse.numel() == 0) return {dq, dk, dv};
