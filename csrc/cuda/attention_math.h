@@ -6,9 +6,9 @@
 
 #include <cuda_runtime.h>
 
-namespace circulant {
+#include "../common/constants.h"
 
-constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
+namespace circulant {
 
 template <class A>
 constexpr A kLowest = A(-FLT_MAX);

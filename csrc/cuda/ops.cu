@@ -11,9 +11,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../common/arguments.h"
+#include "../common/constants.h"
 #include "../common/dtype.h"
 #include "../common/geometry.h"
-#include "attention_math.h"
 #include "kernels.h"
 #include "launch.h"
 

@@ -3,12 +3,10 @@
 
 #include <cstdint>
 
+#include "../../common/constants.h"
 #include "vector.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
-
-constexpr double kLog2E = 1.4426950408889634;
-constexpr double kLn2 = 0.6931471805599453;
 
 template <class T>
 struct FloatFormat;
