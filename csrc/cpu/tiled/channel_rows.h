@@ -5,7 +5,6 @@
 
 #include "../problem.h"
 #include "packing.h"
-#include "prefetch.h"
 #include "transpose_block.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
@@ -16,52 +15,26 @@ inline int64_t padded_channels(int64_t channels) {
   return round_up(channels, kLanes<T>);
 }
 
-// The rows around a chunk's rows, with half a window of columns on both sides, packed when they are
-// first needed.
+// The rows around a chunk's rows, with half a window of columns on both sides.
 template <class S>
-class ChannelRows {
+class ChannelRows : public RowsAround<S> {
   using T = Compute<S>;
+  using RowsAround<S>::image_;
   static constexpr int64_t L = kLanes<T>;
 
  public:
   ChannelRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
-      : image_(image),
+      : RowsAround<S>(arena, image, rows, columns.size() + image.geometry.window[2] - 1,
+                      padded_channels<T>(image.channels)),
         channels_(padded_channels<T>(image.channels)),
-        first_row_(rows.begin - image.geometry.window[1] / 2),
         first_column_(wrap(columns.begin - image.geometry.window[2] / 2, image.geometry.size[2])),
-        columns_(columns.size() + image.geometry.window[2] - 1),
-        ring_(arena, image.geometry.window[0], image.geometry.window[1] + kTileRows - 1, columns_,
-              channels_) {}
+        columns_(columns.size() + image.geometry.window[2] - 1) {}
 
-  // To be called before the first row of every plane.
-  void start_plane(int64_t d) {
-    plane_ = d;
-    packed_ = 0;
-  }
-
-  // Makes the rows 0 <= i < until around the chunk available, the last slots of them.
   void pack_until(int64_t until) {
-    const Geometry& g = image_.geometry;
-    for (int64_t p = 0; p < g.window[0]; ++p) {
-      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      for (int64_t i = packed_; i < until; ++i) {
-        pack(image_.row(0, d, wrap(first_row_ + i, g.size[1])), ring_.row(p, i));
-      }
-    }
-    packed_ = until;
+    this->pack_rows_until(until, [this](const S* const* from, T* const* to, int64_t count) {
+      for (int64_t r = 0; r < count; ++r) pack(from[r], to[r]);
+    });
   }
-
-  // Asks for the `rows` rows that come next.
-  void prefetch(Prefetcher& prefetcher, int64_t rows) const {
-    const Geometry& g = image_.geometry;
-    const int64_t h = wrap(first_row_ + packed_, g.size[1]);
-    for (int64_t p = 0; p < g.window[0]; ++p) {
-      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      image_.prefetch(prefetcher, d, h, smaller(rows, g.size[1] - h));
-    }
-  }
-
-  const T* row(int64_t plane, int64_t i) const { return ring_.row(plane, i); }
 
  private:
   void pack(const S* row, T* to) const {
@@ -85,10 +58,7 @@ class ChannelRows {
     }
   }
 
-  Image<const S> image_;
-  int64_t channels_, first_row_, first_column_, columns_;
-  RowRing<T> ring_;
-  int64_t plane_ = 0, packed_ = 0;
+  int64_t channels_, first_column_, columns_;
 };
 
 // The sums of a few rows of a chunk: [column][kTileRows][channels].

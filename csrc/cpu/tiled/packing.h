@@ -142,52 +142,18 @@ class RowRing {
   T* data_;
 };
 
-// The rows of keys around a chunk's rows of queries, packed when they are first needed.
+// The rows of an image around a chunk's rows, packed when they are first needed. A derived class
+// says what a packed row holds; its pack_until(until) makes the rows 0 <= i < until available, the
+// last slots of them.
 template <class S>
-class KeyRows {
+class RowsAround {
   using T = Compute<S>;
 
  public:
-  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
-      : image_(image),
-        first_row_(rows.begin - image.geometry.window[1] / 2),
-        columns_(columns.begin - image.geometry.window[2] / 2,
-                 columns.size() + image.geometry.window[2] - 1, 0, image.geometry.size[2]),
-        ring_(arena, image.geometry.window[0], image.geometry.window[1] + kTileRows - 1,
-              image.channels,
-              odd_pitch<T>(round_up(columns.size(), kLanes<T>) + image.geometry.window[2] - 1)) {}
-
-  // To be called once, before all others.
-  void clear() { ring_.clear(); }
-
-  // To be called before the first row of every plane of queries.
+  // To be called before the first row of every plane.
   void start_plane(int64_t d) {
     plane_ = d;
     packed_ = 0;
-  }
-
-  // Makes the key rows 0 <= i < until of the chunk available, the last slots of them.
-  void pack_until(int64_t until) {
-    const Geometry& g = image_.geometry;
-    for (int64_t p = 0; p < g.window[0]; ++p) {
-      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      for (int64_t i = packed_; i < until; i += kTileRows) {
-        const int64_t count = smaller(kTileRows, until - i);
-        const S* from[kTileRows];
-        T* to[kTileRows];
-        for (int64_t r = 0; r < count; ++r) {
-          from[r] = image_.row(0, d, wrap(first_row_ + i + r, g.size[1]));
-          to[r] = ring_.row(p, i + r);
-        }
-        // Channel by channel, since the rows of a channel are adjacent in memory.
-        for (int64_t c = 0; c < image_.channels; ++c) {
-          for (int64_t r = 0; r < count; ++r) {
-            columns_.pack(from[r] + c * g.pixels(), to[r] + c * ring_.pitch());
-          }
-        }
-      }
-    }
-    packed_ = until;
   }
 
   // Asks for the `rows` rows that come next.
@@ -200,16 +166,79 @@ class KeyRows {
     }
   }
 
-  int64_t channels() const { return image_.channels; }
-  int64_t pitch() const { return ring_.pitch(); }
   const T* row(int64_t plane, int64_t i) const { return ring_.row(plane, i); }
 
- private:
+ protected:
+  RowsAround(Arena& arena, const Image<const S>& image, const Span& rows, int64_t channels,
+             int64_t pitch)
+      : image_(image),
+        ring_(arena, image.geometry.window[0], image.geometry.window[1] + kTileRows - 1, channels,
+              pitch),
+        first_row_(rows.begin - image.geometry.window[1] / 2) {}
+
+  // Calls pack(from, to, count) for the rows before `until` that are not packed yet, at most
+  // kTileRows at a time: from[r], in the first channel of the image, goes to to[r].
+  template <class F>
+  void pack_rows_until(int64_t until, F&& pack) {
+    const Geometry& g = image_.geometry;
+    for (int64_t p = 0; p < g.window[0]; ++p) {
+      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
+      for (int64_t i = packed_; i < until; i += kTileRows) {
+        const int64_t count = smaller(kTileRows, until - i);
+        const S* from[kTileRows];
+        T* to[kTileRows];
+        for (int64_t r = 0; r < count; ++r) {
+          from[r] = image_.row(0, d, wrap(first_row_ + i + r, g.size[1]));
+          to[r] = ring_.row(p, i + r);
+        }
+        pack(from, to, count);
+      }
+    }
+    packed_ = until;
+  }
+
   Image<const S> image_;
-  int64_t first_row_;
-  Placement columns_;
   RowRing<T> ring_;
-  int64_t plane_ = 0, packed_ = 0;
+
+ private:
+  int64_t first_row_, plane_ = 0, packed_ = 0;
+};
+
+// The rows of keys around a chunk's rows of queries.
+template <class S>
+class KeyRows : public RowsAround<S> {
+  using T = Compute<S>;
+  using RowsAround<S>::image_;
+  using RowsAround<S>::ring_;
+
+ public:
+  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
+      : RowsAround<S>(
+            arena, image, rows, image.channels,
+            odd_pitch<T>(round_up(columns.size(), kLanes<T>) + image.geometry.window[2] - 1)),
+        columns_(columns.begin - image.geometry.window[2] / 2,
+                 columns.size() + image.geometry.window[2] - 1, 0, image.geometry.size[2]) {}
+
+  // To be called once, before all others.
+  void clear() { ring_.clear(); }
+
+  void pack_until(int64_t until) {
+    const int64_t pixels = image_.geometry.pixels();
+    this->pack_rows_until(until, [=](const S* const* from, T* const* to, int64_t count) {
+      // Channel by channel, since the rows of a channel are adjacent in memory.
+      for (int64_t c = 0; c < image_.channels; ++c) {
+        for (int64_t r = 0; r < count; ++r) {
+          columns_.pack(from[r] + c * pixels, to[r] + c * pitch());
+        }
+      }
+    });
+  }
+
+  int64_t channels() const { return image_.channels; }
+  int64_t pitch() const { return ring_.pitch(); }
+
+ private:
+  Placement columns_;
 };
 
 }  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
