@@ -1,6 +1,5 @@
 // The tile, the units of a set and the shared memory of the kernels of fused attention.
 #include <algorithm>
-#include <cstddef>
 
 #include "attention.h"
 

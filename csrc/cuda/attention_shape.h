@@ -3,8 +3,6 @@
 
 #include <cstdint>
 
-#include <cuda_runtime.h>
-
 #include "tile.h"
 
 namespace circulant {

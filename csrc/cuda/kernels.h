@@ -4,8 +4,6 @@
 // output.
 #pragma once
 
-#include <cstdint>
-
 #include <cuda_runtime.h>
 
 #include "../common/accumulate.h"

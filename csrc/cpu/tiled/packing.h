@@ -30,7 +30,6 @@ class Arena {
     return reinterpret_cast<T*>(part);
   }
   int64_t used() const { return used_; }
-  bool counts_only() const { return memory_ == nullptr; }
 
  private:
   char* memory_;
@@ -234,7 +233,6 @@ class KeyRows : public RowsAround<S> {
     });
   }
 
-  int64_t channels() const { return image_.channels; }
   int64_t pitch() const { return ring_.pitch(); }
 
  private:

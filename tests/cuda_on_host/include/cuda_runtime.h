@@ -21,7 +21,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <type_traits>
 
 // For what only this device can do.
 #define CUDA_ON_HOST
