@@ -131,26 +131,30 @@ def cuda_sources() -> list[Path]:
 
 
 class NinjaFile:
-    """The build rules of one library."""
+    """The build rules of one library, compiled and linked by ``compiler``."""
 
-    def __init__(self, build: Path) -> None:
+    def __init__(self, build: Path, compiler: str, link: list[str]) -> None:
         self.build = build
-        self.lines: list[str] = []
+        self.lines = [
+            "rule compile",
+            f"  command = {compiler} -MMD -MF $out.d $flags -c $in -o $out",
+            "  description = compile $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "rule link",
+            f"  command = {compiler} $in -o $out {shlex.join(link)}",
+            "  description = link $out",
+        ]
         self.objects: list[Path] = []
 
-    def rule(self, name: str, command: list[str], deps: bool) -> None:
-        self.lines += [f"rule {name}", f"  command = {' '.join(command)}"]
-        self.lines += [f"  description = {name} $out"]
-        self.lines += ["  depfile = $out.d", "  deps = gcc"] if deps else []
-
-    def object(self, rule: str, source: Path, flags: list[str], suffix: str = "") -> None:
+    def object(self, source: Path, flags: list[str], suffix: str = "") -> None:
         target = self.build / source.relative_to(ROOT).with_suffix(f"{suffix}.o")
-        self.lines.append(f"build {escape(target)}: {rule} {escape(source)}")
+        self.lines.append(f"build {escape(target)}: compile {escape(source)}")
         self.lines.append(f"  flags = {shlex.join(flags)}")
         self.objects.append(target)
 
-    def library(self, rule: str, target: Path) -> None:
-        self.lines += [f"build {escape(target)}: {rule} {' '.join(map(escape, self.objects))}"]
+    def library(self, target: Path) -> None:
+        self.lines += [f"build {escape(target)}: link {' '.join(map(escape, self.objects))}"]
 
     def run(self, verbose: bool) -> None:
         self.build.mkdir(parents=True, exist_ok=True)
@@ -172,6 +176,33 @@ def environment_flags(name: str) -> list[str]:
     return shlex.split(os.environ.get(name, ""))
 
 
+def cpu_rules(build: Path, sources: list[Path], includes: list[str], link: list[str]) -> NinjaFile:
+    ninja = NinjaFile(build, os.environ.get("CXX", "c++"), link)
+    flags = [*COMMON_FLAGS, *CXX_FLAGS, *includes]
+    after = environment_flags("CXXFLAGS")
+    for source in sources:
+        if source.parent.name != "kernels":
+            defines = [f"-DCIRCULANT_WITH_{name.upper()}" for name in INSTRUCTION_SETS]
+            ninja.object(source, [*flags, *defines, *after])
+            continue
+        for name, options in INSTRUCTION_SETS.items():
+            define = f"-DCIRCULANT_INSTRUCTION_SET={name}"
+            ninja.object(source, [*flags, define, *options, *after], f".{name}")
+    return ninja
+
+
+def cuda_rules(build: Path, sources: list[Path], includes: list[str], link: list[str]) -> NinjaFile:
+    nvcc = os.environ.get("NVCC", "nvcc")
+    passed = [f"-Xlinker={flag[4:]}" if flag.startswith("-Wl,") else flag for flag in link]
+    ninja = NinjaFile(build, nvcc, passed)
+    host = [f"-Xcompiler={flag}" for flag in CXX_FLAGS if flag != "-Wextra"]
+    flags = [*COMMON_FLAGS, "-DUSE_CUDA", "--expt-relaxed-constexpr", *host, *includes]
+    flags += [*cuda_codes(nvcc), *environment_flags("NVCCFLAGS")]
+    for source in sources:
+        ninja.object(source, flags)
+    return ninja
+
+
 class BuildLibraries(build_ext):
     """Compiles the native libraries in place of extension modules."""
 
@@ -185,64 +216,13 @@ class BuildLibraries(build_ext):
         torch = torch_directory()
         includes = ["-isystem", str(torch / "include")]
         link = [*LINK_FLAGS, f"-L{torch / 'lib'}", *environment_flags("LDFLAGS")]
-        ninja = NinjaFile(Path(self.build_temp).resolve() / ext.name.rpartition(".")[2])
-        sources = [ROOT / source for source in ext.sources]
+        build = Path(self.build_temp).resolve() / ext.name.rpartition(".")[2]
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        if ext.name == CPU:
-            self._cpu_rules(ninja, sources, target, includes, link)
-        else:
-            self._cuda_rules(ninja, sources, target, includes, link)
+        rules = cpu_rules if ext.name == CPU else cuda_rules
+        ninja = rules(build, [ROOT / source for source in ext.sources], includes, link)
+        ninja.library(target)
         ninja.run(verbose=self.verbose > 1)
-
-    def _cpu_rules(
-        self,
-        ninja: NinjaFile,
-        sources: list[Path],
-        target: Path,
-        includes: list[str],
-        link: list[str],
-    ) -> None:
-        cxx = [os.environ.get("CXX", "c++")]
-        flags = [*COMMON_FLAGS, *CXX_FLAGS, *includes]
-        after = environment_flags("CXXFLAGS")
-        ninja.rule("cxx", [*cxx, "-MMD -MF $out.d $flags -c $in -o $out"], deps=True)
-        ninja.rule("link", [*cxx, "$in -o $out", shlex.join(link)], deps=False)
-        for source in sources:
-            if source.parent.name != "kernels":
-                defines = [f"-DCIRCULANT_WITH_{name.upper()}" for name in INSTRUCTION_SETS]
-                ninja.object("cxx", source, [*flags, *defines, *after])
-                continue
-            for name, options in INSTRUCTION_SETS.items():
-                define = f"-DCIRCULANT_INSTRUCTION_SET={name}"
-                ninja.object("cxx", source, [*flags, define, *options, *after], f".{name}")
-        ninja.library("link", target)
-
-    def _cuda_rules(
-        self,
-        ninja: NinjaFile,
-        sources: list[Path],
-        target: Path,
-        includes: list[str],
-        link: list[str],
-    ) -> None:
-        nvcc = os.environ.get("NVCC", "nvcc")
-        host = [f"-Xcompiler={flag}" for flag in CXX_FLAGS if flag != "-Wextra"]
-        flags = [
-            *COMMON_FLAGS,
-            "-DUSE_CUDA",
-            "--expt-relaxed-constexpr",
-            *host,
-            *includes,
-            *cuda_codes(nvcc),
-        ]
-        flags += environment_flags("NVCCFLAGS")
-        passed = [f"-Xlinker={flag[4:]}" if flag.startswith("-Wl,") else flag for flag in link]
-        ninja.rule("nvcc", [nvcc, "-MMD -MF $out.d $flags -c $in -o $out"], deps=True)
-        ninja.rule("link", [nvcc, "$in -o $out", shlex.join(passed)], deps=False)
-        for source in sources:
-            ninja.object("nvcc", source, flags)
-        ninja.library("link", target)
 
 
 class PlatformWheel(bdist_wheel):
