@@ -1,6 +1,5 @@
 """What was measured, where and with what; as JSON and as Markdown tables."""
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+import circulant_attention
 from benchmarks.cases import CASES
 from benchmarks.peers import OPERATIONS
 
@@ -39,7 +39,7 @@ def surroundings() -> dict[str, Any]:
             "load before": round(os.getloadavg()[0], 2),
         },
         "versions": {
-            "circulant_attention": importlib.metadata.version("circulant-attention"),
+            "circulant_attention": circulant_attention.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

@@ -1,11 +1,13 @@
 """The benchmarks: every peer computes the same attention, limits and refusals are reported."""
 
+import importlib.metadata
 import json
 from dataclasses import replace
 
 import pytest
 import torch
 
+import circulant_attention
 from benchmarks import kernels, peers
 from benchmarks.__main__ import entries, parse, run_worker
 from benchmarks.cases import CASES, Case
@@ -183,6 +185,16 @@ def test_report_shows_results_and_refusals() -> None:
     assert "- roll was too slow: `one call took 40 s`" in text.splitlines()
     for fact in ("processor", "torch", "commit", "date"):
         assert f"| {fact} | " in text
+
+
+def test_the_version_needs_no_installed_package(monkeypatch) -> None:
+    """As after `setup.py build_ext --inplace` alone."""
+
+    def not_installed(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
+    assert surroundings()["versions"]["circulant_attention"] == circulant_attention.__version__
 
 
 def test_every_entry_is_measured_once_per_mode() -> None:
