@@ -3,8 +3,8 @@
 # libraries for that GPU, checks the kernels against their definition, again under each of compute-sanitizer's
 # tools, then runs every test that has to do with CUDA. Nothing is skipped for want of a GPU.
 #
-# Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest
-# and hypothesis; pytest-xdist, if it is there, runs the tests in JOBS processes.
+# Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
+# hypothesis, matplotlib and scikit-image; pytest-xdist, if it is there, runs the tests in JOBS processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -15,7 +15,7 @@ export CIRCULANT_ATTENTION_CUDA=1 CIRCULANT_ATTENTION_ARCHITECTURES=native
 step() { printf '\n== %s (after %d s)\n' "$1" "$SECONDS"; }
 
 step "machine"
-"$PYTHON" tests/cuda_machine.py pytest hypothesis
+"$PYTHON" tests/cuda_machine.py pytest hypothesis matplotlib skimage
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
 "$NVCC" --version | tail -n 2
 sanitizer=$(command -v compute-sanitizer) ||

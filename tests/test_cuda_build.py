@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -113,6 +115,24 @@ def test_an_unknown_wish_is_an_error(name: str, expected: str):
     done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
     assert done.returncode != 0
     assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
+
+
+def test_the_script_asks_for_the_modules_that_test_files_import():
+    """pytest imports every file, also those of which no test is chosen."""
+    tests = resource_report.ROOT / "tests"
+    asked = re.findall(r"cuda_machine\.py (.*)", (tests / "run_cuda.sh").read_text())
+    # torch brings functorch; scikit-image brings numpy, pillow and tifffile.
+    there = {*asked[0].split(), "torch", "functorch", "numpy", "PIL", "tifffile"}
+    ours = {"circulant_attention", "benchmarks", "parity", *(path.stem for path in tests.iterdir())}
+    imported = set()
+    for path in [*tests.glob("*.py"), *tests.glob("../parity/**/*.py")]:
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in statement.names}
+            elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+                imported.add(statement.module.split(".")[0])
+    assert {"pytest", "skimage"} < imported
+    assert imported - ours - there - sys.stdlib_module_names == set()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
