@@ -22,6 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if torch.__version__ < (2, 13):
+        # An older torch says this once even where the checks are disabled explicitly.
+        unasked = "ignore:Sparse invariant checks are implicitly disabled:UserWarning"
+        config.addinivalue_line("filterwarnings", unasked)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
         devices = ["cpu"]
