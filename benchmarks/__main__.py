@@ -14,22 +14,15 @@ from typing import Any
 from benchmarks import report
 from benchmarks.cases import CASES, Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS
-from benchmarks.worker import Task
+from benchmarks.worker import RETURN_MEMORY, Task
 
 # A process may take this many times the limit of a call: imports, compilation, masks, two calls.
 PROCESS_CALLS = 5
-# With this, glibc gives every large block back to the system at once, so that resident memory is
-# what is in use. Only while memory is measured: it makes allocations slower.
-RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    run = report.surroundings()
-    run["command"] = "python -m benchmarks " + " ".join(
-        sys.argv[1:] if arguments is None else arguments
-    )
-    run["command"] = run["command"].strip()
+    run = report.surroundings("benchmarks", arguments)
     run["results"] = []
     for case in options.cases:
         for entry, backward in entries(options):
@@ -39,9 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = report.markdown(run)
     print("\n" + text)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(text)
+        report.write(options.output, run, text)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

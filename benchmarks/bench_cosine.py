@@ -7,7 +7,6 @@ other load does little harm.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -21,15 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.report import ROOT, surroundings
-from benchmarks.worker import reset_peak, status_bytes
+from benchmarks import report
+from benchmarks.worker import RETURN_MEMORY, reset_peak, status_bytes
 from circulant_attention.nn import CosAttn2d
 
 SIZES = (8, 16, 32, 64, 128, 256)
 CHANNELS, HEADS = 32, 4
 NAMES = ("cosine", "dense")
-# With this, glibc gives large blocks back at once, so that resident memory is what is in use.
-RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def attention(name: str, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -83,7 +80,7 @@ def peak(name: str, size: int, backward: bool) -> int:
     command = [sys.executable, "-m", __spec__.name, "--peak", name, str(size), str(int(backward))]
     environment = {**os.environ, **RETURN_MEMORY}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        command, cwd=report.ROOT, env=environment, check=True, capture_output=True, text=True
     )
     return int(done.stdout)
 
@@ -100,18 +97,11 @@ def print_peak(name: str, size: int, backward: bool) -> None:
 
 def markdown(run: dict[str, Any]) -> str:
     """The tables."""
-    facts = {**run["machine"], **run["versions"], "commit": run["commit"], "date": run["date"]}
-    lines = [
-        "# Cosine attention against dense attention",
-        "",
-        f"Made by `{run['command']}`: float32, batch 1, {CHANNELS} channels, {HEADS} heads. Growth "
-        "is the time's factor from the grid above, of four times fewer pixels: 4 is linear, 16 "
-        "quadratic.",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
-    ]
+    made = (
+        f": float32, batch 1, {CHANNELS} channels, {HEADS} heads. Growth is the time's factor from "
+        "the grid above, of four times fewer pixels: 4 is linear, 16 quadratic."
+    )
+    lines = report.head("Cosine attention against dense attention", run, made, run["machine"])
     for title, backward in (("Forward", False), ("Forward + backward", True)):
         rows = [row for row in run["results"] if row["backward"] == backward]
         lines += [
@@ -153,8 +143,7 @@ def main() -> None:
         name, size, backward = options.peak
         print_peak(name, int(size), bool(int(backward)))
         return
-    run = surroundings()
-    run["command"] = " ".join(["python -m benchmarks.bench_cosine", *sys.argv[1:]])
+    run = report.surroundings("benchmarks.bench_cosine")
     run["results"] = [
         {
             "size": size,
@@ -170,9 +159,7 @@ def main() -> None:
     text = markdown(run)
     print(text)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(text)
+        report.write(options.output, run, text)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks.cases import CASES
+from benchmarks.report import head
 
 # The least ratios that we want, kernel by kernel, on two threads with AVX-512.
 GOALS = {
@@ -16,14 +17,12 @@ SPEEDUP_GOAL, SMALL_GOAL, ROLL_GOAL = 1.8, 3.0, 10.0
 
 def markdown(run: dict[str, Any]) -> str:
     """All sections."""
-    facts = {**run["machine"], **run["versions"], "commit": run["commit"], "date": run["date"]}
+    made = (
+        "; what is measured is in [the README](../README.md). Numbers are medians, in brackets the "
+        "quartiles."
+    )
     lines = [
-        "# How near the CPU kernels come to sgemm",
-        "",
-        f"Made by `{run['command']}`; what is measured is in [the README](../README.md). Numbers "
-        "are medians, in brackets the quartiles.",
-        "",
-        *table(["", ""], [[name, str(value)] for name, value in facts.items()]),
+        *head("How near the CPU kernels come to sgemm", run, made, run["machine"]),
         *ratios("Useful operations per second over those of sgemm", run["ratios"]),
         *ratios("The same for one thread, by processor time", run["ratios of one thread"]),
         *new_memory(run["new memory"]),

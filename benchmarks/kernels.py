@@ -8,7 +8,6 @@ README.md says more.
 
 import argparse
 import ctypes
-import json
 import os
 import statistics
 import subprocess
@@ -23,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import kernel_report
+from benchmarks import kernel_report, report
 from benchmarks.cases import CASES, Case
 from benchmarks.peers import groups, random_values, roll
-from benchmarks.report import ROOT, surroundings
 from benchmarks.worker import SGEMM_SIZE, make_inputs
 
 # What one call computes, in products of the case: those of the mathematics, not recomputed ones.
@@ -261,7 +259,7 @@ def instruction_sets() -> list[str]:
     # A name that there is not is refused with those that there are.
     ran = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=ROOT,
+        cwd=report.ROOT,
         env={**os.environ, "CIRCULANT_ATTENTION_CPU": "?"},
         capture_output=True,
         text=True,
@@ -295,9 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print, write."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    run = surroundings()
-    given = sys.argv[1:] if arguments is None else arguments
-    run["command"] = " ".join(["python -m benchmarks.kernels", *given])
+    run = report.surroundings("benchmarks.kernels", arguments)
     available = instruction_sets()
     run["machine"]["instruction set"] = os.environ.get("CIRCULANT_ATTENTION_CPU") or available[0]
     run["machine"]["instruction sets"] = ", ".join(available)
@@ -315,9 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     text = kernel_report.markdown(run)
     print("\n" + text)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(text)
+        report.write(options.output, run, text)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """What was measured, where and with what; as JSON and as Markdown tables."""
 
+import json
 import os
 import platform
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,8 @@ HEADINGS = [
 ]
 
 
-def surroundings() -> dict[str, Any]:
-    """The machine, the versions, the commit and the date."""
+def surroundings(program: str, arguments: list[str] | None = None) -> dict[str, Any]:
+    """The machine, and the :func:`origin`."""
     return {
         "machine": {
             "processor": processor(),
@@ -38,6 +41,14 @@ def surroundings() -> dict[str, Any]:
             "system": f"{platform.system()} {platform.machine()}",
             "load before": round(os.getloadavg()[0], 2),
         },
+        **origin(program, arguments),
+    }
+
+
+def origin(program: str, arguments: list[str] | None = None) -> dict[str, Any]:
+    """The versions, the commit, the date and the command, by default with its own arguments."""
+    given = sys.argv[1:] if arguments is None else arguments
+    return {
         "versions": {
             "circulant_attention": circulant_attention.__version__,
             "torch": torch.__version__,
@@ -45,6 +56,7 @@ def surroundings() -> dict[str, Any]:
         },
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": " ".join([f"python -m {program}", *given]),
     }
 
 
@@ -70,49 +82,49 @@ def git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def markdown(run: dict[str, Any]) -> str:
-    """One section per case, with tables for forward, forward + backward and single maps."""
-    facts = {**run["machine"], **run["versions"], "commit": run["commit"], "date": run["date"]}
-    lines = [
-        "# Benchmark results",
+def write(output: Path, run: dict[str, Any], text: str) -> None:
+    """Writes the numbers to OUTPUT.json and their tables to OUTPUT.md."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
+    output.with_suffix(".md").write_text(text)
+
+
+def head(title: str, run: dict[str, Any], made: str, facts: dict[str, Any]) -> list[str]:
+    """The title, the command, followed by ``made``, and ``facts`` beside those of every run."""
+    facts = {**facts, **run["versions"], "commit": run["commit"], "date": run["date"]}
+    return [
+        f"# {title}",
         "",
-        f"Made by `{run['command']}`; what the columns mean is in [the README](../README.md).",
+        f"Made by `{run['command']}`{made}",
         "",
         "| | |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
     ]
+
+
+def markdown(run: dict[str, Any]) -> str:
+    """One section per case, with tables for forward, forward + backward and single maps."""
+    made = "; what the columns mean is in [the README](../README.md)."
+    lines = head("Benchmark results", run, made, run["machine"])
     for name in dict.fromkeys(result["case"] for result in run["results"]):
         results = [result for result in run["results"] if result["case"] == name]
         lines += ["", f"## {name}: {CASES[name]}"]
         attentions = [result for result in results if result["entry"] not in OPERATIONS]
         operations = [result for result in results if result["entry"] in OPERATIONS]
-        lines += table("Forward", [r for r in attentions if not r["backward"]])
-        lines += table("Forward + backward", [r for r in attentions if r["backward"]])
-        lines += table("Single maps of this package, forward", operations)
+        for title, rows in (
+            ("Forward", [r for r in attentions if not r["backward"]]),
+            ("Forward + backward", [r for r in attentions if r["backward"]]),
+            ("Single maps of this package, forward", operations),
+        ):
+            lines += table(title, HEADINGS, rows, numbers)
     return "\n".join(lines) + "\n"
 
 
-def table(title: str, results: list[dict[str, Any]]) -> list[str]:
-    if not results:
-        return []
-    names = [name for name, _ in HEADINGS]
-    return [
-        "",
-        f"### {title}",
-        "",
-        "| | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 1) + "|",
-        *(row(result) for result in results),
-        *footnotes(results),
-    ]
-
-
-def row(result: dict[str, Any]) -> str:
-    if result["status"] != "ok":
-        return f"| {result['entry']} | {result['status']} |" + " |" * (len(HEADINGS) - 1)
+def numbers(result: dict[str, Any]) -> list[float | None]:
+    """What stands under the headings."""
     rate = result["flops"] / result["seconds"]
-    numbers = [
+    return [
         result["seconds"] * 1e3,
         result["iqr_seconds"] * 1e3,
         rate / 1e9,
@@ -122,11 +134,43 @@ def row(result: dict[str, Any]) -> str:
         result["prepared_bytes"] / 2**20,
         result["first_seconds"],
     ]
-    cells = (f"{x:.{digits}f}" for x, (_, digits) in zip(numbers, HEADINGS, strict=True))
-    return f"| {result['entry']} | " + " | ".join(cells) + " |"
 
 
-def footnotes(results: list[dict[str, Any]]) -> list[str]:
+def table(
+    title: str,
+    headings: list[tuple[str, int]],
+    results: list[dict[str, Any]],
+    numbers: Callable[[dict[str, Any]], list[float | None]],
+) -> list[str]:
+    """A row per result, with its ``numbers``, each to the digits of its heading; then the reasons.
+
+    ``numbers`` are of a result that is ok; None leaves a cell empty.
+    """
+    if not results:
+        return []
+    names = [name for name, _ in headings]
     failed = [result for result in results if result["status"] != "ok"]
     notes = [f"- {r['entry']} was {r['status']}: `{r['reason']}`" for r in failed]
-    return ["", *notes] if notes else []
+    return [
+        "",
+        f"### {title}",
+        "",
+        "| | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+        *(row(headings, result, numbers) for result in results),
+        *(["", *notes] if notes else []),
+    ]
+
+
+def row(
+    headings: list[tuple[str, int]],
+    result: dict[str, Any],
+    numbers: Callable[[dict[str, Any]], list[float | None]],
+) -> str:
+    if result["status"] != "ok":
+        return f"| {result['entry']} | {result['status']} |" + " |" * (len(headings) - 1)
+    cells = (
+        "" if x is None else f"{x:.{digits}f}"
+        for x, (_, digits) in zip(numbers(result), headings, strict=True)
+    )
+    return f"| {result['entry']} | " + " | ".join(cells) + " |"

@@ -28,6 +28,9 @@ from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant
 # rounding stays far below it, a wrong window, scale or boundary far above.
 TOLERANCE = 1e-3
 SGEMM_SIZE = 2048
+# In the environment of a process, this makes glibc give every large block back to the system at
+# once, so that resident memory is what is in use. Only for memory: it makes allocations slower.
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @dataclass(frozen=True)

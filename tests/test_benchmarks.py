@@ -176,13 +176,14 @@ def test_report_shows_results_and_refusals() -> None:
         "status": "too slow",
         "reason": "one call took 40 s",
     }
-    run = {**surroundings(), "command": "python -m benchmarks", "results": [measured, refused]}
+    run = {**surroundings("benchmarks", ["--quick"]), "results": [measured, refused]}
     assert json.loads(json.dumps(run)) == run
     text = markdown(run)
     row = "| circulant_attention | 25.00 | 1.00 | 40.0 | 0.50 | 1.00 | 3 | 0 | 0.03 |"
     assert row in text.splitlines()
     assert "| roll | too slow | | | | | | | |" in text.splitlines()
     assert "- roll was too slow: `one call took 40 s`" in text.splitlines()
+    assert "Made by `python -m benchmarks --quick`; what the columns mean" in text
     for fact in ("processor", "torch", "commit", "date"):
         assert f"| {fact} | " in text
 
@@ -194,7 +195,7 @@ def test_the_version_needs_no_installed_package(monkeypatch) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", not_installed)
-    assert surroundings()["versions"]["circulant_attention"] == circulant_attention.__version__
+    assert surroundings("")["versions"]["circulant_attention"] == circulant_attention.__version__
 
 
 def test_every_entry_is_measured_once_per_mode() -> None:

@@ -19,7 +19,7 @@ from benchmarks.cuda import report
 from benchmarks.cuda.cases import GPU_CASES
 from benchmarks.cuda.measure import copy_bandwidth, product_rate
 from benchmarks.cuda.worker import Task
-from benchmarks.report import ROOT
+from benchmarks.report import ROOT, write
 
 # The part of the time that the first case may take: most of it is for compiling FlexAttention.
 CASE_SHARE = 0.3
@@ -31,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("benchmarks.cuda: there is no CUDA device", file=sys.stderr)
         return 1
     end = time.perf_counter() + options.seconds
-    given = sys.argv[1:] if arguments is None else arguments
-    run = report.surroundings(" ".join(["python -m benchmarks.cuda", *given]))
+    run = report.surroundings(arguments)
     run["copy_bytes_per_second"] = copy_bandwidth()
     run["product_flops_per_second"] = {
         name: product_rate(getattr(torch, name)) for name in ("float32", "bfloat16")
@@ -49,9 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = report.markdown(run)
     print("\n" + text)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.with_suffix(".json").write_text(json.dumps(run, indent=1) + "\n")
-        options.output.with_suffix(".md").write_text(text)
+        write(options.output, run, text)
     return 0
 
 

@@ -1,16 +1,14 @@
 """What was measured on a GPU, where and with what; as JSON and as Markdown tables."""
 
-import platform
 import subprocess
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-import circulant_attention
 from benchmarks.cuda.cases import GPU_CASES
 from benchmarks.cuda.worker import MAPS
-from benchmarks.report import commit
+from benchmarks.report import head, origin, table
 
 HEADINGS = [
     ("ms", 3),
@@ -25,26 +23,19 @@ HEADINGS = [
 ]
 
 
-def surroundings(command: str) -> dict[str, Any]:
-    """The device, the versions, the commit and the date."""
+def surroundings(arguments: list[str] | None) -> dict[str, Any]:
+    """The device, the versions, the commit, the date and the command."""
     device = torch.cuda.get_device_properties(0)
     return {
-        "command": command.strip(),
         "device": {
             "name": device.name,
             "capability": f"{device.major}.{device.minor}",
             "multiprocessors": device.multi_processor_count,
             "memory": f"{device.total_memory / 2**30:.0f} GiB",
             "driver": driver(),
-        },
-        "versions": {
-            "circulant_attention": circulant_attention.__version__,
-            "torch": torch.__version__,
             "CUDA of torch": torch.version.cuda,
-            "python": platform.python_version(),
         },
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        **origin("benchmarks.cuda", arguments),
     }
 
 
@@ -80,72 +71,43 @@ def markdown(run: dict[str, Any]) -> str:
     rates = run["product_flops_per_second"]
     facts = {
         **run["device"],
-        **run["versions"],
         "copy": f"{run['copy_bytes_per_second'] / 1e12:.2f} TB/s, read and written",
         **{f"product, {name}": f"{rate / 1e12:.1f} TFLOP/s" for name, rate in rates.items()},
-        "commit": run["commit"],
-        "date": run["date"],
     }
-    lines = [
-        "# Benchmark results on a GPU",
-        "",
-        f"Made by `{run['command']}`; what the columns mean is in [the README](../cuda/README.md).",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
-    ]
+    made = "; what the columns mean is in [the README](../cuda/README.md)."
+    lines = head("Benchmark results on a GPU", run, made, facts)
     for case, dtype in dict.fromkeys((r["case"], r["dtype"]) for r in run["results"]):
         results = chosen(run, case, dtype)
         lines += ["", f"## {case}: {GPU_CASES[case]}, {dtype}"]
         attentions = [r for r in results if r["entry"] not in MAPS]
-        for heading, rows in (
+        for title, rows in (
             ("Forward", [r for r in attentions if not r["backward"]]),
             ("Forward + backward", [r for r in attentions if r["backward"]]),
             ("Single maps of this package", [r for r in results if r["entry"] in MAPS]),
         ):
-            lines += table(run, heading, rows)
+            ok = {r["entry"]: r for r in rows if r["status"] == "ok"}
+            lines += table(title, HEADINGS, rows, numbers(run, ok.get("circulant_attention")))
     return "\n".join(lines) + "\n"
 
 
-def table(run: dict[str, Any], heading: str, results: list[dict[str, Any]]) -> list[str]:
-    if not results:
-        return []
-    ours = next(
-        (r for r in results if r["entry"] == "circulant_attention" and r["status"] == "ok"), None
-    )
-    names = [name for name, _ in HEADINGS]
-    failed = [r for r in results if r["status"] != "ok"]
-    notes = [f"- {r['entry']} was {r['status']}: `{r['reason']}`" for r in failed]
-    return [
-        "",
-        f"### {heading}",
-        "",
-        "| | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 1) + "|",
-        *(row(run, result, ours) for result in results),
-        *(["", *notes] if notes else []),
-    ]
+def numbers(
+    run: dict[str, Any], ours: dict[str, Any] | None
+) -> Callable[[dict[str, Any]], list[float | None]]:
+    """What stands under the headings, for a result beside ``ours``."""
 
+    def of(result: dict[str, Any]) -> list[float | None]:
+        seconds = result["median"]
+        rate = result["flops"] / seconds
+        return [
+            seconds * 1e3,
+            result["iqr"] * 1e3,
+            rate / 1e12,
+            rate / run["product_flops_per_second"][result["dtype"]],
+            result["bytes"] / seconds / run["copy_bytes_per_second"],
+            seconds / ours["median"] if ours else None,
+            result["peak_bytes"] / 2**20,
+            result["prepared_bytes"] / 2**20,
+            result["first_seconds"],
+        ]
 
-def row(run: dict[str, Any], result: dict[str, Any], ours: dict[str, Any] | None) -> str:
-    if result["status"] != "ok":
-        return f"| {result['entry']} | {result['status']} |" + " |" * (len(HEADINGS) - 1)
-    seconds = result["median"]
-    rate = result["flops"] / seconds
-    numbers = [
-        seconds * 1e3,
-        result["iqr"] * 1e3,
-        rate / 1e12,
-        rate / run["product_flops_per_second"][result["dtype"]],
-        result["bytes"] / seconds / run["copy_bytes_per_second"],
-        seconds / ours["median"] if ours else None,
-        result["peak_bytes"] / 2**20,
-        result["prepared_bytes"] / 2**20,
-        result["first_seconds"],
-    ]
-    cells = (
-        "" if x is None else f"{x:.{digits}f}"
-        for x, (_, digits) in zip(numbers, HEADINGS, strict=True)
-    )
-    return f"| {result['entry']} | " + " | ".join(cells) + " |"
+    return of
