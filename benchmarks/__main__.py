@@ -1,17 +1,10 @@
 """Measures every entry of every case and prints, or writes, the tables: see README.md."""
 
 import argparse
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, tasks
 from benchmarks.cases import CASES, Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS
 from benchmarks.worker import RETURN_MEMORY, Task
@@ -101,35 +94,13 @@ def measure(case: Case, entry: str, backward: bool, options: argparse.Namespace)
 
 def run_worker(task: Task) -> dict[str, Any]:
     limit = PROCESS_CALLS * task.call_seconds + task.budget_seconds
-    environment = {**os.environ, **(RETURN_MEMORY if task.measure == "memory" else {})}
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "result.json"
-        command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(task)), str(target)]
-        process = subprocess.Popen(
-            command, cwd=report.ROOT, env=environment, start_new_session=True
-        )
-        try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            return {"status": "too slow", "reason": f"no result after {limit:.0f} s"}
-        finally:
-            end_group(process)
-        if not target.exists():
-            return {
-                "status": "refused",
-                "reason": f"the process ended with status {process.returncode}",
-            }
-        measured: dict[str, Any] = json.loads(target.read_text())
-        return measured
-
-
-def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the worker and the compilers that it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
+    variables = RETURN_MEMORY if task.measure == "memory" else {}
+    status, measured = tasks.run("benchmarks.worker", task, limit, **variables)
+    if status is None:
+        return {"status": "too slow", "reason": f"no result after {limit:.0f} s"}
+    if measured is None:
+        return {"status": "refused", "reason": f"the process ended with status {status}"}
+    return measured
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ import torch
 import circulant_attention
 from benchmarks.cases import CASES
 from benchmarks.peers import OPERATIONS
+from benchmarks.tasks import ROOT
 
-ROOT = Path(__file__).parent.parent
 HEADINGS = [
     ("ms", 2),
     ("IQR ms", 2),

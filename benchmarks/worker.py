@@ -1,12 +1,10 @@
-"""Measures one entry in a process of its own: ``python -m benchmarks.worker TASK RESULT``.
+"""Measures one entry in a process of its own: see :mod:`benchmarks.tasks`.
 
-TASK is a :class:`Task` in JSON, RESULT the file that the measurement goes to, in JSON. A fresh
-process keeps entries from sharing allocations, caches of compiled code and thread pools, and lets a
-limit end one of them alone.
+A fresh process keeps entries from sharing allocations, caches of compiled code and thread pools,
+and lets a limit end one of them alone.
 """
 
 import gc
-import json
 import re
 import resource
 import statistics
@@ -21,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import tasks
 from benchmarks.cases import Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant
 
@@ -34,10 +33,9 @@ RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(tasks.Task):
     """What to measure, and when to give up."""
 
-    case: Case
     entry: str
     backward: bool
     measure: str  # "memory" or "time"
@@ -45,12 +43,6 @@ class Task:
     memory_bytes: int  # what a process may take on top of torch and its inputs
     budget_seconds: float  # stop repeating after this time
     repetitions: int  # or after so many calls
-
-    @classmethod
-    def from_json(cls, text: str) -> "Task":
-        fields = json.loads(text)
-        case = fields.pop("case")
-        return cls(case=Case(**{**case, "spatial": tuple(case["spatial"])}), **fields)
 
 
 class GaveUp(Exception):
@@ -76,8 +68,13 @@ def measure(task: Task) -> dict[str, Any]:
             limit, more = gigabytes(task.memory_bytes), gigabytes(int(asked[1]))
             reason = f"asked for another {more}, with a limit of {limit} in all"
             return {"status": "too big", "reason": reason}
-        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return {"status": "refused", "reason": f"{type(error).__name__}: {text}"[:300]}
+        return {"status": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, cut to the length of a note."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), "")[:300]
 
 
 def measure_memory(task: Task) -> dict[str, Any]:
@@ -147,10 +144,12 @@ def flops(task: Task) -> int:
     return (6 if task.backward else 2) * task.case.product_flops
 
 
-def make_inputs(case: Case) -> list[Tensor]:
+def make_inputs(
+    case: Case, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """q, k, v and the cotangent of y."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(case.shape, generator=generator) for _ in range(4)]
+    generator = torch.Generator(device).manual_seed(0)
+    return [torch.randn(case.shape, generator=generator, device=device).to(dtype) for _ in range(4)]
 
 
 def prepare(task: Task) -> Run:
@@ -160,23 +159,33 @@ def prepare(task: Task) -> Run:
 def bind(run: Run, inputs: list[Tensor], backward: bool) -> Callable[[], tuple[Tensor, ...]]:
     """The call to measure: y, or the gradients of <y, dy> to q, k and v."""
     q, k, v, dy = inputs
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
 
     def forward() -> tuple[Tensor, ...]:
         with torch.no_grad():
             return (run(q, k, v),)
 
     def forward_backward() -> tuple[Tensor, ...]:
-        leaves = [x.detach().requires_grad_() for x in (q, k, v)]
         return torch.autograd.grad(run(*leaves), leaves, dy)
 
     return forward_backward if backward else forward
 
 
-def compare(results: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> None:
-    for result, expected in zip(results, ours, strict=True):
-        error = ((result - expected).abs().max() / expected.abs().max()).item()
-        if not error <= TOLERANCE:
-            raise GaveUp("wrong", f"differs from ours by {error:.1e} of the largest element")
+def compare(
+    results: tuple[Tensor, ...], ours: tuple[Tensor, ...], tolerance: float = TOLERANCE
+) -> None:
+    error = difference(results, ours)
+    if not error <= tolerance:
+        raise GaveUp("wrong", f"differs from ours by {error:.1e} of the largest element")
+
+
+def difference(results: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
+    """The largest difference, as a part of the largest element; NaN if there is one."""
+    parts = [
+        (result - expected).abs().max() / expected.abs().max()
+        for result, expected in zip(results, ours, strict=True)
+    ]
+    return torch.stack(parts).max().item()
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -210,4 +219,4 @@ def gigabytes(count: int) -> str:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-    Path(sys.argv[2]).write_text(json.dumps(measure(Task.from_json(sys.argv[1]))))
+    tasks.write_result(Path(sys.argv[2]), measure(Task.from_json(sys.argv[1])))

@@ -150,7 +150,7 @@ def test_disagreement_is_found_before_timing() -> None:
     compare((ours + 1e-4,), (ours,))
     for wrong in (ours * 1.01, torch.full((4,), torch.nan)):
         with pytest.raises(GaveUp, match="differs from ours"):
-            compare((wrong,), (ours,))
+            compare((ours, wrong), (ours, ours))
 
 
 def test_report_shows_results_and_refusals() -> None:

@@ -12,6 +12,7 @@ from benchmarks.cases import Case
 from benchmarks.cuda import report, worker
 from benchmarks.cuda.cases import GPU_CASES
 from benchmarks.report import ROOT
+from benchmarks.worker import difference
 
 CASE = Case("small", 2, 12, (6, 8), 5, heads=3)
 
@@ -46,8 +47,8 @@ def test_gradients_are_bound_to_q_k_and_v() -> None:
     gradients = worker.bind(worker.circulant(CASE), inputs, backward=True)()
     assert y.shape == CASE.shape
     assert [x.shape for x in gradients] == [CASE.shape] * 3
-    assert worker.difference(gradients, gradients) == 0
-    assert worker.difference((2 * y,), (y,)) == pytest.approx(1)
+    assert difference(gradients, gradients) == 0
+    assert difference((2 * y,), (y,)) == pytest.approx(1)
 
 
 def result(entry: str, seconds: float) -> dict[str, object]:

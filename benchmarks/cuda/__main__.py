@@ -1,25 +1,20 @@
 """Measures on the GPU and writes the tables: see README.md."""
 
 import argparse
-import dataclasses
-import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import tasks
 from benchmarks.cases import Case
 from benchmarks.cuda import report
 from benchmarks.cuda.cases import GPU_CASES
 from benchmarks.cuda.measure import copy_bandwidth, product_rate
 from benchmarks.cuda.worker import Task
-from benchmarks.report import ROOT, write
+from benchmarks.report import write
 
 # The part of the time that the first case may take: most of it is for compiling FlexAttention.
 CASE_SHARE = 0.3
@@ -73,26 +68,14 @@ def measure(case: Case, dtype: str, budget: float, limit: float) -> list[dict[st
     if limit < budget:
         reason = "the time for all cases was over"
         return [{"entry": "all", "backward": False, "status": "not run", "reason": reason}]
+    # An entry that was begun in time may end after it.
+    longest = 1.5 * limit + 10
     task = Task(case, dtype, budget, limit)
-    with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "results.json"
-        text = json.dumps(dataclasses.asdict(task))
-        command = [sys.executable, "-m", "benchmarks.cuda.worker", text, str(target)]
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
-        ended = ""
-        try:
-            # An entry that was begun in time may end after it.
-            status = process.wait(1.5 * limit + 10)
-            ended = f"the process ended with status {status}" if status else ""
-        except subprocess.TimeoutExpired:
-            ended = f"no end after {1.5 * limit + 10:.0f} s"
-        finally:
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            process.wait()
-        found: list[dict[str, Any]] = json.loads(target.read_text()) if target.exists() else []
+    status, found = tasks.run("benchmarks.cuda.worker", task, longest)
+    found = found or []
+    ended = f"no end after {longest:.0f} s" if status is None else ""
+    if status:
+        ended = f"the process ended with status {status}"
     if ended:
         found.append({"entry": "the rest", "backward": False, "status": "not run", "reason": ended})
     return found

@@ -1,11 +1,10 @@
-"""Measures one case in a process of its own: ``python -m benchmarks.cuda.worker TASK RESULT``.
+"""Measures one case in a process of its own: see :mod:`benchmarks.tasks`.
 
-TASK is a :class:`Task` in JSON, RESULT the file that the measurements go to, in JSON, written anew
-after each entry: what was measured before a limit ends the process is kept.
+The results are written anew after each entry: what was measured before a limit ends the process is
+kept.
 """
 
 import dataclasses
-import json
 import sys
 import time
 import warnings
@@ -17,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import tasks
 from benchmarks.cases import Case
 from benchmarks.cuda.measure import times
 from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant, random_values
+from benchmarks.worker import GaveUp, bind, compare, first_line, make_inputs
 
 # An entry must agree with ours to this part of the largest element before it is timed: rounding
 # stays below it, a wrong window, scale or boundary far above.
@@ -39,19 +40,12 @@ PEERS = ("FlexAttention", "torch.sparse", "pad + unfold", "dense SDPA")
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(tasks.Task):
     """What to measure of a case, and when to stop."""
 
-    case: Case
     dtype: str
     budget_seconds: float  # of repetitions of an entry
     total_seconds: float  # no entry is begun after this time
-
-    @classmethod
-    def from_json(cls, text: str) -> "Task":
-        fields = json.loads(text)
-        case = fields.pop("case")
-        return cls(case=Case(**{**case, "spatial": tuple(case["spatial"])}), **fields)
 
 
 def entries(dtype: torch.dtype) -> list[tuple[str, bool]]:
@@ -69,7 +63,7 @@ def measure(task: Task, keep: Callable[[list[dict[str, Any]]], None]) -> None:
     """Measures every entry; ``keep`` gets all results so far after each."""
     dtype = getattr(torch, task.dtype)
     end = time.perf_counter() + task.total_seconds
-    inputs = make_inputs(task.case, dtype)
+    inputs = make_inputs(task.case, "cuda", dtype)
     results: list[dict[str, Any]] = []
     for name, backward in entries(dtype):
         result: dict[str, Any] = {"entry": name, "backward": backward}
@@ -95,10 +89,9 @@ def measure_entry(task: Task, name: str, backward: bool, inputs: list[Tensor]) -
         torch.cuda.synchronize()
         first = time.perf_counter() - start
         if name in ATTENTIONS:
-            error = difference(found, bind(circulant(case), inputs, backward)())
-            if not error <= TOLERANCES[inputs[0].dtype]:
-                reason = f"differs from ours by {error:.1e} of the largest element"
-                return {"status": "wrong", "reason": reason}
+            ours = bind(circulant(case), inputs, backward)()
+            compare(found, ours, TOLERANCES[inputs[0].dtype])
+            del ours
         del found
         prepared = torch.cuda.memory_allocated() - before
         torch.cuda.reset_peak_memory_stats()
@@ -114,15 +107,12 @@ def measure_entry(task: Task, name: str, backward: bool, inputs: list[Tensor]) -
             **dataclasses.asdict(times(call, task.budget_seconds)),
             **work(case, name, backward, inputs[0].element_size()),
         }
+    except GaveUp as reached:
+        return {"status": reached.status, "reason": str(reached)}
     except torch.cuda.OutOfMemoryError as error:
         return {"status": "too big", "reason": first_line(error)}
     except Exception as error:  # whatever a peer raises is its result
         return {"status": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
-
-
-def first_line(error: Exception) -> str:
-    lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), "")[:300]
 
 
 def work(case: Case, name: str, backward: bool, size: int) -> dict[str, int]:
@@ -143,39 +133,10 @@ def work(case: Case, name: str, backward: bool, size: int) -> dict[str, int]:
     return {"flops": 2 * case.product_flops, "bytes": 4 * features}
 
 
-def make_inputs(case: Case, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v and the cotangent of y."""
-    generator = torch.Generator("cuda").manual_seed(0)
-    return [torch.randn(case.shape, generator=generator, device="cuda").to(dtype) for _ in range(4)]
-
-
-def bind(run: Run, inputs: list[Tensor], backward: bool) -> Callable[[], tuple[Tensor, ...]]:
-    """The call to measure: y, or the gradients of <y, dy> to q, k and v."""
-    q, k, v, dy = inputs
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-
-    def forward() -> tuple[Tensor, ...]:
-        with torch.no_grad():
-            return (run(q, k, v),)
-
-    def forward_backward() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(run(*leaves), leaves, dy)
-
-    return forward_backward if backward else forward
-
-
-def difference(results: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
-    """The largest difference, as a part of the largest element."""
-    return max(
-        ((result - expected).abs().max() / expected.abs().max()).item()
-        for result, expected in zip(results, ours, strict=True)
-    )
-
-
 def main(text: str, target: Path) -> None:
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
     torch.set_float32_matmul_precision("highest")
-    measure(Task.from_json(text), lambda results: target.write_text(json.dumps(results)))
+    measure(Task.from_json(text), lambda results: tasks.write_result(target, results))
 
 
 if __name__ == "__main__":
