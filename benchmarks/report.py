@@ -150,7 +150,7 @@ def table(
         return []
     names = [name for name, _ in headings]
     failed = [result for result in results if result["status"] != "ok"]
-    notes = [f"- {r['entry']} was {r['status']}: `{r['reason']}`" for r in failed]
+    notes = [f"- {r['entry']} was {r['status']}: {code(r['reason'])}" for r in failed]
     return [
         "",
         f"### {title}",
@@ -160,6 +160,11 @@ def table(
         *(row(headings, result, numbers) for result in results),
         *(["", *notes] if notes else []),
     ]
+
+
+def code(text: str) -> str:
+    """Text as it is, in Markdown: no backtick may end it early."""
+    return "`" + text.replace("`", "'") + "`"
 
 
 def row(

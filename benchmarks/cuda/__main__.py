@@ -18,6 +18,8 @@ from benchmarks.report import write
 
 # The part of the time that the first case may take: most of it is for compiling FlexAttention.
 CASE_SHARE = 0.3
+# An entry that was begun in time may end so many seconds after it.
+OVERTIME = 60.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("benchmarks.cuda: there is no CUDA device", file=sys.stderr)
         return 1
     end = time.perf_counter() + options.seconds
+    torch.set_float32_matmul_precision("highest")
     run = report.surroundings(arguments)
     run["copy_bytes_per_second"] = copy_bandwidth()
     run["product_flops_per_second"] = {
@@ -40,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
             found = measure(GPU_CASES[name], dtype, options.budget_seconds, limit)
             run["results"] += [{"case": name, "dtype": dtype, **result} for result in found]
             print(report.summary(run, name, dtype), flush=True)
-    text = report.markdown(run)
-    print("\n" + text)
-    if options.output:
-        write(options.output, run, text)
+            if options.output:  # after each case, in case that something ends this process
+                write(options.output, run, report.markdown(run))
+    print("\n" + report.markdown(run))
     return 0
 
 
@@ -68,12 +70,10 @@ def measure(case: Case, dtype: str, budget: float, limit: float) -> list[dict[st
     if limit < budget:
         reason = "the time for all cases was over"
         return [{"entry": "all", "backward": False, "status": "not run", "reason": reason}]
-    # An entry that was begun in time may end after it.
-    longest = 1.5 * limit + 10
     task = Task(case, dtype, budget, limit)
-    status, found = tasks.run("benchmarks.cuda.worker", task, longest)
+    status, found = tasks.run("benchmarks.cuda.worker", task, limit + OVERTIME)
     found = found or []
-    ended = f"no end after {longest:.0f} s" if status is None else ""
+    ended = f"no end after {limit + OVERTIME:.0f} s" if status is None else ""
     if status:
         ended = f"the process ended with status {status}"
     if ended:

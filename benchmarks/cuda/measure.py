@@ -40,7 +40,7 @@ def times(call: Callable[[], object], budget_seconds: float) -> Times:
 
     ``call`` has been called before: nothing is compiled any more.
     """
-    one = seconds_of(call, 1)
+    one = max(seconds_of(call, 1), 1e-6)
     calls = max(1, min(MOST_CALLS, int(BATCH_SECONDS / one)))
     batches = max(3, min(50, int(budget_seconds / (calls * one))))
     measured = [seconds_of(call, calls) for _ in range(batches)]
