@@ -7,7 +7,6 @@ local memory and spills per kernel and architecture. It ends with status 1 if th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -17,6 +16,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from locks import locked
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = Path("lib", "circulant_attention", "libcirculant_attention_cuda.so")
@@ -64,10 +65,8 @@ def build() -> Build:
     for source in sources:
         key.update(source.read_bytes())
     directory = ROOT / "build" / "resource_report" / key.hexdigest()[:16]
-    directory.mkdir(parents=True, exist_ok=True)
     log = directory / "log"
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(directory):
         if not log.exists():
             command = [sys.executable, "setup.py", "build_ext"]
             command += ["--build-lib", str(directory / "lib")]

@@ -6,15 +6,13 @@ an arithmetic overflow, a misaligned pointer.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import kernel_runs
 import pytest
+from locks import locked
 
 from circulant_attention import _library
 
@@ -26,19 +24,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps other processes out, such as other workers of the same run of the tests."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 @pytest.fixture(scope="module")
 def library() -> Path:
     """The CPU library, compiled with sanitizers; only what changed since the last time."""
-    with locked(BUILD / "lock"):
+    with locked(BUILD):
         ran = kernel_runs.run(
             "setup.py",
             "-q",

@@ -9,7 +9,6 @@ made is printed.
 from __future__ import annotations
 
 import argparse
-import fcntl
 import importlib.util
 import os
 import subprocess
@@ -18,6 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for when this file is the program
+
+from locks import locked  # noqa: E402
+
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "cuda_on_host"
 
@@ -70,9 +73,7 @@ class Ninja:
 
     def run(self, directory: Path) -> Path:
         """Brings every target up to date in ``directory``, one process at a time."""
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(directory):
             (directory / "build.ninja").write_text("\n".join(self.lines) + "\n")
             command = [sys.executable, "-m", "ninja", "-C", str(directory)]
             jobs = os.environ.get("MAX_JOBS")
