@@ -7,11 +7,12 @@ import reference
 import torch
 from torch import Tensor
 
-from circulant_attention import Circulant
+from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
 
 REAL_DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 COMPLEX_DTYPES = [torch.complex64, torch.complex128]
 DTYPES = REAL_DTYPES + COMPLEX_DTYPES
+SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 
 GRIDS = [
     ((1,), 1),
@@ -35,7 +36,7 @@ grids = pytest.mark.parametrize(
     ("size", "window"), GRIDS, ids=[f"{_name(size)}-window-{_name(w)}" for size, w in GRIDS]
 )
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-similarities = pytest.mark.parametrize("name", ["dot", "distance"])
+similarities = pytest.mark.parametrize("name", SIMILARITIES)
 
 
 def features(

@@ -6,7 +6,17 @@ import pytest
 import reference
 import rounding
 import torch
-from inputs import DTYPES, dense, dtypes, exact, features, grids, matrix, similarities
+from inputs import (
+    DTYPES,
+    SIMILARITIES,
+    dense,
+    dtypes,
+    exact,
+    features,
+    grids,
+    matrix,
+    similarities,
+)
 from rounding import check_attention
 from torch.testing import assert_close
 
@@ -19,8 +29,6 @@ from circulant_attention import (
     circulant_similarity,
     circulant_transposed_attention,
 )
-
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 
 
 @similarities

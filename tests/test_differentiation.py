@@ -8,13 +8,13 @@ from collections.abc import Callable
 import pytest
 import reference
 import torch
+from inputs import SIMILARITIES
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import circulant_attention as ca
-from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
+from circulant_attention import Circulant, DotSimilarity
 
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 GRIDS = {
     "1d": ((5,), 3),
     "2d": ((3, 4), (1, 3)),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from inputs import dtypes, features, grids, matrix, similarities
+from inputs import SIMILARITIES, dtypes, features, grids, matrix, similarities
 from torch.testing import assert_close
 
 from circulant_attention import (
     Circulant,
-    DistanceSimilarity,
     DotSimilarity,
     circulant,
     circulant_adjacency,
@@ -25,7 +24,6 @@ from circulant_attention import (
     softmax_,
 )
 
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 COMPARISONS = pytest.mark.parametrize(
     ("write", "make"),
     [

@@ -10,14 +10,13 @@ import pytest
 import reference
 import torch
 from functorch.compile import make_boxed_func
+from inputs import SIMILARITIES
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import gradcheck, gradgradcheck
 
 import circulant_attention as ca
-from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity, ops
-
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
+from circulant_attention import Circulant, ops
 
 
 def calls(function: Any, *args: Any) -> tuple[list[str], Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reference
 import torch
-from inputs import dense, dtypes, features, grids, matrix, similarities
+from inputs import SIMILARITIES, dense, dtypes, features, grids, matrix, similarities
 from rounding import check_attention
 from torch.testing import assert_close
 
@@ -18,8 +18,6 @@ from circulant_attention import (
     circulant_mh_transposed_attention,
     mh,
 )
-
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 
 
 @similarities

@@ -9,14 +9,13 @@ import rounding
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inputs import SIMILARITIES
 from torch import Tensor
 from torch.testing import assert_close
 
 from circulant_attention import (
     AbstractSimilarity,
     Circulant,
-    DistanceSimilarity,
-    DotSimilarity,
     circulant_adjacency,
     circulant_attention,
     circulant_mh_adjacency,
@@ -29,7 +28,6 @@ from circulant_attention import (
 # The same examples on every run, however slow the machine.
 quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 # The largest grid has 150 pixels, so that the dense references stay small.
 MAX_SIZES = {1: 30, 2: 12, 3: 5}
 

@@ -9,6 +9,7 @@ import torch
 from inputs import (
     COMPLEX_DTYPES,
     REAL_DTYPES,
+    SIMILARITIES,
     dense,
     dtypes,
     exact,
@@ -28,8 +29,6 @@ from circulant_attention import (
     circulant_similarity,
     softmax,
 )
-
-SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 
 
 def test_similarity_by_hand(device):
