@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from gradients import outputs_and_gradients
 from peak_memory import PeakMemory
 from torch import nn
 from torch.testing import assert_close
@@ -33,13 +34,6 @@ def dense(q, k, v, heads, M, eps=1e-5):
         similarity = torch.einsum("bpc,brc->bpr", q_head, k_head) * near
         outs.append(similarity / similarity.sum(-1, keepdim=True) @ v_head)
     return torch.cat(outs, -1).movedim(-1, 1).unflatten(-1, grid)
-
-
-def outputs_and_gradients(function, *inputs):
-    inputs = [x.detach().clone().requires_grad_() for x in inputs]
-    y = function(*inputs)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
-    return [y, *torch.autograd.grad((y + weights).square().mean(), inputs)]
 
 
 CASES = {

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from gradients import outputs_and_gradients
 from peak_memory import PeakMemory
 from torch import nn
 from torch.testing import assert_close
@@ -36,13 +37,6 @@ def columns_of_patches(x, window, stride):
     return torch.stack(patches, dim=1)
 
 
-def outputs_and_gradients(function, x, parameters=()):
-    x = x.detach().clone().requires_grad_()
-    y = function(x)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
-    return [y, *torch.autograd.grad((y + weights).square().mean(), [x, *parameters])]
-
-
 PATCHES = {
     "sequence": ((13,), (3,), (2,), nn.Conv1d),
     "image": ((6, 9), (2, 3), (2, 3), nn.Conv2d),
@@ -68,9 +62,9 @@ def test_patches_by_hand(case, device):
         return torch.stack([by_hand(*Q_K_V)[0].view(2, *window) for Q_K_V in columns])
 
     parameters = list(pool.parameters())
-    found = outputs_and_gradients(pool, x, parameters)
+    found = outputs_and_gradients(pool, x, parameters=parameters)
     assert found[0].shape == (2, 2, *window)
-    assert_close(found, outputs_and_gradients(expected, x, parameters), **EXACT)
+    assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
     flat = FusedAttention(f_Q, f_K, f_V, window=window, stride=stride, flatten=True)
     assert_close(flat(x), found[0].flatten(1), **EXACT)
 
@@ -104,9 +98,9 @@ def test_collection_by_hand(stacked, device):
 
     parameters = list(pool.parameters())
     found = outputs_and_gradients(
-        lambda x: pool(x if stacked else list(x.unbind(1))), x, parameters
+        lambda x: pool(x if stacked else list(x.unbind(1))), x, parameters=parameters
     )
-    assert_close(found, outputs_and_gradients(expected, x, parameters), **EXACT)
+    assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
 
 
 def test_two_inputs_with_numbers():
@@ -145,8 +139,8 @@ def test_other_norms_and_fuses(norm, fuse):
 
     parameters = list(pool.parameters())
     assert_close(
-        outputs_and_gradients(pool, x, parameters),
-        outputs_and_gradients(expected, x, parameters),
+        outputs_and_gradients(pool, x, parameters=parameters),
+        outputs_and_gradients(expected, x, parameters=parameters),
         **EXACT,
     )
 
@@ -286,8 +280,8 @@ def test_compiles_as_one_graph(masked):
     mask = torch.rand(1, 169) > 0.5 if masked else None
     compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
     parameters = list(pool.parameters())
-    found = outputs_and_gradients(lambda x: compiled(x, mask), x, parameters)
-    expected = outputs_and_gradients(lambda x: pool(x, mask), x, parameters)
+    found = outputs_and_gradients(lambda x: compiled(x, mask), x, parameters=parameters)
+    expected = outputs_and_gradients(lambda x: pool(x, mask), x, parameters=parameters)
     assert_close(found, expected, **EXACT)
 
 

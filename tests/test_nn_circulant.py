@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from gradients import outputs_and_gradients
 from peak_memory import PeakMemory
 from torch import nn
 from torch.testing import assert_close
@@ -53,13 +54,6 @@ def attention_by_hand(layer, x, bandwidths=None):
     return one_pixel_convolution(layer.to_out, y), A
 
 
-def outputs_and_gradients(function, x, parameters=()):
-    x = x.detach().clone().requires_grad_()
-    y = function(x)
-    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
-    return [y, *torch.autograd.grad((y + weights).square().mean(), [x, *parameters])]
-
-
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("grid", GRIDS)
@@ -68,8 +62,10 @@ def test_dot_attention_by_hand(grid, heads, bias, device):
     layer = CLASSES[len(size)](6, heads, window, bias=bias, device=device, dtype=torch.double)
     x = torch.randn(2, 6, *size, dtype=torch.double, device=device)
     parameters = list(layer.parameters())
-    found = outputs_and_gradients(layer, x, parameters)
-    by_hand = outputs_and_gradients(lambda x: attention_by_hand(layer, x)[0], x, parameters)
+    found = outputs_and_gradients(layer, x, parameters=parameters)
+    by_hand = outputs_and_gradients(
+        lambda x: attention_by_hand(layer, x)[0], x, parameters=parameters
+    )
     assert_close(found, by_hand, **EXACT)
 
 
@@ -96,9 +92,9 @@ def test_distance_attention_by_hand(grid, bandwidth, learned, device):
         expected = layer.log_bandwidth.exp()
     parameters = list(layer.parameters())
     assert len(parameters) == 8 + learned
-    found = outputs_and_gradients(layer, x, parameters)
+    found = outputs_and_gradients(layer, x, parameters=parameters)
     by_hand = outputs_and_gradients(
-        lambda x: attention_by_hand(layer, x, expected)[0], x, parameters
+        lambda x: attention_by_hand(layer, x, expected)[0], x, parameters=parameters
     )
     assert_close(found, by_hand, **EXACT)
 
@@ -159,9 +155,11 @@ def test_block_by_hand(grid, device):
 
     x = torch.randn(2, 4, *size, dtype=torch.double, device=device)
     parameters = list(block.parameters())
-    found = outputs_and_gradients(block, x, parameters)
+    found = outputs_and_gradients(block, x, parameters=parameters)
     # Layer norms of four channels divide by standard deviations that may be small.
-    assert_close(found, outputs_and_gradients(expected, x, parameters), rtol=1e-8, atol=1e-10)
+    assert_close(
+        found, outputs_and_gradients(expected, x, parameters=parameters), rtol=1e-8, atol=1e-10
+    )
     y, A = block(x, need_weights=True)
     assert_close(y, found[0], rtol=0, atol=0)
     assert A.window == tuple(block.attention.window)
@@ -229,8 +227,8 @@ def test_compiles_as_one_graph(similarity):
     x = torch.randn(2, 4, 5, 6, dtype=torch.double)
     parameters = list(block.parameters())
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    found = outputs_and_gradients(compiled, x, parameters)
-    assert_close(found, outputs_and_gradients(block, x, parameters), **EXACT)
+    found = outputs_and_gradients(compiled, x, parameters=parameters)
+    assert_close(found, outputs_and_gradients(block, x, parameters=parameters), **EXACT)
 
 
 def test_reset_parameters_redraws_all():
