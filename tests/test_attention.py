@@ -18,6 +18,7 @@ from inputs import (
     similarities,
 )
 from rounding import check_attention
+from same_bits import check_threads
 from torch.testing import assert_close
 
 from circulant_attention import (
@@ -205,18 +206,12 @@ def test_inputs_are_left_alone(device):
 def test_the_number_of_threads_changes_no_bit(device):
     # Of the gradient of softmax, which is torch's own, this does not hold.
     inputs = [features(6, 3, (17, 13), device, torch.float32) for _ in range(3)]
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for number in (1, 2, 3):
-            torch.set_num_threads(number)
-            q, k, v = (x.clone().requires_grad_() for x in inputs)
-            y, A = circulant_attention(q.detach(), k.detach(), v.detach(), 5)
-            B = circulant_similarity(DistanceSimilarity(), q, k, 5)
-            ((B @ v).square().sum() + (B.mT @ v).square().sum()).backward()
-            results.append([y, A.values, B.values.detach(), q.grad, k.grad, v.grad])
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        for x, wanted in zip(result, results[0], strict=True):
-            assert_close(x, wanted, rtol=0, atol=0)
+
+    def compute():
+        q, k, v = (x.clone().requires_grad_() for x in inputs)
+        y, A = circulant_attention(q.detach(), k.detach(), v.detach(), 5)
+        B = circulant_similarity(DistanceSimilarity(), q, k, 5)
+        ((B @ v).square().sum() + (B.mT @ v).square().sum()).backward()
+        return [y, A.values, B.values.detach(), q.grad, k.grad, v.grad]
+
+    check_threads(compute)

@@ -9,6 +9,7 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same_bits import check_threads
 from shapes import problems
 
 from circulant_attention import ops
@@ -124,17 +125,7 @@ def test_values_of_large_grids(size, window, kind, device):
 def test_same_bits_for_any_number_of_threads(grid, groups, device):
     size, window = grid
     q, k, v, dy = torch.randn(4, groups, 6, *size, device=device)
-    before = torch.get_num_threads()
-    try:
-        results = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(run(q, k, v, dy, window, 0, 0.4))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
+    check_threads(lambda: run(q, k, v, dy, window, 0, 0.4))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same_bits import check_threads
 from shapes import problems
 from torch import Tensor
 
@@ -200,14 +201,6 @@ def test_values_of_random_shapes(problem, dtype):
     check_ops(*problem, dtype, "cpu")
 
 
-@pytest.fixture
-def threads():
-    """Sets the number of threads back."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def results(shape: tuple[int, ...], window: tuple[int, ...], x: Tensor) -> list[Tensor]:
     """What all ops make of x, which is random."""
     values = ops.similarity(x, x.flip(1), window, DOT)
@@ -225,14 +218,9 @@ SAME_BITS = [((3, 9, 21, 37), (7, 9)), ((2, 5, 6, 7, 9), (3, 5, 3)), ((1, 4, 700
 
 @pytest.mark.parametrize(("shape", "window"), SAME_BITS, ids=map(name, SAME_BITS))
 @dtypes
-def test_the_number_of_threads_changes_no_bit(shape, window, dtype, threads):
+def test_the_number_of_threads_changes_no_bit(shape, window, dtype):
     x = torch.randn(shape).to(dtype)
-    torch.set_num_threads(1)
-    expected = results(shape, window, x)
-    for number in (2, 3):
-        torch.set_num_threads(number)
-        for one, other in zip(expected, results(shape, window, x), strict=True):
-            assert torch.equal(one, other)
+    check_threads(lambda: results(shape, window, x))
 
 
 @pytest.mark.parametrize(("shape", "window"), SAME_BITS, ids=map(name, SAME_BITS))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import reference
 import torch
+from same_bits import check_threads
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -222,19 +223,13 @@ def test_checkpoint(device: str) -> None:
 def test_threads_do_not_change_bits(device: str) -> None:
     """Of the native ops and of all gradients through them (torch's softmax is torch's)."""
     x, y = torch.randn(2, 2, 8, 33, 17, device=device)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            q, k = x.clone().requires_grad_(), y.clone().requires_grad_()
-            s = ca.circulant_similarity(DotSimilarity(), q, k, (7, 5))
-            d = ca.circulant_similarity(DistanceSimilarity(), q, k, (7, 5))
-            out = s @ k + d.mT @ q
-            gradients = torch.autograd.grad(out.sin().sum(), (q, k))
-            results.append((s.values, d.values, d.mT.values, out, *gradients))
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            assert torch.equal(one, two)
+
+    def compute() -> list[Tensor]:
+        q, k = x.clone().requires_grad_(), y.clone().requires_grad_()
+        s = ca.circulant_similarity(DotSimilarity(), q, k, (7, 5))
+        d = ca.circulant_similarity(DistanceSimilarity(), q, k, (7, 5))
+        out = s @ k + d.mT @ q
+        gradients = torch.autograd.grad(out.sin().sum(), (q, k))
+        return [s.values, d.values, d.mT.values, out, *gradients]
+
+    check_threads(compute)
