@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import kernels
+
 ROOT = Path(__file__).parent.parent
 VARIABLE = "CIRCULANT_ATTENTION_CPU"
 
@@ -35,13 +37,7 @@ def use_instruction_set(name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@functools.cache
-def instruction_sets() -> list[str]:
-    """Those that the library has code for and this processor runs, fastest first."""
-    # A name that there is not is refused with those that there are.
-    return (
-        use_instruction_set("?").stderr.rpartition("has code for: ")[2].split("\n")[0].split(", ")
-    )
+instruction_sets = functools.cache(kernels.instruction_sets)
 
 
 def check_tests(file: str, keyword: str, **variables: str) -> None:
