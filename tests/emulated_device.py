@@ -124,9 +124,15 @@ def _written_out(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Module(backend_registration._DummyBackendModule):
-    # Checkpointing asks.
+    # What torch asks of any device for checkpointing and opcheck; random numbers are the CPU's.
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return []
+
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
 
 
 backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
