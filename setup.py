@@ -105,7 +105,6 @@ def cuda_sources() -> list[Path]:
         raise SystemExit(
             f"CIRCULANT_ATTENTION_ARCHITECTURES must be native or unset, got {codes!r}"
         )
-    sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     nvcc = shutil.which(os.environ.get("NVCC", "nvcc"))
     if wanted == "0":
         print("circulant_attention: CPU only, as CIRCULANT_ATTENTION_CUDA=0 asks")
@@ -114,11 +113,6 @@ def cuda_sources() -> list[Path]:
         raise SystemExit(
             "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc: put it on PATH, or its path in NVCC"
         )
-    if not sources and wanted == "1":
-        raise SystemExit("CIRCULANT_ATTENTION_CUDA=1, but there are no CUDA sources in csrc/cuda")
-    if not sources:
-        print("circulant_attention: CPU only, as there are no CUDA sources")
-        return []
     if nvcc is None:
         print(
             "circulant_attention: CPU only, as nvcc was not found. For CUDA support install the "
@@ -127,7 +121,7 @@ def cuda_sources() -> list[Path]:
         )
         return []
     print(f"circulant_attention: CPU and CUDA, with {nvcc}")
-    return sources
+    return sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 
 
 class NinjaFile:
