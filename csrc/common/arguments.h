@@ -12,6 +12,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include "dtype.h"
 #include "geometry.h"
 
 namespace circulant {
@@ -123,6 +124,16 @@ inline Geometry checked_attention(const Tensor& q, const Tensor& k, const Tensor
   }
   STD_TORCH_CHECK(q.size(1) > 0 && v.size(1) > 0, op, ": expected channels, got none");
   return geometry;
+}
+
+// Checks dy, and y and lse, which attention gave for q and v.
+inline void check_attended(const Tensor& dy, const Tensor& y, const Tensor& lse, const Tensor& q,
+                           const Tensor& v, int64_t pixels, const char* op) {
+  check_alike(dy, v, op);
+  check_alike(y, v, op);
+  STD_TORCH_CHECK(lse.scalar_type() == sum_type(q) && lse.dim() == 2 && lse.size(0) == q.size(0) &&
+                      lse.size(1) == pixels,
+                  op, ": lse must be what attention gave");
 }
 
 }  // namespace circulant

@@ -17,19 +17,14 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy_, const T
   const char* op = "attention_backward";
   const Kind kind = checked_kind(kind_, op);
   const FusedShape shape = checked_fused(q_, k_, v_, window, op);
-  check_alike(dy_, v_, op);
-  check_alike(y_, v_, op);
-  const int64_t groups = shape.groups, pixels = shape.geometry.pixels();
-  STD_TORCH_CHECK(lse_.scalar_type() == sum_type(q_) && lse_.dim() == 2 && lse_.size(0) == groups &&
-                      lse_.size(1) == pixels,
-                  op, ": lse must be what attention gave");
+  check_attended(dy_, y_, lse_, q_, v_, shape.geometry.pixels(), op);
   const Tensor dy = contiguous_of(dy_), q = contiguous_of(q_), k = contiguous_of(k_);
   const Tensor v = contiguous_of(v_), y = contiguous_of(y_), lse = contiguous_of(lse_);
   const Tensor dq = torch::stable::new_empty(q, q.sizes());
   const Geometry g = simplified(shape.geometry);
-  const PhasedChunks chunks = phased_chunks(g, groups);
+  const PhasedChunks chunks = phased_chunks(g, shape.groups);
   const Sums dk(k, g, chunks.adds), dv(v, g, chunks.adds);
-  if (groups > 0) {
+  if (shape.groups > 0) {
     run_phases(
         engines().attention_backward,
         AttentionBackward{g, shape.dtype, shape.channels, shape.value_channels, kind == kDistance,

@@ -157,17 +157,13 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, cons
                                                          double scale) {
   const char* op = "attention_backward";
   const AttentionProblem problem = checked_fused(q_, k_, v_, window, kind, scale, op);
-  for (const Tensor* other : {&dy_, &y_}) {
-    check_same_device(*other, v_, op);
-    check_alike(*other, v_, op);
-  }
-  check_same_device(lse_, q_, op);
+  for (const Tensor* other : {&dy_, &y_, &lse_}) check_same_device(*other, q_, op);
+  check_attended(dy_, y_, lse_, q_, v_, problem.pattern.pixels(), op);
   const DeviceGuard guard(q_.get_device_index());
   const Tensor dy = torch::stable::contiguous(dy_), q = torch::stable::contiguous(q_),
                k = torch::stable::contiguous(k_), v = torch::stable::contiguous(v_),
                y = torch::stable::contiguous(y_), lse = torch::stable::contiguous(lse_);
   Tensor delta = new_rows(q, problem);
-  check_alike(lse, delta, op);
   Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k),
          dv = torch::stable::empty_like(v);
   if (lse.numel() == 0) return {dq, dk, dv};
