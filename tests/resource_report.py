@@ -21,8 +21,11 @@ from locks import locked
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = Path("lib", "circulant_attention", "libcirculant_attention_cuda.so")
-# Everything that is told about a kernel, and every warning an error.
-FLAGS = "-Xptxas=-v -Werror=all-warnings"
+# Everything that is told about a kernel, and every warning an error; PTX that can be read.
+FLAGS = "-Xptxas=-v -Werror=all-warnings --no-compress"
+
+# How many loads a thread has under way, on average at least, when it fills shared memory.
+LOADS_AT_ONCE = 3
 
 # Kernels that use local memory on some architecture, with the reason. float32 kernels may not.
 LOCAL_MEMORY: dict[str, str] = {}
@@ -98,10 +101,7 @@ def usages(log: str) -> list[Usage]:
         r".*Used (?P<registers>\d+) registers"
     )
     found = list(pattern.finditer(log))
-    mangled = "\n".join(match["kernel"] for match in found)
-    demangled = subprocess.run(
-        ["c++filt"], input=mangled, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    names = demangled([match["kernel"] for match in found])
     return sorted(
         (
             Usage(
@@ -111,10 +111,16 @@ def usages(log: str) -> list[Usage]:
                 int(match["stack"]),
                 int(match["stores"]) + int(match["loads"]),
             )
-            for name, match in zip(demangled, found, strict=True)
+            for name, match in zip(names, found, strict=True)
         ),
         key=lambda usage: (usage.kernel, int(usage.architecture[3:])),
     )
+
+
+def demangled(names: list[str]) -> list[str]:
+    return subprocess.run(
+        ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
 
 
 def short_name(kernel: str) -> str:
@@ -123,8 +129,8 @@ def short_name(kernel: str) -> str:
     return found[1].replace("c10::", "") if found else kernel
 
 
-def architectures(library: Path) -> set[str]:
-    """What a library has code for: ``sm_90``, or ``compute_90`` where it is PTX.
+def device_code(library: Path) -> Iterator[tuple[str, bytes]]:
+    """Each code in a library with its architecture: ``sm_90``, or ``compute_90`` where it is PTX.
 
     Reads the headers of the fat binaries: a header of 16 bytes, then entries that tell their kind
     (1 for PTX, 2 for code), the size of their header and of what follows, and an architecture.
@@ -132,7 +138,6 @@ def architectures(library: Path) -> set[str]:
     data = library.read_bytes()
     magic = struct.pack("<I", 0xBA55ED50)
     names = {1: "compute_", 2: "sm_"}
-    found = set()
     at = data.find(magic)
     while at >= 0:
         header, size = struct.unpack_from("<HQ", data, at + 6)
@@ -140,9 +145,36 @@ def architectures(library: Path) -> set[str]:
         while entry < end:
             kind, _, header, size = struct.unpack_from("<HHIQ", data, entry)
             (architecture,) = struct.unpack_from("<I", data, entry + 28)
-            found.add(f"{names[kind]}{architecture}")
+            code = data[entry + header : entry + header + size]
+            yield f"{names[kind]}{architecture}", code
             entry += header + size
         at = data.find(magic, end)
+
+
+def architectures(library: Path) -> set[str]:
+    """What a library has code for."""
+    return {architecture for architecture, _ in device_code(library)}
+
+
+def ptx(library: Path) -> str:
+    """The PTX in a library."""
+    return "".join(
+        code.decode(errors="replace")
+        for architecture, code in device_code(library)
+        if architecture.startswith("compute_")
+    )
+
+
+def loads_at_once(text: str) -> dict[str, list[int]]:
+    """How many global loads stand together before stores to shared memory, kernel by kernel."""
+    found = {}
+    for kernel in text.split(".entry ")[1:]:
+        operations = re.findall(r"\b(ld\.global|st\.shared)", kernel)
+        order = "".join("L" if name == "ld.global" else "S" for name in operations)
+        mangled = kernel[: kernel.index("(")].strip()
+        found[short_name(demangled([mangled])[0])] = [
+            len(loads) for loads in re.findall(r"(L+)S", order)
+        ]
     return found
 
 
@@ -179,6 +211,9 @@ def problems(made: Build) -> Iterator[str]:
     for kernel, known in kernels.items():
         if known != code:
             yield f"{kernel} was compiled for {', '.join(sorted(known))} only"
+    for kernel, runs in loads_at_once(ptx(made.library)).items():
+        if sum(runs) < LOADS_AT_ONCE * len(runs):
+            yield f"{kernel} waits for its loads: {runs} of them at a time"
     for kernel in LOCAL_MEMORY:
         if "float" in kernel:
             yield f"{kernel} is listed, but a float32 kernel may not use local memory"

@@ -25,6 +25,16 @@ ptxas info    : Used 168 registers, used 1 barriers, 72 bytes cumulative stack s
 """
 
 
+# What a loop over loads and stores becomes, and what one does that loads four numbers at a time.
+PTX = """
+.visible .entry _ZN9circulant12apply_kernelIfLb1EEEvPKT_(
+	ld.param.u64 	%rd1, [param_0];
+{}
+)
+"""
+LOAD, STORE = "\tld.global.nc.f32 \t%f1, [%rd1];\n", "\tst.shared.f32 \t[%r1], %f1;\n"
+
+
 @pytest.fixture(scope="module")
 def made() -> Build:
     """The library, compiled for every architecture."""
@@ -65,6 +75,27 @@ def test_a_spilling_kernel_is_a_problem(made: Build):
     spilling = Build(made.library, made.log + SPILLING)
     expected = "apply_kernel<float, true> on sm_90 uses local memory and is not listed"
     assert expected in list(resource_report.problems(spilling))
+
+
+@pytest.mark.parametrize(
+    ("body", "runs"),
+    [
+        (4 * (LOAD + STORE), [1, 1, 1, 1]),
+        (4 * LOAD + 4 * STORE + 2 * LOAD + STORE, [4, 2]),
+        (STORE + LOAD, []),
+    ],
+)
+def test_loads_that_wait_are_seen(body: str, runs: list[int]):
+    found = resource_report.loads_at_once(PTX.format(body))
+    assert found == {"apply_kernel<float, true>": runs}
+
+
+def test_every_kernel_with_shared_memory_is_read(made: Build):
+    loads = resource_report.loads_at_once(resource_report.ptx(made.library))
+    assert len(loads) == len({usage.kernel for usage in resource_report.usages(made.log)})
+    assert {name.split("<")[0] for name, runs in loads.items() if not runs} == {
+        "attention_delta_kernel"
+    }
 
 
 def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):

@@ -21,7 +21,7 @@
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Expected: a third to a half of the first. Per 8 taps a thread issues 512 FMA and reads 224
 // numbers in 56 loads of 16 bytes, which take shared memory 224 cycles per warp where the FMA take
-// 128; placing the entries of A takes about 20 instructions each, shared by 64 channels. The README
+// 128; placing the entries of A takes about 40 instructions each, shared by 64 channels. The README
 // problem has 192 tiles for 132 multiprocessors, so that some of them are idle in the end.
 #include <algorithm>
 
@@ -113,9 +113,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
                 const int w =
                     halo_coordinate(origin.w + begin - window.w / 2 + j, size.w, window.w);
                 const T* pixel = from + row * size.w + w;
-#pragma unroll 4
-                for (int c = warp; c < channels; c += warps)
-                  to[c * tile_rows * p.pitch + j] = A(pixel[c * N]);
+                copy_at_once<T>(
+                    warp, channels, warps, [&](int c) { return pixel[c * N]; },
+                    [&](int c, T number) { to[c * tile_rows * p.pitch + j] = A(number); });
               }
             }
           }
@@ -162,8 +162,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
       }
     }
 
-    const int d = origin.d + (my_row >> p.tile.log_h), h = origin.h + (my_row & (tile_h - 1)),
-              w = origin.w + my_w;
+    // Fresh, so that none of this takes registers during the sums.
+    const int row = fresh(my_row), w = origin.w + fresh(my_w);
+    const int d = origin.d + (row >> p.tile.log_h), h = origin.h + (row & (tile_h - 1));
     if (d >= size.d || h >= size.h || w >= size.w) continue;
     T* to = y + (g * p.channels + first_channel + my_channel) * N + (d * size.h + h) * size.w + w;
 #pragma unroll
@@ -212,8 +213,8 @@ size_t choose(ApplyPlan& p, int* warps) {
     return (size_t(halo_rows(t)) * pitch(t, segment(t)) + size_t(batch(t)) * weights_pitch<A>(t)) *
            sizeof(A);
   };
-  // Instructions of a block per window row: about 700 per warp and unit of taps for the sums, 20
-  // per 32 entries of A, 6 per channel and 32 columns of a row of the halo. They take longer when
+  // Instructions of a block per window row: about 700 per warp and unit of taps for the sums, 40
+  // per 32 entries of A, 15 per channel and 32 columns of a row of the halo. They take longer when
   // a multiprocessor has fewer than 8 warps to choose from.
   const auto cost = [&](const Tile& t) {
     const int taps = segment(t);
@@ -221,8 +222,8 @@ size_t choose(ApplyPlan& p, int* warps) {
     const double rows = taps == row_taps ? double(window.h + t.h() - 1) / window.h
                                          : double(t.h()) * divide_up(row_taps, taps);
     const double instructions =
-        700.0 * *warps * row_units + 20.0 / 32 * t.pixels() * row_taps +
-        6.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
+        700.0 * *warps * row_units + 40.0 / 32 * t.pixels() * row_taps +
+        15.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
     const int resident = *warps * std::max(1, int(device.total_shared_memory / bytes(t)));
     return instructions * std::max(1.0, 8.0 / resident);
   };

@@ -74,14 +74,6 @@ struct AttentionTable {
   // The pixel at which each row of the halo begins comes after the rest.
 };
 
-// The same number, which the compiler takes for another one each time: what is computed from it in
-// a loop is not kept in registers from one round to the next.
-template <class I>
-__device__ __forceinline__ I fresh(I i) {
-  asm volatile("" : "+r"(i));
-  return i;
-}
-
 // Features of the tile and of the halo whose product over the channels is computed.
 template <class T>
 struct AttentionProduct {
@@ -200,24 +192,26 @@ struct AttentionBlock {
   // together.
   template <class T>
   __device__ __forceinline__ void stage_tile(const T* from, A* to) const {
-#pragma unroll
-    for (int i = 0; i < kAttentionPixels; i += 32) {
-      const int pixel = table().pixel[i + lane()];
-      to[i + lane()] = pixel >= 0 ? A(from[pixel]) : A(0);
-    }
+    copy_at_once<T>(
+        0, kAttentionPixels / 32, 1,
+        [&](int i) {
+          const int pixel = table().pixel[i * 32 + lane()];
+          return pixel >= 0 ? from[pixel] : T(0);
+        },
+        [&](int i, T number) { to[i * 32 + lane()] = A(number); });
   }
 
-  // Brings the halo of one channel to shared memory; a warp does this together, with `at_once`
-  // loads under way in each thread.
-  template <int at_once, class T>
+  // Brings the halo of one channel to shared memory; a warp does this together.
+  template <class T>
   __device__ __forceinline__ void stage_halo(const T* from, A* to) const {
     const int halo_rows = table().halo_rows, halo_w = table().halo_w;
 #pragma unroll 1
     for (int j = lane(); j < halo_w; j += 32) {
       const T* const column =
           from + halo_coordinate(table().first_w + j, p.pattern.size.w, p.pattern.window.w);
-#pragma unroll at_once
-      for (int r = 0; r < halo_rows; ++r) to[r * p.halo_pitch + j] = A(column[halo_start()[r]]);
+      copy_at_once<T>(
+          0, halo_rows, 1, [&](int r) { return column[halo_start()[r]]; },
+          [&](int r, T number) { to[r * p.halo_pitch + j] = A(number); });
     }
   }
 
@@ -241,7 +235,7 @@ struct AttentionBlock {
       for (int c = warp(); c < some; c += kAttentionWarps) {
         const int64_t at = (int64_t(fresh(g)) * f.channels + first + c) * p.pixels;
         stage_tile(f.tile + at, staged() + c * kAttentionPixels);
-        stage_halo<2>(f.halo + at, halos + c * halo);
+        stage_halo(f.halo + at, halos + c * halo);
       }
       __syncthreads();  // the chunk is complete
       if (my_taps() == 0) continue;
@@ -307,8 +301,7 @@ struct AttentionBlock {
       const int halo = table().halo_rows * p.halo_pitch;
 #pragma unroll 1
       for (int c = warp(); c < some; c += kAttentionWarps)
-        stage_halo<4>(z + (int64_t(fresh(g)) * channels + first + c) * p.pixels,
-                      staged() + c * halo);
+        stage_halo(z + (int64_t(fresh(g)) * channels + first + c) * p.pixels, staged() + c * halo);
       __syncthreads();  // the halo and the numbers are complete
       const A* const from = staged() + warp() * halo + my_halo();
       const int my_channels = divide_up(some - warp(), kAttentionWarps);

@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kAttentionBlocks<accumulate
       __syncthreads();  // what was staged before has been read
       const int delta_at = f.transposed ? t.table().halo_rows * p.halo_pitch : kAttentionPixels;
       if (f.transposed) {
-        if (t.warp() == 0) t.template stage_halo<1>(lse + g * p.pixels, t.staged());
-        if (t.warp() == 1) t.template stage_halo<1>(delta + g * p.pixels, t.staged() + delta_at);
+        if (t.warp() == 0) t.stage_halo(lse + g * p.pixels, t.staged());
+        if (t.warp() == 1) t.stage_halo(delta + g * p.pixels, t.staged() + delta_at);
       } else {
         if (t.warp() == 0) t.stage_tile(lse + g * p.pixels, t.staged());
         if (t.warp() == 1) t.stage_tile(delta + g * p.pixels, t.staged() + delta_at);

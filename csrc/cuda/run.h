@@ -41,4 +41,37 @@ __device__ __forceinline__ void store_run(T* to, const A (&from)[count]) {
   }
 }
 
+// The same number, which the compiler takes for another one each time: what is computed from it in
+// a loop is not kept in registers from one round to the next.
+template <class I>
+__device__ __forceinline__ I fresh(I i) {
+  asm volatile("" : "+r"(i));
+  return i;
+}
+
+// Copies the numbers first, first + stride, ... below `end` by `load(i)` and `store(i, number)`,
+// with `at_once` loads under way in each thread. A loop over loads and stores, unrolled or not, has
+// one: a load waits for the store before it, since both might be of the same memory.
+template <class T, int at_once = 4, class Load, class Store>
+__device__ __forceinline__ void copy_at_once(int first, int end, int stride, const Load& load,
+                                             const Store& store) {
+  T number[at_once];
+#pragma unroll 1
+  for (; first + (at_once - 1) * stride < end; first += at_once * stride) {
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) number[i] = load(first + i * stride);
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) store(first + i * stride, number[i]);
+  }
+  // What is left.
+#pragma unroll
+  for (int i = 0; i < at_once - 1; ++i) {
+    if (first + i * stride < end) number[i] = load(first + i * stride);
+  }
+#pragma unroll
+  for (int i = 0; i < at_once - 1; ++i) {
+    if (first + i * stride < end) store(first + i * stride, number[i]);
+  }
+}
+
 }  // namespace circulant

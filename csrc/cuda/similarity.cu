@@ -118,17 +118,19 @@ __global__ void __launch_bounds__(kThreads, 2)
         A* const to_halo = halo + warp * halo_rows * p.halo_pitch;
         for (int j = lane; j < p.tile.w(); j += 32) {
           const int w = origin.w + j;
-#pragma unroll 4
-          for (int r = 0; r < tile_rows; ++r) {
-            const int start = tile_start[r];
-            to_tile[r * tile_pitch + j] = start >= 0 && w < size.w ? A(from_x[start + w]) : A(0);
-          }
+          copy_at_once<T, 8>(
+              0, tile_rows, 1,
+              [&](int r) {
+                const int start = tile_start[r];
+                return start >= 0 && w < size.w ? from_x[start + w] : T(0);
+              },
+              [&](int r, T number) { to_tile[r * tile_pitch + j] = A(number); });
         }
         for (int j = lane; j < halo_w; j += 32) {
           const int w = halo_coordinate(origin.w + box.tap - window.w / 2 + j, size.w, window.w);
-#pragma unroll 4
-          for (int r = 0; r < halo_rows; ++r)
-            to_halo[r * p.halo_pitch + j] = A(from_y[halo_start[r] + w]);
+          copy_at_once<T, 8>(
+              0, halo_rows, 1, [&](int r) { return from_y[halo_start[r] + w]; },
+              [&](int r, T number) { to_halo[r * p.halo_pitch + j] = A(number); });
         }
       }
       __syncthreads();  // the chunk is complete
@@ -204,13 +206,13 @@ size_t choose(SimilarityPlan& p) {
     while (channels > 1 && bytes(t, channels) > kSharedMemory) --channels;
     return channels;
   };
-  // Instructions of a warp per channel: about 80 for the sums, 7 per row and 32 columns that a warp
-  // brings per chunk. Tiles of one and four rows meet each bank of shared memory twice.
+  // Instructions of a warp per channel: about 80 for the sums, 11 per row and 32 columns that a
+  // warp brings per chunk. Tiles of one and four rows meet each bank of shared memory twice.
   const auto cost = [&](const Tile& t) {
     if (bytes(t, 1) > kDefaultSharedMemory) return -1.0;
     const int loads =
         divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + box.w - 1, 32) * halo_rows(t);
-    return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 7.0 * loads / chunk(t);
+    return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 11.0 * loads / chunk(t);
   };
   const bool found = choose_tile(5 + kLogRun<A>, kLogRun<A>, 5, p.pattern.size, cost, &p.tile);
   check_cuda(found ? cudaSuccess : cudaErrorInvalidConfiguration);

@@ -10,6 +10,7 @@
 #include <cuda_runtime.h>
 
 #include "../common/geometry.h"
+#include "run.h"
 #include "tile.h"
 
 namespace circulant {
@@ -65,19 +66,28 @@ __device__ __forceinline__ void stage_weights(const T* __restrict__ values, A* w
                          slot_of_offset(h, b, s.size.h, s.window.h);
     const T* const from = values + (d * s.size.h + h) * s.size.w * K + slot_row * s.window.w;
     A* const to = weights + (row << tile.log_w) + first;
+    // The pixel of the run at a step of this thread, -1 for none.
+    const auto pixel_at = [&](int step) {
+      const int pixel = transposed ? step - tap_lane : step;
+      return pixel >= 0 && pixel < run && origin.w + first + pixel < s.size.w ? pixel : -1;
+    };
     for (int t = tap_lane; t < taps.count; t += lanes) {
-#pragma unroll 2
-      for (int step = pixel_lane; step < steps; step += 32 >> log_lanes) {
-        const int pixel = transposed ? step - tap_lane : step;
-        int w = origin.w + first + pixel, tap = taps.begin + t;
-        if (pixel < 0 || pixel >= run || w >= s.size.w) continue;
-        if (transposed) {
-          w = neighbour(w, tap, s.size.w, s.window.w);
-          tap = s.window.w - 1 - tap;
-        }
-        to[t * pitch + pixel] =
-            static_cast<A>(from[w * K + slot_of_offset(w, tap, s.size.w, s.window.w)]);
-      }
+      copy_at_once<T>(
+          pixel_lane, steps, 32 >> log_lanes,
+          [&](int step) {
+            const int pixel = pixel_at(step);
+            if (pixel < 0) return T(0);
+            int w = origin.w + first + pixel, tap = taps.begin + t;
+            if (transposed) {
+              w = neighbour(w, tap, s.size.w, s.window.w);
+              tap = s.window.w - 1 - tap;
+            }
+            return from[w * K + slot_of_offset(w, tap, s.size.w, s.window.w)];
+          },
+          [&](int step, T entry) {
+            const int pixel = pixel_at(step);
+            if (pixel >= 0) to[t * pitch + pixel] = static_cast<A>(entry);
+          });
     }
   }
 }

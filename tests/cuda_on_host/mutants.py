@@ -54,7 +54,8 @@ def barrier_of_attention(file: str, comment: str, name: str, kernel: str = "") -
     return of_attention(f"barrier-{name}", file, before, "\n", kernel=kernel)
 
 
-S, A, T, W, G = "similarity.cu", "apply.cu", "transpose.cu", "weights.h", "tile.h"
+S, A, T, W, R = "similarity.cu", "apply.cu", "transpose.cu", "weights.h", "run.h"
+G = "tile.h"
 F, B, H, P = "attention.cu", "attention_backward.cu", "attention.h", "attention_plan.cu"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 WRAP_W, WRAP_H = (
@@ -127,14 +128,18 @@ MUTANTS = [
     Mutant(
         "apply-channel-guard",
         A,
-        "c < channels; c += warps",
-        "c < p.channel_warps * depth; c += warps",
+        "warp, channels, warps,",
+        "warp, p.channel_warps * depth, warps,",
     ),
     Mutant("apply-tap-guard", A, "if (left >= taps) {", "if (true) {"),
     Mutant("apply-pixel-guard", A, "if (w + i < size.w) ", ""),
     Mutant("apply-row-guard", A, "h >= size.h || w >= size.w) continue", "w >= size.w) continue"),
     Mutant("apply-store-in-packs", A, "size.w % kRun == 0", "w + kRun <= size.w"),
-    Mutant("weights-pixel-guard", W, " || w >= s.size.w) continue;", ") continue;", A),
+    Mutant("weights-pixel-guard", W, " && origin.w + first + pixel < s.size.w", "", A),
+    # What a thread brings to shared memory, a few numbers at a time.
+    Mutant("copy-no-rest", R, "if (first + i * stride < end) store", "if (false) store", S),
+    Mutant("copy-past-end", R, "if (first + i * stride < end) store", "store", S),
+    Mutant("copy-whole-batches", R, "first + (at_once - 1) * stride < end", "first < end", S),
     # The row of the halo that is kept from one window row to the next.
     Mutant("apply-stale-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h - 1"),
     Mutant("apply-no-fresh-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h"),
@@ -175,7 +180,7 @@ MUTANTS = [
     of_attention("short-staging", P, "pass_channels * l.halo,", "(pass_channels - 1) * l.halo,"),
     of_attention("misaligned", P, "| 1) * step) * pack;", "| 1) * step) * pack + 1;"),
     # pixels, taps, channels and units that are not there, or elsewhere,
-    of_attention("tile-guard", H, "pixel >= 0 ? A(from[pixel]) : A(0)", "A(from[pixel])"),
+    of_attention("tile-guard", H, "pixel >= 0 ? from[pixel] : T(0)", "from[pixel]"),
     of_attention("pixel-guard", H, "if (pixel[i] >= 0) to", "to"),
     of_attention("tap-guard", H, "if (count >= taps) {", "if (true) {"),
     of_attention("window-guard", F, "tap < count ? number[i][tap] * factor :", "false ? A(0) :"),
