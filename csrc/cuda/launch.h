@@ -48,9 +48,11 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int64_t groups, int t
             size_t shared, cudaStream_t stream, std::common_type_t<Parameters>... arguments) {
   check_cuda(blocks <= INT32_MAX ? cudaSuccess : cudaErrorInvalidConfiguration);
   if (shared > kDefaultSharedMemory) {
+    // All that there is, not `shared`: another thread may be about to launch the kernel with more.
+    // Kernels have no shared memory of fixed size beside it.
     check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared)));
+                                    current_device().shared_memory));
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(blocks), 1,

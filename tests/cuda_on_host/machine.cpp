@@ -357,8 +357,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute, int value) {
-  if (value > cuda_on_host::settings().shared_memory) return cudaErrorInvalidValue;
   const std::lock_guard<std::mutex> lock(cuda_on_host::one_launch_at_a_time);
+  if (value > cuda_on_host::settings().shared_memory) return cudaErrorInvalidValue;
+  if (value < cuda_on_host::settings().shared_memory) {
+    cuda_on_host::failure_text =
+        "cuda_on_host: a kernel is allowed less shared memory than another thread may ask for";
+    return cudaErrorLaunchFailure;
+  }
   int& most = cuda_on_host::allowed_shared_memory[function];
   most = value;
   return cudaSuccess;

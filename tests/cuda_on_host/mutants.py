@@ -55,7 +55,7 @@ def barrier_of_attention(file: str, comment: str, name: str, kernel: str = "") -
 
 
 S, A, T, W, R = "similarity.cu", "apply.cu", "transpose.cu", "weights.h", "run.h"
-G = "tile.h"
+G, L = "tile.h", "launch.h"
 F, B, H, P = "attention.cu", "attention_backward.cu", "attention.h", "attention_plan.cu"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 WRAP_W, WRAP_H = (
@@ -97,6 +97,8 @@ MUTANTS = [
     ),
     Mutant("apply-misaligned", A, "tile.pixels() + kPack<A>", "tile.pixels() + 1"),
     Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
+    # Shared memory that is allowed for one launch only.
+    Mutant("launch-allows-own", L, "current_device().shared_memory));", "int(shared)));", A),
     # Halos that do not wrap, in each dim; places that are too far away to wrap once.
     Mutant("similarity-no-wrap-w", S, "halo_coordinate(origin.w", UNWRAPPED + "origin.w"),
     Mutant("similarity-no-wrap-h", S, "halo_coordinate(h, ", UNWRAPPED + "h, "),

@@ -11,7 +11,8 @@
 // A launch fails with cudaErrorLaunchFailure, and cudaGetErrorString says why, if threads of a
 // block wait at different barriers, or some wait that others never reach, or shared memory is
 // written past its end. It fails as on a device if the grid or the block is impossible or wants
-// more shared memory than was allowed.
+// more shared memory than was allowed. A kernel may be allowed only all that a block can have: on a
+// device less is possible, but would hold for launches of the same kernel by other threads, too.
 //
 // What is not seen here: bank conflicts, coalescing, registers, order of memory between blocks,
 // time.
