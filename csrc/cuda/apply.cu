@@ -43,7 +43,7 @@ constexpr int kDepth = sizeof(A) == 8 ? 8 : 16;
 template <class A>
 constexpr int kTaps = sizeof(A) == 8 ? 4 : 8;
 
-// What a block is kept to, so that three fit a multiprocessor with 227 KiB; and what entries of A
+// What a block is kept to, so that three fit a multiprocessor with 228 KiB; and what entries of A
 // take of it.
 constexpr int kSharedMemory = 72 * 1024, kWeightBytes = 16 * 1024;
 
@@ -224,7 +224,7 @@ size_t choose(ApplyPlan& p, int* warps) {
     const double instructions =
         700.0 * *warps * row_units + 40.0 / 32 * t.pixels() * row_taps +
         15.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
-    const int resident = *warps * std::max(1, int(device.total_shared_memory / bytes(t)));
+    const int resident = *warps * std::max(1, device.resident(bytes(t)));
     return instructions * std::max(1.0, 8.0 / resident);
   };
 

@@ -6,14 +6,23 @@
 namespace circulant {
 namespace {
 
-// What a block is kept to where there is more, so that two fit a multiprocessor with 227 KiB.
+// What a block is kept to where there is more, so that two fit a multiprocessor with 228 KiB.
 constexpr int kSharedMemory = 100 * 1024;
+
+// What a block that is alone on a multiprocessor costs, relative to one of two: nobody computes
+// while it waits, and for a quarter to a half of its time it fills shared memory.
+constexpr double kAlone = 1.2;
 
 // The sizes of the parts of shared memory, in numbers and, of the table, in ints.
 struct Layout {
   int pitch, halo_rows, halo;  // of one channel
   int chunk;
   int numbers, partial, table, staged;
+
+  // Of all of it, where a number has so many.
+  int bytes(int number) const {
+    return (numbers + partial + staged) * number + table * static_cast<int>(sizeof(int));
+  }
 };
 
 // Eight neighbouring threads take runs in eight, or all, rows of a tile; with such a pitch, counted
@@ -52,7 +61,9 @@ AttentionPlan choose_attention(const Pattern& pattern, int64_t groups, int chann
   const int pass_channels =
       std::min(divide_up(result_channels, kAttentionWarps), depth) * kAttentionWarps;
   const int block_channels = depth * kSumPasses * kAttentionWarps;
-  const int room = std::min(kSharedMemory, current_device().shared_memory) / bytes;
+  const Device device = current_device();
+  const int room = std::min(kSharedMemory, device.shared_memory) / bytes;
+  const int most_blocks = bytes == 8 ? kAttentionBlocks<double> : kAttentionBlocks<float>;
   AttentionPlan best{
       pattern, Units(window, 1), {}, static_cast<int>(groups), pattern.pixels(), 0, 0, 0, 0, 0, 0,
       0};
@@ -70,7 +81,9 @@ AttentionPlan choose_attention(const Pattern& pattern, int64_t groups, int chann
       const Layout l = fit(t);
       if (l.chunk == 0) return -1.0;
       const int loads = l.halo_rows * divide_up(t.w() + box.w - 1, 32);
-      return units.sets() * (16.0 * std::max(together, 4) + 24.0 * together + 6.0 * loads + 40);
+      const bool alone = device.resident(size_t(l.bytes(bytes))) < most_blocks;
+      return (alone ? kAlone : 1.0) * units.sets() *
+             (16.0 * std::max(together, 4) + 24.0 * together + 6.0 * loads + 40);
     };
     Tile tile;
     if (!choose_tile(kLogAttentionPixels, kLogAttentionRun, 5, size, cost, &tile)) continue;
@@ -85,7 +98,7 @@ AttentionPlan choose_attention(const Pattern& pattern, int64_t groups, int chann
     best.partial = l.numbers * bytes;
     best.table = best.partial + l.partial * bytes;
     best.staging = best.table + l.table * static_cast<int>(sizeof(int));
-    best.shared = best.staging + l.staged * bytes;
+    best.shared = l.bytes(bytes);
   }
   check_cuda(least >= 0 ? cudaSuccess : cudaErrorInvalidConfiguration);
   best.channel_blocks = divide_up(result_channels, block_channels);

@@ -18,6 +18,12 @@ struct Device {
   int multiprocessors;
   int shared_memory;        // bytes that a block can have
   int total_shared_memory;  // bytes that a multiprocessor has
+  int block_shared_memory;  // bytes of these that a block takes beside its own
+
+  // How many blocks with so many bytes each have room in a multiprocessor at a time.
+  int resident(size_t bytes) const {
+    return static_cast<int>(total_shared_memory / (bytes + block_shared_memory));
+  }
 };
 
 inline Device current_device() {
@@ -30,6 +36,8 @@ inline Device current_device() {
                                     index));
   check_cuda(cudaDeviceGetAttribute(&device.total_shared_memory,
                                     cudaDevAttrMaxSharedMemoryPerMultiprocessor, index));
+  check_cuda(cudaDeviceGetAttribute(&device.block_shared_memory,
+                                    cudaDevAttrReservedSharedMemoryPerBlock, index));
   return device;
 }
 

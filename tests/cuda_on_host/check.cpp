@@ -316,7 +316,7 @@ int main(int argc, char** argv) {
       for (int device = 0; device < 2; ++device) {
         if (!both && i % 2 != device) continue;
         if (device == 0) choose_device(1, 64);
-        if (device == 1) choose_device(132, i % 4 < 2 ? 99 : 227);
+        if (device == 1) choose_device(132, i % 4 < 2 ? 100 : 228);
         check(c);
       }
       ++i;
@@ -324,17 +324,20 @@ int main(int argc, char** argv) {
   };
   const auto random = [&](const auto& check) {
     for (int i = 0; i < random_cases; ++i) {
-      choose_device(i % 2 ? 1 : 132, i % 3 ? 227 : 99);
+      choose_device(i % 2 ? 1 : 132, i % 3 ? 228 : 100);
       check(random_case());
     }
   };
   if (wanted("borders")) border_cases(check_case, true);
-  if (wanted("attention")) border_cases(check_attention, false);
+  if (wanted("attention")) {
+    border_cases(check_attention, false);
+    check_attention_plan();
+  }
   if (wanted("random")) {
     random(check_case);
     random(check_attention);
   }
-  choose_device(132, 227);
+  choose_device(132, 228);
   if (wanted("groups")) {
     check_groups();
     check_attention_groups();

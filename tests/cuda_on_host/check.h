@@ -133,12 +133,15 @@ class Only {
 };
 
 // On the host, a device with few or many multiprocessors, which gets few large blocks or many small
-// ones, and with shared memory (in KiB) as there is from sm_75 to sm_120.
+// ones, and with shared memory of a multiprocessor (in KiB) as there is from sm_75, which has 64,
+// to sm_120.
 inline void choose_device([[maybe_unused]] int multiprocessors,
                           [[maybe_unused]] int shared_memory) {
 #ifdef CUDA_ON_HOST
   cuda_on_host::settings().multiprocessors = multiprocessors;
-  cuda_on_host::settings().shared_memory = shared_memory * 1024;
+  // From sm_80 on a KiB of it is the system's, for each block.
+  cuda_on_host::settings().shared_memory = (shared_memory - (shared_memory > 64)) * 1024;
+  cuda_on_host::settings().total_shared_memory = shared_memory * 1024;
 #endif
 }
 
@@ -149,9 +152,10 @@ inline void seed(uint64_t seed) {
 #endif
 }
 
-// The kernels of fused attention: over one case, over more groups than a launch can have, and at
-// offsets above 2^31.
+// The kernels of fused attention: over one case, their tiles, over more groups than a launch can
+// have, and at offsets above 2^31.
 void check_attention(const Case& c);
+void check_attention_plan();
 void check_attention_groups();
 void check_attention_offsets();
 

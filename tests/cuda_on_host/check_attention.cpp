@@ -5,6 +5,7 @@
 // few, or in the wrong place, is far above them.
 #include <limits>
 
+#include "../../csrc/cuda/attention.h"
 #include "check.h"
 
 namespace check {
@@ -235,6 +236,23 @@ void check_attention(const Case& c) {
 #endif
     ++count;
   }
+}
+
+// Two blocks have room on a multiprocessor of 164 or 228 KiB, in the problem of the README.
+void check_attention_plan() {
+#ifdef CUDA_ON_HOST
+  const Case c{2, 64, {1, 128, 96}, {1, 15, 15}};
+  for (const int shared_memory : {164, 228}) {
+    choose_device(108, shared_memory);
+    const circulant::AttentionPlan plan =
+        circulant::choose_attention(Pattern(c.geometry()), c.groups, 64, 64, sizeof(float));
+    ++comparisons;
+    if (circulant::current_device().resident(plan.shared) < 2) {
+      report(c, "attention plan",
+             "one block of " + std::to_string(plan.shared) + " bytes on a multiprocessor");
+    }
+  }
+#endif
 }
 
 // With one pixel, S = lse = q k, y = v, and the gradients at another y are not zero.

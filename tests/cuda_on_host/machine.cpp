@@ -351,8 +351,21 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   const auto& settings = cuda_on_host::settings();
-  *value = attribute == cudaDevAttrMultiProcessorCount ? settings.multiprocessors
-                                                       : settings.shared_memory;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = settings.multiprocessors;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = settings.total_shared_memory;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = settings.shared_memory;
+      break;
+    case cudaDevAttrReservedSharedMemoryPerBlock:
+      // What one block cannot have of a multiprocessor, on every device.
+      *value = settings.total_shared_memory - settings.shared_memory;
+      break;
+  }
   return cudaSuccess;
 }
 

@@ -60,6 +60,7 @@ enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+  cudaDevAttrReservedSharedMemoryPerBlock = 111,
 };
 
 enum cudaFuncAttribute {
@@ -95,7 +96,8 @@ namespace cuda_on_host {
 struct Settings {
   uint64_t seed = 1;
   int multiprocessors = 4;
-  int shared_memory = 227 * 1024;
+  int shared_memory = 227 * 1024;        // that a block can have
+  int total_shared_memory = 228 * 1024;  // of a multiprocessor
   // Runs only the blocks for which this is true, where all would take too long.
   std::function<bool(const uint3& block, const dim3& grid)> only;
 };
