@@ -285,22 +285,10 @@ Case random_case() {
   return c;
 }
 
-}  // namespace
-}  // namespace check
+using Options = std::map<std::string, std::string>;
 
-int main(int argc, char** argv) {
-  using namespace check;
-  std::map<std::string, std::string> options{
-      {"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
-  for (int i = 1; i < argc; ++i) {
-    const std::string option = argv[i];
-    const size_t sign = option.find('=');
-    if (sign == std::string::npos || options.count(option.substr(0, sign)) == 0) {
-      std::fprintf(stderr, "check: unknown option %s\n", argv[i]);
-      return 2;
-    }
-    options[option.substr(0, sign)] = option.substr(sign + 1);
-  }
+// Runs the parts that are wanted. Returns the status to end with.
+int run(Options options) {
   const auto wanted = [&](const char* part) {
     return options["part"].empty() || options["part"] == part;
   };
@@ -349,4 +337,26 @@ int main(int argc, char** argv) {
   std::printf("%s: %d comparisons, %d failures\n", failures ? "FAILED" : "passed", comparisons,
               failures);
   return failures != 0;
+}
+
+}  // namespace
+}  // namespace check
+
+int main(int argc, char** argv) {
+  check::Options options{{"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    const size_t sign = option.find('=');
+    if (sign == std::string::npos || options.count(option.substr(0, sign)) == 0) {
+      std::fprintf(stderr, "check: unknown option %s\n", argv[i]);
+      return 2;
+    }
+    options[option.substr(0, sign)] = option.substr(sign + 1);
+  }
+  try {
+    return check::run(options);
+  } catch (const std::exception& error) {
+    std::printf("FAILED: %s\n", error.what());
+    return 1;
+  }
 }

@@ -39,17 +39,18 @@ struct Case {
 inline std::mt19937_64 randomness;
 inline int failures = 0, comparisons = 0, most_failures = 10;
 
-// Device memory of exactly so many numbers.
+// Device memory of exactly so many numbers; none, and no call, for no number.
 template <class T>
 class Array {
  public:
   explicit Array(int64_t size) : size(size) {
+    if (size == 0) return;
     void* memory = nullptr;
     check_cuda(cudaMalloc(&memory, bytes()));
     at = static_cast<T*>(memory);
   }
   explicit Array(const std::vector<T>& from) : Array(static_cast<int64_t>(from.size())) {
-    check_cuda(cudaMemcpy(at, from.data(), bytes(), cudaMemcpyHostToDevice));
+    if (size > 0) check_cuda(cudaMemcpy(at, from.data(), bytes(), cudaMemcpyHostToDevice));
   }
   Array(const Array&) = delete;
   ~Array() { cudaFree(at); }
@@ -66,7 +67,7 @@ class Array {
   }
 
   int64_t size;
-  T* at;
+  T* at = nullptr;
 };
 
 template <class T>

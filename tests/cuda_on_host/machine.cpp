@@ -306,7 +306,7 @@ std::map<void*, size_t> mapped;
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (bytes < kMapped) {
-    *memory = std::malloc(bytes ? bytes : 1);
+    *memory = std::malloc(bytes);
     return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
   }
   *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -333,7 +333,7 @@ cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
-  if (bytes) std::memcpy(to, from, bytes);
+  std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 
