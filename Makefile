@@ -8,7 +8,7 @@
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
 #   make bench-kernels the speed of the CPU kernels against sgemm alone, into benchmarks/results
-#   make test-cuda     every test on a GPU: build, kernels, compute-sanitizer, the suite; no network
+#   make test-cuda     every test on a GPU: build, kernels, the suite, compute-sanitizer; no network
 #   make bench-cuda    the benchmarks on a GPU, into benchmarks/results/cuda.{json,md}; no network
 #   make bench-quick   a few benchmarks, printed only
 #   make test-wheel    build the wheel, test it in a fresh environment with the newest torch (several

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything there is to test on a machine with a GPU, from a bare checkout and without a network: builds the
-# libraries for that GPU, checks the kernels against their definition, again under each of compute-sanitizer's
-# tools, then runs every test that has to do with CUDA. Nothing is skipped for want of a GPU.
+# libraries for that GPU, checks the kernels against their definition, runs every test that has to do with CUDA,
+# then the check again under each of compute-sanitizer's tools. Nothing is skipped for want of a GPU. What fails
+# is named in the end, after the rest.
 #
 # Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
 # hypothesis, matplotlib and scikit-image; pytest-xdist, if it is there, runs the tests in JOBS processes.
@@ -41,17 +42,22 @@ for source in tests/cuda_on_host/check.cpp tests/cuda_on_host/check_attention.cp
 done
 for compiler in "${compilers[@]}"; do wait "$compiler"; done
 "$NVCC" -arch=native -o build/cuda/check "${objects[@]}"
-build/cuda/check
-
-for tool in memcheck racecheck synccheck; do
-  step "$tool"
-  "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check part=random cases=12
-done
+failed=()
+build/cuda/check || failed+=("kernels")
 
 step "tests"
 processes=()
 if "$PYTHON" -c 'import xdist' 2>/dev/null; then processes=(--numprocesses "$JOBS"); fi
 OMP_NUM_THREADS=1 "$PYTHON" -m pytest "${processes[@]}" --require-cuda -k cuda \
-  --ignore tests/test_cuda_build.py --ignore tests/test_cuda_on_host.py tests parity
+  --ignore tests/test_cuda_build.py --ignore tests/test_cuda_on_host.py tests parity || failed+=("tests")
 
+for tool in memcheck racecheck synccheck; do
+  step "$tool"
+  "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check part=random cases=12 || failed+=("$tool")
+done
+
+if [ ${#failed[@]} -gt 0 ]; then
+  step "FAILED: ${failed[*]}"
+  exit 1
+fi
 step "done"
