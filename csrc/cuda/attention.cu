@@ -98,13 +98,16 @@ __global__ void __launch_bounds__(kAttentionThreads, kAttentionBlocks<accumulate
 
     A total[run];
     t.add_over_warps(total);
+    A inverse[run];
+#pragma unroll
+    for (int i = 0; i < run; ++i) inverse[i] = A(1) / total[i];
     const int first = first_channel<A>(p) + t.warp();
 #pragma unroll
     for (int c = 0; c < kSumChannels<A>; ++c) {
       const int channel = first + c * kAttentionWarps;
       if (channel >= shape.value_channels) break;
 #pragma unroll
-      for (int i = 0; i < run; ++i) sum[c][i] /= total[i];
+      for (int i = 0; i < run; ++i) sum[c][i] *= inverse[i];
       t.store(y + (int64_t(g) * shape.value_channels + channel) * p.pixels, sum[c]);
     }
     if (first > 0) continue;

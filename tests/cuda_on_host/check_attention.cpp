@@ -171,7 +171,8 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
     std::vector<double> finite = r.v;
     if (c.infinite) r.v[randomness() % r.v.size()] = std::numeric_limits<double>::infinity();
     r.forward();
-    // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum.
+    // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum
+    // and its reciprocal.
     const double score_error = (static_cast<double>(c.channels) + 8) * eps * r.products;
     const double weight_error = 2 * score_error + (K + 16 + 4 * r.scores) * eps;
     {
