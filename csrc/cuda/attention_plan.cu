@@ -10,7 +10,7 @@ namespace {
 constexpr int kSharedMemory = 100 * 1024;
 
 // What a block that is alone on a multiprocessor costs, relative to one of two: nobody computes
-// while it waits, and for a quarter to a half of its time it fills shared memory.
+// while it waits for what it brings to shared memory. An estimate.
 constexpr double kAlone = 1.2;
 
 // The sizes of the parts of shared memory, in numbers and, of the table, in ints.
