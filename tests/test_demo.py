@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data, io
 
 import circulant_attention
-from circulant_attention._demo import photograph, picture, selfcheck
+from circulant_attention._demo import options, photograph, picture, selfcheck
 from circulant_attention._demo.cli import main
 from circulant_attention._demo.problem import Problem
 from circulant_attention._demo.progress import Progress
@@ -102,6 +102,27 @@ def test_refusal_as_a_command(tmp_path: Path) -> None:
         "python -m circulant_attention: error: --window must be odd and positive, got 4\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_denoise_alike(
+    small_photo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+) -> None:
+    results = []
+    for name in ("cpu", device):
+        if name == "emulated":  # which nobody else can ask for
+            monkeypatch.setattr(options, "_checked_device", torch.device)
+        output = tmp_path / f"on-{name}.png"
+        assert main([str(small_photo), *SMALL, "--device", name, "--output", str(output)]) == 0
+        text = capsys.readouterr().out
+        assert re.search(rf"^device +{name}\b", text, re.M)
+        results.append(decibels(text))
+        assert io.imread(output)[..., :3].std() > 30
+    assert len(results[0]) == 3
+    assert results[1] == pytest.approx(results[0], abs=0.011)  # rounded to 0.01
 
 
 @pytest.mark.parametrize(
