@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-# Thousands of small calls, minutes of emulation; gradients on the device are in other files, too.
-SLOW_WHEN_EMULATED = ["test_differentiation"]
+# Files and tests of thousands of small calls, up to minutes of emulation; gradients on the device
+# are in other tests, too.
+SLOW_WHEN_EMULATED = {
+    "test_axial.test_gradcheck_of_the_transformer",
+    "test_cosine.test_gradcheck",
+    "test_differentiation",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +42,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if torch.cuda.is_available() or metafunc.config.getoption("--require-cuda"):
             devices.append("cuda")
         emulated = metafunc.config.getoption("--emulated")
-        if emulated and metafunc.module.__name__ not in SLOW_WHEN_EMULATED:
+        file = metafunc.module.__name__
+        names = {file, f"{file}.{metafunc.function.__name__}"}
+        if emulated and names.isdisjoint(SLOW_WHEN_EMULATED):
             devices.append("emulated")
         metafunc.parametrize("device", devices)
 

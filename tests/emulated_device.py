@@ -124,7 +124,9 @@ def _written_out(x: torch.Tensor) -> torch.Tensor:
 
 
 class _Module(backend_registration._DummyBackendModule):
-    # What torch asks of any device for checkpointing and opcheck; random numbers are the CPU's.
+    # What is asked of any device that draws random numbers; they are the CPU's.
+    default_generators = (torch.default_generator,)
+
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return []
 

@@ -199,9 +199,9 @@ def test_no_noise_changes_nothing(device: str) -> None:
     assert result.data_ptr() != image.data_ptr()
 
 
-def test_progress_counts_every_tile() -> None:
+def test_progress_counts_every_tile(device: str) -> None:
     calls: list[tuple[int, int]] = []
-    image = random_image(1, 1, 10, 12)
+    image = random_image(1, 1, 10, 12, device=device)
     nonlocal_means(
         image, SIGMA, window=3, patch=3, tile=(4, 6), progress=lambda *call: calls.append(call)
     )

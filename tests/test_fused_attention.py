@@ -1,5 +1,6 @@
 """Fused attention (pooling of L inputs into one) against its formula, column by column."""
 
+import copy
 import math
 
 import pytest
@@ -69,8 +70,8 @@ def test_patches_by_hand(case, device):
     assert_close(flat(x), found[0].flatten(1), **EXACT)
 
 
-def test_integers_stand_for_every_dim_and_stride_for_the_window():
-    x = torch.randn(2, 3, 7, 9, dtype=torch.double)
+def test_integers_stand_for_every_dim_and_stride_for_the_window(device):
+    x = torch.randn(2, 3, 7, 9, dtype=torch.double, device=device)
     pool = FusedAttention(window=3)
     assert_close(pool(x), FusedAttention(window=(3, 3), stride=(3, 3))(x), rtol=0, atol=0)
     assert_close(
@@ -103,14 +104,17 @@ def test_collection_by_hand(stacked, device):
     assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
 
 
-def test_two_inputs_with_numbers():
+def test_two_inputs_with_numbers(device):
     """Keys 1 and -1, queries 0 and log 2, values 1 and 5; d = 1."""
     pool = FusedAttention(lambda x: x[:, :1], lambda x: x[:, 1:2], lambda x: x[:, 2:])
-    x = torch.tensor([[0.0, 1.0, 1.0], [math.log(2.0), -1.0, 5.0]], dtype=torch.double)
+    x = torch.tensor(
+        [[0.0, 1.0, 1.0], [math.log(2.0), -1.0, 5.0]], dtype=torch.double, device=device
+    )
     y, alpha = pool(x.unsqueeze(0), need_weights=True)
     # First query: (1/2, 1/2). Second: exp(+-log 2) = 2, 1/2, so (4/5, 1/5). Mean: (13, 7) / 20.
-    assert_close(alpha, torch.tensor([[0.65, 0.35]], dtype=torch.double), **EXACT)
-    assert_close(y, torch.tensor([[0.65 + 5 * 0.35]], dtype=torch.double), **EXACT)
+    weights = torch.tensor([[0.65, 0.35]], dtype=torch.double, device=device)
+    assert_close(alpha, weights, **EXACT)
+    assert_close(y, weights @ x[:, 2:], **EXACT)
 
 
 NORMS = {
@@ -127,11 +131,11 @@ FUSES = {
 
 @pytest.mark.parametrize("fuse", FUSES)
 @pytest.mark.parametrize("norm", NORMS)
-def test_other_norms_and_fuses(norm, fuse):
-    norm, fuse = NORMS[norm], FUSES[fuse]
+def test_other_norms_and_fuses(norm, fuse, device):
+    norm, fuse = NORMS[norm], copy.deepcopy(FUSES[fuse])
     f_Q, f_K = (nn.Linear(3, 4, dtype=torch.double) for _ in range(2))
-    pool = FusedAttention(f_Q, f_K, norm=norm, fuse=fuse, scale=0.7)
-    x = torch.randn(2, 5, 3, dtype=torch.double)
+    pool = FusedAttention(f_Q, f_K, norm=norm, fuse=fuse, scale=0.7).to(device)
+    x = torch.randn(2, 5, 3, dtype=torch.double, device=device)
 
     def expected(x):
         samples = [by_hand(f_Q(one).T, f_K(one).T, one.T, norm, fuse, 0.7)[0] for one in x]
@@ -145,17 +149,17 @@ def test_other_norms_and_fuses(norm, fuse):
     )
 
 
-def test_the_defaults_written_out_agree_with_the_streamed_form():
-    x = torch.randn(2, 5, 3, dtype=torch.double)
+def test_the_defaults_written_out_agree_with_the_streamed_form(device):
+    x = torch.randn(2, 5, 3, dtype=torch.double, device=device)
     streamed = outputs_and_gradients(FusedAttention(), x)
     for function in ({"norm": NORMS["column-softmax"]}, {"fuse": FUSES["mean"]}):
         assert_close(outputs_and_gradients(FusedAttention(**function), x), streamed, **EXACT)
 
 
-def test_g_V_is_applied_to_the_result():
-    head = nn.Linear(12, 5, dtype=torch.double)
+def test_g_V_is_applied_to_the_result(device):
+    head = nn.Linear(12, 5, dtype=torch.double, device=device)
     pool = FusedAttention(g_V=head, window=2, flatten=True)
-    x = torch.randn(2, 3, 4, 6, dtype=torch.double)
+    x = torch.randn(2, 3, 4, 6, dtype=torch.double, device=device)
     assert_close(pool(x), head(FusedAttention(window=2)(x).flatten(1)), **EXACT)
 
 
@@ -184,11 +188,11 @@ def test_masked_inputs_are_as_if_they_were_not_there(fuse, device):
     assert_close(found, expected, **EXACT)
 
 
-def test_masked_patches():
+def test_masked_patches(device):
     """Two patches of six remain."""
     pool = FusedAttention(window=2)
-    x = torch.randn(1, 3, 4, 6, dtype=torch.double)
-    mask = torch.tensor([[True, False, False, False, False, True]])
+    x = torch.randn(1, 3, 4, 6, dtype=torch.double, device=device)
+    mask = torch.tensor([[True, False, False, False, False, True]], device=device)
     corners = torch.stack([x[:, :, :2, :2], x[:, :, 2:, 4:]], dim=1)
     assert_close(pool(x, mask), FusedAttention()(corners), **EXACT)
 
@@ -197,10 +201,10 @@ def test_masked_patches():
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
-def test_parts_agree_with_the_whole(masked, monkeypatch):
+def test_parts_agree_with_the_whole(masked, monkeypatch, device):
     """300 inputs in three parts, and in one."""
-    x = torch.randn(2, 300, 3, dtype=torch.double)
-    mask = torch.rand(2, 300) > 0.5 if masked else None
+    x = torch.randn(2, 300, 3, dtype=torch.double, device=device)
+    mask = torch.rand(2, 300, device=device) > 0.5 if masked else None
     pool = FusedAttention(scale=0.3)
     found = outputs_and_gradients(lambda x: pool(x, mask), x)
     monkeypatch.setattr(averaged, "_ROWS", 1000)
@@ -228,19 +232,19 @@ def test_memory_is_linear_in_the_number_of_inputs(training):
 # Dtypes, transforms, compilation, house rules
 
 
-def test_gradcheck(monkeypatch):
+def test_gradcheck(monkeypatch, device):
     monkeypatch.setattr(averaged, "_ROWS", 2)
-    pool = FusedAttention(nn.Linear(2, 2).double(), window=None)
-    x = torch.randn(2, 5, 2, dtype=torch.double, requires_grad=True)
-    mask = torch.tensor([[True] * 5, [True, False, True, True, False]])
+    pool = FusedAttention(nn.Linear(2, 2).double(), window=None).to(device)
+    x = torch.randn(2, 5, 2, dtype=torch.double, device=device, requires_grad=True)
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False]], device=device)
     assert torch.autograd.gradcheck(pool, (x,))
     assert torch.autograd.gradgradcheck(pool, (x,))
     assert torch.autograd.gradgradcheck(lambda x: pool(x, mask), (x,))
 
 
-def test_transforms():
+def test_transforms(device):
     pool = FusedAttention(scale=0.5)
-    x = torch.randn(3, 2, 5, 2, dtype=torch.double)
+    x = torch.randn(3, 2, 5, 2, dtype=torch.double, device=device)
     each = torch.func.vmap(torch.func.grad(lambda x: pool(x).square().sum()))(x)
     for gradient, sample in zip(each, x, strict=True):
         sample = sample.clone().requires_grad_()
@@ -274,10 +278,11 @@ def test_autocast(device):
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
-def test_compiles_as_one_graph(masked):
-    pool = FusedAttention(nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1), window=2).double()
-    x = torch.randn(1, 2, 26, 26, dtype=torch.double)
-    mask = torch.rand(1, 169) > 0.5 if masked else None
+def test_compiles_as_one_graph(masked, device):
+    pool = FusedAttention(nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1), window=2)
+    pool = pool.to(device, torch.double)
+    x = torch.randn(1, 2, 26, 26, dtype=torch.double, device=device)
+    mask = torch.rand(1, 169, device=device) > 0.5 if masked else None
     compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
     parameters = list(pool.parameters())
     found = outputs_and_gradients(lambda x: compiled(x, mask), x, parameters=parameters)
@@ -285,8 +290,9 @@ def test_compiles_as_one_graph(masked):
     assert_close(found, expected, **EXACT)
 
 
-def test_reset_parameters_reaches_the_functions():
+def test_reset_parameters_reaches_the_functions(device):
     pool = FusedAttention(nn.Sequential(nn.Linear(3, 4)), torch.sin, fuse=nn.Linear(5, 1))
+    pool = pool.to(device)
     before = [p.clone() for p in pool.parameters()]
     assert len(before) == 4
     pool.reset_parameters()

@@ -100,9 +100,9 @@ def test_values_of_every_width(dtype, device):
     dtype=st.sampled_from(DTYPES),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_values_of_random_shapes(problem, value_channels, kind, dtype):
+def test_values_of_random_shapes(problem, value_channels, kind, dtype, device):
     (groups, channels, *size), window = problem
-    check(tuple(size), window, groups, (channels, value_channels), kind, dtype, "cpu")
+    check(tuple(size), window, groups, (channels, value_channels), kind, dtype, device)
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_values_of_every_half(dtype, device):
 
 @given(problem=problems(), dtype=st.sampled_from(DTYPES))
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_values_of_random_shapes(problem, dtype):
-    check_ops(*problem, dtype, "cpu")
+def test_values_of_random_shapes(problem, dtype, device):
+    check_ops(*problem, dtype, device)
 
 
 def results(shape: tuple[int, ...], window: tuple[int, ...], x: Tensor) -> list[Tensor]:
