@@ -28,8 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Tolerances count roundings of float32; by default cuDNN rounds to TF32 in convolutions.
+    # Tolerances count roundings of float32, and some results must repeat bit for bit; by default
+    # cuDNN rounds to TF32 in convolutions, and sums their gradients in any order.
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     if torch.__version__ < (2, 13):
         # An older torch says this once even where the checks are disabled explicitly.
         unasked = "ignore:Sparse invariant checks are implicitly disabled:UserWarning"
