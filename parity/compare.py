@@ -54,7 +54,7 @@ def assert_circulant(
     assert actual.spatial_size == spatial_to_torch(expected.spatial_size)
     window = window_to_torch(expected.kernel_length)
     assert actual.window == ((window,) * len(actual.window) if isinstance(window, int) else window)
-    csr = actual.data.detach()
+    csr = actual.cpu().data.detach()
     assert np.array_equal(index_to_julia(csr.crow_indices()), expected.rowPtr)
     assert np.array_equal(index_to_julia(csr.col_indices()), expected.colVal)
     assert_close(to_julia(csr.values().contiguous()), expected.nzVal, bound, name)

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from parity import convention
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -13,3 +15,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def on_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the tensors of a test on each device."""
+    monkeypatch.setattr(convention, "device", device)

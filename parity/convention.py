@@ -19,6 +19,9 @@ import torch
 from circulant_attention import Circulant
 from parity import reference
 
+# Where tensors are put; the fixture `on_device` sets it. Only on the CPU memory is shared.
+device = "cpu"
+
 # Julia's dims 1 (row), 2 (column), 3 (head) and 4 (batch) of a matrix.
 MATRIX_DIMS = {1: -2, 2: -1, 3: 1, 4: 0}
 
@@ -27,14 +30,14 @@ def to_torch(array: np.ndarray) -> torch.Tensor:
     """See a column-major array as a tensor with the dims reversed: the same memory."""
     if not array.flags.f_contiguous:
         raise ValueError("expected a column-major array")
-    return torch.from_numpy(array.T)
+    return torch.from_numpy(array.T).to(device)
 
 
 def to_julia(tensor: torch.Tensor) -> np.ndarray:
     """See a contiguous tensor as a column-major array with the dims reversed: the same memory."""
     if not tensor.is_contiguous():
         raise ValueError("expected a contiguous tensor")
-    return tensor.detach().resolve_conj().numpy().T
+    return tensor.detach().resolve_conj().cpu().numpy().T
 
 
 def spatial_to_torch(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -49,12 +52,12 @@ def window_to_torch(window: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 def index_to_torch(index: np.ndarray) -> torch.Tensor:
     """Count row pointers or columns from zero, with the dims reversed."""
-    return torch.from_numpy(np.ascontiguousarray(index.T - 1))
+    return torch.from_numpy(np.ascontiguousarray(index.T - 1)).to(device)
 
 
 def index_to_julia(index: torch.Tensor) -> np.ndarray:
     """Count row pointers or columns from one, with the dims reversed."""
-    return np.asfortranarray(index.numpy().T + 1)
+    return np.asfortranarray(index.cpu().numpy().T + 1)
 
 
 def dims_to_torch(dims: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -64,12 +67,12 @@ def dims_to_torch(dims: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 def matrix_to_torch(matrix: np.ndarray) -> torch.Tensor:
     """Turn a dense ``(row, column, head, batch)`` array into ``(batch, head, row, column)``."""
-    return torch.from_numpy(np.ascontiguousarray(matrix.transpose(3, 2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(matrix.transpose(3, 2, 0, 1))).to(device)
 
 
 def matrix_to_julia(matrix: torch.Tensor) -> np.ndarray:
     """Turn a dense ``(batch, head, row, column)`` tensor into ``(row, column, head, batch)``."""
-    return np.asfortranarray(matrix.detach().resolve_conj().numpy().transpose(2, 3, 1, 0))
+    return np.asfortranarray(matrix.detach().resolve_conj().cpu().numpy().transpose(2, 3, 1, 0))
 
 
 def circulant_to_torch(a: reference.Circulant) -> Circulant:

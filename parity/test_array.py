@@ -21,6 +21,8 @@ from parity.compare import assert_circulant, assert_close
 from parity.convention import circulant_to_torch, dims_to_torch, matrix_to_julia, to_torch
 from parity.tolerance import eps_of, of_sum
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 
 def two(grid, dtype):
     """Give two random arrays of two heads and batch three: the reference's, then the package's."""
@@ -109,7 +111,7 @@ def test_dot(grid, dtype):
     bound = of_sum(a.nnz, reference.dot(a.like(abs(a.nzVal)), b.like(abs(b.nzVal))), dtype)
     for found in (ca.dot(ours_a, ours_b), torch.vdot(ours_a, ours_b)):
         assert found.dtype == torch_dtype(dtype)
-        assert_close(found.numpy(), expected, bound)
+        assert_close(found.cpu().numpy(), expected, bound)
 
 
 @few_grids
@@ -123,7 +125,7 @@ def test_equal(grid):
     assert ours != circulant_to_torch(a.like(changed))
     assert ours != ours[:1] and ours != ours[:, :1]
     # As many pixels on another grid: the index arrays differ.
-    one_row = ca.Circulant(ours.window[-1], (3, 2, a.pixels))
+    one_row = ca.Circulant(ours.window[-1], (3, 2, a.pixels), device=ours.device)
     assert ours != one_row
 
 
@@ -229,7 +231,7 @@ def test_sums(grid, dtype):
         ):
             assert found.dtype == torch_dtype(dtype)
             if dims is None:
-                assert_close(found.numpy(), expected, of_sum(count, magnitude, dtype), name)
+                assert_close(found.cpu().numpy(), expected, of_sum(count, magnitude, dtype), name)
             elif isinstance(found, ca.Circulant):
                 bound = of_sum(count, magnitude.nzVal, dtype)
                 assert_circulant(found, expected, bound, torch_dtype(dtype), name)

@@ -19,6 +19,8 @@ from parity.reference import cotangents
 from parity.test_attention import expected_attention
 from parity.tolerance import of_product, of_similarity, of_sum
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 GRID = Grid((5, 8), 3)
 
 
@@ -239,7 +241,7 @@ def test_a_window_per_dim(case):
 
 def test_runs_on_a_cpu():
     # There everything is a CUDA array.
-    q, k, v = tensors("qkv")
+    q, k, v = (x.cpu() for x in tensors("qkv"))
     y, a = ca.circulant_attention(q, k, v, 3)
     assert y.device.type == a.device.type == "cpu"
 

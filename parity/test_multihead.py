@@ -1,6 +1,7 @@
 """Attention with several heads in every calling form."""
 
 import numpy as np
+import pytest
 
 import circulant_attention as ca
 from parity import reference
@@ -21,6 +22,8 @@ from parity.compare import assert_circulant, assert_image
 from parity.convention import circulant_to_torch, to_torch
 from parity.test_attention import expected_attention
 from parity.tolerance import of_product, of_similarity, of_softmax
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 @dtypes

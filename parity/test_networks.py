@@ -15,6 +15,8 @@ from parity.convention import to_julia, to_torch
 from parity.reference import network
 from parity.tolerance import of_conditioning
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 WINDOW = 3
 NAMES = [field.name for field in dataclasses.fields(network.Parameters)]
 

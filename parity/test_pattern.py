@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import circulant_attention as ca
-from parity import cases, reference
+from parity import cases, convention, reference
 from parity.cases import dtypes, grids, normal, random_circulant, real_of, torch_dtype
 from parity.compare import assert_circulant
 from parity.convention import (
@@ -15,6 +15,8 @@ from parity.convention import (
     to_torch,
     window_to_torch,
 )
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 @grids
@@ -60,7 +62,8 @@ def test_every_window_of_a_small_circle(size):
 
 @grids
 def test_index_arrays_are_int32(grid):
-    data = ca.Circulant(grid.window, (3, 2, *spatial_to_torch(grid.spatial_size))).data
+    size = (3, 2, *spatial_to_torch(grid.spatial_size))
+    data = ca.Circulant(grid.window, size, device=convention.device).data
     assert data.layout == torch.sparse_csr
     expected = reference.ones(grid.window, (*grid.spatial_size, 2, 3))
     for ours, theirs in (

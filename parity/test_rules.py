@@ -18,6 +18,8 @@ from parity.convention import to_julia, to_torch
 from parity.reference import cotangents
 from parity.tolerance import of_conditioning, of_product, of_similarity, of_softmax, of_sum
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 JULIA_GRIDS = [Grid((8,), 3), Grid((8,), 5), Grid((8, 8), 3), Grid((8, 8), 5)]
 SMALL_GRIDS = [Grid((5,), 3), Grid((6,), 5), Grid((3, 4), 3), Grid((5, 6), 5)]
 julia_grids = pytest.mark.parametrize("grid", JULIA_GRIDS, ids=str)

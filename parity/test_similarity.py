@@ -1,10 +1,11 @@
 """Similarity, softmax and adjacency, each also into an array that is there already."""
 
 import numpy as np
+import pytest
 import torch
 
 import circulant_attention as ca
-from parity import reference
+from parity import convention, reference
 from parity.cases import (
     REFERENCE_SIMFUN,
     SIMFUN,
@@ -21,6 +22,8 @@ from parity.cases import (
 from parity.compare import assert_circulant
 from parity.convention import circulant_to_torch, spatial_to_torch, to_torch
 from parity.tolerance import of_similarity, of_softmax
+
+pytestmark = pytest.mark.usefixtures("on_device")
 
 
 def test_dot_by_hand():
@@ -87,7 +90,8 @@ def test_into_an_array_with_heads(grid, simfun):
     spatial_size = spatial_to_torch(grid.spatial_size)
     similarity = reference.circulant_similarity(REFERENCE_SIMFUN[simfun], x, y, grid.window)
     bound = of_similarity(REFERENCE_SIMFUN[simfun], x, y, grid.window, np.float64)
-    into = ca.Circulant(grid.window, (3, 2, *spatial_size), dtype=torch.float64)
+    size = (3, 2, *spatial_size)
+    into = ca.Circulant(grid.window, size, dtype=torch.float64, device=convention.device)
     ca.circulant_similarity_(into, SIMFUN[simfun], to_torch(x), to_torch(y))
     grouped = bound.reshape(-1, 2, 3, order="F")
     assert_circulant(into, reference.reshape(similarity, 2, 3), grouped)
