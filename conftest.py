@@ -1,4 +1,4 @@
-"""The devices that tests run on."""
+"""Devices, seeds and what tests record to be shown: for every test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ import torch
 # Files and tests of thousands of small calls or of large grids, up to minutes of emulation; what
 # they compute is computed there in other tests, too.
 SLOW_WHEN_EMULATED = {
+    "parity.test_array.test_entries",
     "parity.test_readme",
+    "parity.test_rules.test_attention_derivatives",
+    "parity.test_rules.test_scale_derivatives",
+    "parity.test_rules.test_similarity_derivatives",
+    "parity.test_rules.test_softmax_derivatives",
     "test_axial.test_gradcheck_of_the_transformer",
     "test_cosine.test_gradcheck",
     "test_differentiation",
@@ -59,3 +64,16 @@ def _device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
         if "device" in request.fixturenames and request.getfixturevalue("device") == "emulated":
             emulated_device.prepare(monkeypatch)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what tests recorded to be shown, also those that passed in other processes."""
+    for report in terminalreporter.stats.get("passed", []):
+        for title, text in report.user_properties:
+            terminalreporter.section(title)
+            terminalreporter.write_line(text)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(20261120)

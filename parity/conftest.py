@@ -17,7 +17,8 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def on_device(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the tensors of a test on each device."""
-    monkeypatch.setattr(convention, "device", device)
+@pytest.fixture(autouse=True)
+def on_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the tensors of a test that has a ``device`` there."""
+    if "device" in request.fixturenames:
+        monkeypatch.setattr(convention, "device", request.getfixturevalue("device"))

@@ -9,6 +9,8 @@
 
 Reversing the dims of an array leaves its bytes as they are. Of a matrix only heads and batch change
 places, and go to the front: its rows are rows on both sides.
+
+Tensors are made on ``device``, and are expected there when they come back.
 """
 
 from __future__ import annotations
@@ -19,25 +21,37 @@ import torch
 from circulant_attention import Circulant
 from parity import reference
 
-# Where tensors are put; the fixture `on_device` sets it. Only on the CPU memory is shared.
-device = "cpu"
-
 # Julia's dims 1 (row), 2 (column), 3 (head) and 4 (batch) of a matrix.
 MATRIX_DIMS = {1: -2, 2: -1, 3: 1, 4: 0}
+
+# That of the test that runs: see conftest.py.
+device = "cpu"
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    """Give the same numbers on the device: the same memory on the CPU."""
+    return torch.from_numpy(array).to(device)
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    """Give the same numbers as an array, if they are on the device: the same memory on the CPU."""
+    if tensor.device.type != device:
+        raise ValueError(f"expected a tensor on {device}, got one on {tensor.device}")
+    return tensor.detach().resolve_conj().cpu().numpy()
 
 
 def to_torch(array: np.ndarray) -> torch.Tensor:
     """See a column-major array as a tensor with the dims reversed: the same memory."""
     if not array.flags.f_contiguous:
         raise ValueError("expected a column-major array")
-    return torch.from_numpy(array.T).to(device)
+    return from_numpy(array.T)
 
 
 def to_julia(tensor: torch.Tensor) -> np.ndarray:
     """See a contiguous tensor as a column-major array with the dims reversed: the same memory."""
     if not tensor.is_contiguous():
         raise ValueError("expected a contiguous tensor")
-    return tensor.detach().resolve_conj().cpu().numpy().T
+    return to_numpy(tensor).T
 
 
 def spatial_to_torch(sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -52,12 +66,12 @@ def window_to_torch(window: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 def index_to_torch(index: np.ndarray) -> torch.Tensor:
     """Count row pointers or columns from zero, with the dims reversed."""
-    return torch.from_numpy(np.ascontiguousarray(index.T - 1)).to(device)
+    return from_numpy(np.ascontiguousarray(index.T - 1))
 
 
 def index_to_julia(index: torch.Tensor) -> np.ndarray:
     """Count row pointers or columns from one, with the dims reversed."""
-    return np.asfortranarray(index.cpu().numpy().T + 1)
+    return np.asfortranarray(to_numpy(index).T + 1)
 
 
 def dims_to_torch(dims: int | tuple[int, ...]) -> int | tuple[int, ...]:
@@ -67,12 +81,12 @@ def dims_to_torch(dims: int | tuple[int, ...]) -> int | tuple[int, ...]:
 
 def matrix_to_torch(matrix: np.ndarray) -> torch.Tensor:
     """Turn a dense ``(row, column, head, batch)`` array into ``(batch, head, row, column)``."""
-    return torch.from_numpy(np.ascontiguousarray(matrix.transpose(3, 2, 0, 1))).to(device)
+    return from_numpy(np.ascontiguousarray(matrix.transpose(3, 2, 0, 1)))
 
 
 def matrix_to_julia(matrix: torch.Tensor) -> np.ndarray:
     """Turn a dense ``(batch, head, row, column)`` tensor into ``(row, column, head, batch)``."""
-    return np.asfortranarray(matrix.detach().resolve_conj().cpu().numpy().transpose(2, 3, 1, 0))
+    return np.asfortranarray(to_numpy(matrix).transpose(2, 3, 1, 0))
 
 
 def circulant_to_torch(a: reference.Circulant) -> Circulant:

@@ -18,10 +18,16 @@ from parity.cases import (
     torch_dtype,
 )
 from parity.compare import assert_circulant, assert_close
-from parity.convention import circulant_to_torch, dims_to_torch, matrix_to_julia, to_torch
+from parity.convention import (
+    circulant_to_torch,
+    dims_to_torch,
+    matrix_to_julia,
+    to_numpy,
+    to_torch,
+)
 from parity.tolerance import eps_of, of_sum
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def two(grid, dtype):
@@ -111,11 +117,11 @@ def test_dot(grid, dtype):
     bound = of_sum(a.nnz, reference.dot(a.like(abs(a.nzVal)), b.like(abs(b.nzVal))), dtype)
     for found in (ca.dot(ours_a, ours_b), torch.vdot(ours_a, ours_b)):
         assert found.dtype == torch_dtype(dtype)
-        assert_close(found.cpu().numpy(), expected, bound)
+        assert_close(to_numpy(found), expected, bound)
 
 
 @few_grids
-def test_equal(grid):
+def test_equal(grid, device):
     (a, _), (ours, other) = two(grid, np.float64)
     assert (ours == ours.clone()) is True and (ours == other) is False
     assert not ours != ours.clone()
@@ -125,12 +131,13 @@ def test_equal(grid):
     assert ours != circulant_to_torch(a.like(changed))
     assert ours != ours[:1] and ours != ours[:, :1]
     # As many pixels on another grid: the index arrays differ.
-    one_row = ca.Circulant(ours.window[-1], (3, 2, a.pixels), device=ours.device)
+    one_row = ca.Circulant(ours.window[-1], (3, 2, a.pixels), device=device)
     assert ours != one_row
 
 
-def test_equal_compares_the_grid():
-    wide, high = (ca.Circulant(3, (1, 1, *size)) for size in ((4, 9), (9, 4)))
+def test_equal_compares_the_grid(device):
+    sizes = ((4, 9), (9, 4))
+    wide, high = (ca.Circulant(3, (1, 1, *size), device=device) for size in sizes)
     assert torch.equal(wide.values, high.values) and wide != high
     assert not reference.equal(reference.ones(3, (4, 9, 1, 1)), reference.ones(3, (9, 4, 1, 1)))
 
@@ -209,11 +216,11 @@ def test_dense_and_slices(grid, dtype):
     (a, _), (ours, _) = two(grid, dtype)
     dense = reference.to_dense(a)
     assert np.array_equal(matrix_to_julia(ours.to_dense()), dense)
-    assert np.array_equal(matrix_to_julia(ours.data.to_dense()), dense)
     # Julia's A[:, :, h, b] is the matrix of one head and batch.
     for h, b in cases.pairs((2, 3)):
         one = a.like(a.nzVal[:, h - 1 : h, b - 1 : b])
         assert_circulant(ours[b - 1, h - 1], one, 0, torch_dtype(dtype))
+    assert np.array_equal(matrix_to_julia(ours.data.to_dense()), dense)
 
 
 @dtypes
@@ -231,7 +238,7 @@ def test_sums(grid, dtype):
         ):
             assert found.dtype == torch_dtype(dtype)
             if dims is None:
-                assert_close(found.cpu().numpy(), expected, of_sum(count, magnitude, dtype), name)
+                assert_close(to_numpy(found), expected, of_sum(count, magnitude, dtype), name)
             elif isinstance(found, ca.Circulant):
                 bound = of_sum(count, magnitude.nzVal, dtype)
                 assert_circulant(found, expected, bound, torch_dtype(dtype), name)
@@ -243,12 +250,13 @@ def test_sums(grid, dtype):
     assert all(isinstance(ours.sum(dim), ca.Circulant) for dim in (0, 1, (0, 1)))
 
 
-def test_moved_and_detached():
+def test_moved_and_detached(device):
     # Adapt.adapt(to, A) moves an array to another device and keeps what it is.
     grid = cases.Grid((5, 8), 3)
     a = random_circulant(grid, 2, 3, np.float64)
     ours = circulant_to_torch(a)
-    assert_circulant(ours.to("cpu"), a, 0, torch.float64)
+    assert ours.to("cpu").device.type == "cpu"
+    assert_circulant(ours.to("cpu").to(device), a, 0, torch.float64)
     moved = ours.to("meta")
     assert isinstance(moved, ca.Circulant) and moved.device.type == "meta"
     assert (moved.shape, moved.window, moved.spatial_size) == (

@@ -24,7 +24,7 @@ from parity.compare import assert_circulant, assert_image
 from parity.convention import circulant_to_torch, to_torch
 from parity.tolerance import of_product, of_similarity, of_softmax
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 def expected_attention(simfun, q, k, v, window, nheads, dtype):

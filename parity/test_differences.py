@@ -19,7 +19,7 @@ from parity.reference import cotangents
 from parity.test_attention import expected_attention
 from parity.tolerance import of_product, of_similarity, of_sum
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 GRID = Grid((5, 8), 3)
 
@@ -71,13 +71,13 @@ def test_similarity_has_the_precision_of_its_arguments(simfun, dtype):
         assert both.dtype == dtype
 
 
-def test_a_window_that_outgrows_the_grid_is_refused():
+def test_a_window_that_outgrows_the_grid_is_refused(device):
     # There its rows hold columns twice.
     columns = [reference.cartesian_circulant(entry, (3,), 5)[0] for entry in range(1, 6)]
     assert len(set(columns)) < len(columns)
     q, k, v = tensors("qkv", sizes=(8, 3))
     for call in (
-        lambda: ca.Circulant(5, (1, 1, 8, 3)),
+        lambda: ca.Circulant(5, (1, 1, 8, 3), device=device),
         lambda: ca.circulant(5, q),
         lambda: ca.circulant_similarity(ca.DotSimilarity(), q, k, 5),
         lambda: ca.circulant_adjacency(ca.DotSimilarity(), q, k, 5),
@@ -90,11 +90,11 @@ def test_a_window_that_outgrows_the_grid_is_refused():
 
 
 @pytest.mark.parametrize("window", [4, 0, -3, (3, 2)])
-def test_an_even_window_is_refused(window):
+def test_an_even_window_is_refused(window, device):
     # There an assertion fails where the pattern is made.
     q, k, v = tensors("qkv")
     for call in (
-        lambda: ca.Circulant(window, (1, 1, 8, 5)),
+        lambda: ca.Circulant(window, (1, 1, 8, 5), device=device),
         lambda: ca.circulant(window, q),
         lambda: ca.circulant_similarity(ca.DotSimilarity(), q, k, window),
         lambda: ca.circulant_attention(q, k, v, window),
@@ -103,13 +103,14 @@ def test_an_even_window_is_refused(window):
             call()
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused():
+def test_heads_that_do_not_divide_the_channels_are_refused(device):
     # There nothing looks at it: a reshape fails, or the channels of several images are mixed.
     q, k, v = tensors("qkv", channels=6, batch=4)
+    a = ca.Circulant(3, (4, 4, 8, 5), dtype=torch.float64, device=device)
     for call in (
         lambda: ca.circulant_mh_attention(q, k, v, 3, 4),
         lambda: ca.circulant_mh_adjacency(ca.DotSimilarity(), q, k, 3, 4),
-        lambda: ca.Circulant(3, (4, 4, 8, 5), dtype=torch.float64) @ ca.mh @ v,
+        lambda: a @ ca.mh @ v,
     ):
         with pytest.raises(ValueError, match=r"6 channels for 4 heads"):
             call()
@@ -141,9 +142,9 @@ def test_sizes_that_do_not_match_are_refused():
         ca.circulant_similarity(simfun, x, other_channels, 3)
 
 
-def test_sparse_data_of_another_pattern_is_refused():
+def test_sparse_data_of_another_pattern_is_refused(device):
     # There any sparse array is taken at its word.
-    data = ca.Circulant(3, (1, 1, 4, 9)).data
+    data = ca.Circulant(3, (1, 1, 4, 9), device=device).data
     assert ca.Circulant(data, 3, (4, 9)).shape == (1, 1, 36, 36)
     for window, spatial_size in ((3, (9, 4)), (3, (6, 6)), ((1, 9), (4, 9)), (9, (36,))):
         with pytest.raises(ValueError, match="pattern is not the circulant one"):
@@ -203,11 +204,12 @@ EXTENDED = {
 }
 
 
-def check_extended(spatial_size, window):
+def check_extended(spatial_size, window, device):
     """Compare the whole of attention on a grid or a window that the Julia package has not."""
     q, k, v = (normal((*spatial_size, 4, 2), np.complex128, name) for name in "qkv")
     ours_window = window_to_torch(window)
-    pattern = ca.Circulant(ours_window, (2, 2, *spatial_to_torch(spatial_size)))
+    size = (2, 2, *spatial_to_torch(spatial_size))
+    pattern = ca.Circulant(ours_window, size, device=device)
     assert_circulant(pattern, reference.ones(window, (*spatial_size, 2, 2)), 0)
     for name, simfun in SIMFUN.items():
         theirs = REFERENCE_SIMFUN[name]
@@ -224,15 +226,15 @@ def check_extended(spatial_size, window):
     return pattern
 
 
-def test_three_spatial_dims():
-    pattern = check_extended(*EXTENDED["3-d"])
+def test_three_spatial_dims(device):
+    pattern = check_extended(*EXTENDED["3-d"], device)
     assert ca.spatial_dims(pattern) == 3 and ca.kernel_length(pattern) == 3
 
 
 @pytest.mark.parametrize("case", [name for name in EXTENDED if name != "3-d"])
-def test_a_window_per_dim(case):
+def test_a_window_per_dim(case, device):
     spatial_size, window = EXTENDED[case]
-    pattern = check_extended(spatial_size, window)
+    pattern = check_extended(spatial_size, window, device)
     # The window is told per dim, in the order of the tensor's dims.
     assert ca.kernel_length(pattern) == pattern.window == window[::-1]
     same = ca.Circulant((3,) * len(window), (1, 1, *spatial_to_torch(spatial_size)))
@@ -359,9 +361,9 @@ def test_sums_follow_keepdim_for_rows_and_columns_only():
             ours.sum(dim)
 
 
-def test_index_arrays_are_shared():
+def test_index_arrays_are_shared(device):
     # There every head and batch has its own copy.
-    data = ca.Circulant(3, (3, 2, 8, 5)).data
+    data = ca.Circulant(3, (3, 2, 8, 5), device=device).data
     for index in (data.crow_indices(), data.col_indices()):
         assert index.shape[:2] == (3, 2) and index.stride()[:2] == (0, 0)
 
@@ -377,9 +379,9 @@ def test_operators_are_spelled_in_ascii():
     assert torch.equal(one_head @ x, ca.circulant_attention(one_head, x))
 
 
-def test_pictures_number_their_slices_as_torch_does():
+def test_pictures_number_their_slices_as_torch_does(device):
     # There a slice is [:, :, head, batch], from one.
-    shown = str(ca.Circulant(3, (2, 1, 8, 5))).splitlines()
+    shown = str(ca.Circulant(3, (2, 1, 8, 5), device=device)).splitlines()
     assert [line for line in shown if line.startswith("[")] == ["[0, 0, :, :] =", "[1, 0, :, :] ="]
 
 

@@ -7,6 +7,8 @@ from parity import reference
 from parity.cases import Grid, grids
 from parity.convention import circulant_to_torch, spatial_to_torch
 
+pytestmark = pytest.mark.usefixtures("device")
+
 # What Julia has room for on a terminal of 23 lines and 80 columns: lines, and cells of a line.
 HEIGHT, WIDTH = 19, 40
 
@@ -47,8 +49,8 @@ def test_large_arrays_are_shrunk(grid):
     assert ours == [expected, expected]
 
 
-def test_what_is_said_above_the_picture():
-    a = ca.Circulant(3, (2, 1, *spatial_to_torch((6, 9))))
+def test_what_is_said_above_the_picture(device):
+    a = ca.Circulant(3, (2, 1, *spatial_to_torch((6, 9))), device=device)
     header = str(a).splitlines()[0]
     for fact in ("Circulant", "float32", "kernel-length 3", "(9, 6)", "(2, 1, 54, 54)"):
         assert fact in header

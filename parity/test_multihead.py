@@ -23,7 +23,7 @@ from parity.convention import circulant_to_torch, to_torch
 from parity.test_attention import expected_attention
 from parity.tolerance import of_product, of_similarity, of_softmax
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 
 @dtypes

@@ -24,10 +24,10 @@ from circulant_attention import (
 from parity import reference
 from parity.cases import exact, normal
 from parity.compare import assert_close
-from parity.convention import matrix_to_julia, to_julia, to_torch
+from parity.convention import matrix_to_julia, to_julia, to_numpy, to_torch
 from parity.tolerance import eps_of, of_sum
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 # H, W, C, B = 128, 96, 64, 2 and ws, nheads = 15, 4
 SPATIAL, C, B = (128, 96), 64, 2
@@ -149,8 +149,8 @@ def test_display():
     row_ptr, col_val = reference.circulant_pattern(ws, SPATIAL)
     csr = S.data
     for b in range(B):
-        assert np.array_equal(csr.crow_indices()[b, 0].cpu().numpy(), row_ptr - 1)
-        assert np.array_equal(csr.col_indices()[b, 0].cpu().numpy(), col_val - 1)
+        assert np.array_equal(to_numpy(csr.crow_indices()[b, 0]), row_ptr - 1)
+        assert np.array_equal(to_numpy(csr.col_indices()[b, 0]), col_val - 1)
 
 
 def test_heads_sums_and_concatenation():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import circulant_attention as ca
-from parity import convention, reference
+from parity import reference
 from parity.cases import (
     REFERENCE_SIMFUN,
     SIMFUN,
@@ -23,24 +23,24 @@ from parity.compare import assert_circulant
 from parity.convention import circulant_to_torch, spatial_to_torch, to_torch
 from parity.tolerance import of_similarity, of_softmax
 
-pytestmark = pytest.mark.usefixtures("on_device")
+pytestmark = pytest.mark.usefixtures("device")
 
 
-def test_dot_by_hand():
-    x, y = torch.tensor([[[1.0, 2, 4]]]), torch.tensor([[[3.0, 5, 7]]])
+def test_dot_by_hand(device):
+    x, y = torch.tensor([[[[1.0, 2, 4]]], [[[3, 5, 7]]]], device=device)
     s = ca.circulant_similarity(ca.DotSimilarity(), x, y, 3)
     assert s.values.tolist() == [[[3, 5, 7, 6, 10, 14, 12, 20, 28]]]
     # Re(i conj(2i)) = 2.
-    i = torch.full((1, 1, 3), 1j)
+    i = torch.full((1, 1, 3), 1j, device=device)
     assert ca.circulant_similarity(ca.DotSimilarity(), i, 2 * i, 1).values.tolist() == [[[2, 2, 2]]]
 
 
-def test_distance_by_hand():
-    x, y = torch.tensor([[[1.0, 2, 4]]]), torch.tensor([[[3.0, 5, 7]]])
+def test_distance_by_hand(device):
+    x, y = torch.tensor([[[[1.0, 2, 4]]], [[[3, 5, 7]]]], device=device)
     s = ca.circulant_similarity(ca.DistanceSimilarity(), x, y, 3)
     assert s.values.tolist() == [[[-2, -8, -18, -0.5, -4.5, -12.5, -0.5, -0.5, -4.5]]]
     # -|i - 2i|^2 / 2 = -1/2.
-    i = torch.full((1, 1, 3), 1j)
+    i = torch.full((1, 1, 3), 1j, device=device)
     s = ca.circulant_similarity(ca.DistanceSimilarity(), i, 2 * i, 1)
     assert s.values.tolist() == [[[-0.5, -0.5, -0.5]]]
 
@@ -84,14 +84,13 @@ def test_adjacency(grid, simfun, dtype):
 
 @simfuns
 @few_grids
-def test_into_an_array_with_heads(grid, simfun):
+def test_into_an_array_with_heads(grid, simfun, device):
     # Julia regroups heads and batch of the array to the batch of x, heads running fastest.
     x, y = images(grid, 5, 6, np.float64, "xy")
     spatial_size = spatial_to_torch(grid.spatial_size)
     similarity = reference.circulant_similarity(REFERENCE_SIMFUN[simfun], x, y, grid.window)
     bound = of_similarity(REFERENCE_SIMFUN[simfun], x, y, grid.window, np.float64)
-    size = (3, 2, *spatial_size)
-    into = ca.Circulant(grid.window, size, dtype=torch.float64, device=convention.device)
+    into = ca.Circulant(grid.window, (3, 2, *spatial_size), dtype=torch.float64, device=device)
     ca.circulant_similarity_(into, SIMFUN[simfun], to_torch(x), to_torch(y))
     grouped = bound.reshape(-1, 2, 3, order="F")
     assert_circulant(into, reference.reshape(similarity, 2, 3), grouped)
