@@ -84,7 +84,7 @@ bench-kernels: $(PACKAGE)
 # On a machine with a GPU. These take PYTHON as it is, with its CUDA torch, instead of making an
 # environment; the scripts say what is missing.
 test-cuda:
-	PYTHON=$(PYTHON) tests/run_cuda.sh
+	PYTHON=$(PYTHON) tests/native/run_cuda.sh
 
 bench-cuda:
 	PYTHON=$(PYTHON) benchmarks/cuda/run.sh
@@ -93,7 +93,7 @@ bench-quick: $(PACKAGE)
 	$(BIN)/python -m benchmarks --quick
 
 test-wheel:
-	tests/wheel/run $(PYTHON) $(TORCH)
+	tests/native/wheel/run $(PYTHON) $(TORCH)
 
 clean:
 	rm -rf build dist *.egg-info docs/_build docs/generated $(PACKAGE)

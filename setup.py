@@ -1,6 +1,6 @@
 """Builds the native libraries with ninja; everything else about the package is in pyproject.toml.
 
-Both are shared libraries without Python symbols, loaded by ``circulant_attention/_library.py``:
+Both are shared libraries without Python symbols, loaded by ``circulant_attention/ops/library.py``:
 
 ``libcirculant_attention_cpu.so``
     ``csrc/ops.cpp``, ``csrc/cpu/*.cpp``, and ``csrc/cpu/kernels/*.cpp`` once per instruction set.

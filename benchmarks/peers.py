@@ -145,14 +145,14 @@ def dense_sdpa(case: Case) -> Run:
 
 def similarity(case: Case) -> Run:
     """``S_ij = q_i . k_j`` inside the window."""
-    from circulant_attention import ops
+    from circulant_attention.ops import primitives as ops
 
     return lambda q, k, v: ops.similarity(*groups(case, q, k), case.windows, ops.Kind.DOT)
 
 
 def apply(case: Case) -> Run:
     """``y_i = sum_j A_ij v_j``."""
-    from circulant_attention import ops
+    from circulant_attention.ops import primitives as ops
 
     values = random_values(case)
     return lambda q, k, v: ops.apply(values, *groups(case, v), case.windows)
@@ -160,7 +160,7 @@ def apply(case: Case) -> Run:
 
 def apply_transposed(case: Case) -> Run:
     """``y_j = sum_i A_ij v_i``."""
-    from circulant_attention import ops
+    from circulant_attention.ops import primitives as ops
 
     values = random_values(case)
     return lambda q, k, v: ops.apply_transposed(values, *groups(case, v), case.windows)

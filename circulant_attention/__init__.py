@@ -1,6 +1,5 @@
 """Attention on grids whose borders wrap, and its block-circulant matrix as a value."""
 
-from circulant_attention import _pytree  # noqa: F401  (registers Circulant)
 from circulant_attention.attention import (
     circulant_attention,
     circulant_attention_,
@@ -11,8 +10,9 @@ from circulant_attention.attention import (
     circulant_transposed_attention_,
     mh,
 )
-from circulant_attention.circulant import Circulant
-from circulant_attention.functions import (
+from circulant_attention.matrix import pytree as _pytree  # noqa: F401  (registers Circulant)
+from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.matrix.functions import (
     cat,
     circulant,
     dot,

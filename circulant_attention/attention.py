@@ -7,11 +7,11 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from circulant_attention import _features
-from circulant_attention._adjacency import AdjacencyValues
-from circulant_attention._autocast import cast_for_autocast
-from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.matrix.adjacency import AdjacencyValues
+from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.ops import features as _features
+from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DotSimilarity,

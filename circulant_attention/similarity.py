@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from circulant_attention import _features, ops
-from circulant_attention._autocast import cast_for_autocast
-from circulant_attention.arithmetic import check_grid
-from circulant_attention.circulant import Circulant
 from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.matrix.algebra import check_grid
+from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.ops import features as _features
+from circulant_attention.ops import primitives as ops
+from circulant_attention.ops.autocast import cast_for_autocast
 
 
 class AbstractSimilarity(ABC):

@@ -6,6 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 export CIRCULANT_ATTENTION_CUDA=1 CIRCULANT_ATTENTION_ARCHITECTURES=native
-"$PYTHON" tests/cuda_machine.py
+"$PYTHON" tests/native/cuda_machine.py
 "$PYTHON" setup.py -q build_ext --inplace
 "$PYTHON" -m benchmarks.cuda --output benchmarks/results/cuda "$@"

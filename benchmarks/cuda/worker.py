@@ -31,7 +31,7 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 def transpose(case: Case) -> Run:
     """The values of the transposed matrix."""
-    from circulant_attention import ops
+    from circulant_attention.ops import primitives as ops
 
     values = random_values(case)
     return lambda q, k, v: ops.transpose(values, list(case.spatial), case.windows)

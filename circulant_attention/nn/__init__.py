@@ -9,8 +9,8 @@ from circulant_attention.nn.circulant import (
     CirculantTransformerBlock,
 )
 from circulant_attention.nn.cosine import CosAttn1d, CosAttn2d, CosAttn3d, CosMHSA
-from circulant_attention.nn.fused import FusedAttention
 from circulant_attention.nn.nonlocal_denoiser import NonlocalDenoiser
+from circulant_attention.nn.pooling import FusedAttention
 from circulant_attention.nn.self_attention import SelfAttention
 
 __all__ = [

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from circulant_attention.attention import circulant_mh_attention
-from circulant_attention.circulant import Circulant
-from circulant_attention.nn._checks import (
+from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.nn.checks import (
     check_dropout,
     check_heads,
     check_odd,

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from circulant_attention._autocast import without_autocast
 from circulant_attention.geometry import is_int
-from circulant_attention.nn._checks import (
+from circulant_attention.nn.checks import (
     check_dropout,
     check_heads,
     check_positive,
     per_dim,
     positive_ints,
 )
+from circulant_attention.ops.autocast import without_autocast
 
 _SIZE = "an int or 1 to 3 ints"
 

@@ -6,7 +6,7 @@ from sphinx.application import Sphinx
 from sphinx.ext.autodoc import Options
 
 # Entries that are computed when somebody looks at them: made by the package, never by users.
-INTERNAL = re.compile(r" \| (?:~?circulant_attention\._deferred\.)?Deferred\b")
+INTERNAL = re.compile(r" \| (?:~?circulant_attention\.matrix\.lazy\.)?Deferred\b")
 
 
 def without_internal_types(

@@ -1,0 +1,1 @@
+"""The Circulant: a block-circulant sparse matrix as a value."""

@@ -1,0 +1,60 @@
+"""The entries of a new Circulant: ones, or checked data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circulant_attention.geometry import Geometry, make_geometry
+from circulant_attention.ops.features import check_dtype
+
+
+def ones(
+    window: Any, dims: Any, dtype: torch.dtype | None, device: torch.device | str | None
+) -> tuple[Geometry, Tensor]:
+    """The geometry and the values of a matrix of ones."""
+    sizes = tuple(dims) if isinstance(dims, Sequence) else ()
+    if len(sizes) < 3 or not all(isinstance(size, int) and size >= 0 for size in sizes):
+        raise ValueError(f"expected dims (B, heads, *spatial), got {dims}")
+    dtype = torch.float32 if dtype is None else dtype
+    check_dtype("dtype", dtype)
+    geometry = make_geometry(window, sizes[2:])
+    entries = geometry.pixels * geometry.offsets
+    return geometry, torch.ones(*sizes[:2], entries, dtype=dtype, device=device)
+
+
+def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
+    """The values ``(B, heads, N * K)`` of dense or sparse data that fits the geometry."""
+    check_dtype("data", data.dtype)
+    entries = geometry.pixels * geometry.offsets
+    if data.layout == torch.strided:
+        if data.dim() != 3 or data.shape[2] != entries:
+            raise ValueError(
+                f"expected values of shape (B, heads, {entries}) for spatial size "
+                f"{geometry.spatial_size} and window {geometry.window}, got {tuple(data.shape)}"
+            )
+        return data
+    if data.layout != torch.sparse_csr:
+        raise TypeError(f"expected data in layout torch.sparse_csr, got {data.layout}")
+    n = geometry.pixels
+    if not 2 <= data.dim() <= 4 or data.shape[-2:] != (n, n):
+        raise ValueError(
+            f"expected data of shape (B, heads, {n}, {n}) for spatial size "
+            f"{geometry.spatial_size}, got {tuple(data.shape)}"
+        )
+    for name, given, wanted in (
+        ("row pointers", data.crow_indices(), geometry.crow_indices(data.device)),
+        ("columns", data.col_indices(), geometry.col_indices(data.device)),
+    ):
+        if given.shape[-1] != wanted.shape[0] or not bool((given == wanted).all()):
+            raise ValueError(
+                f"data's pattern is not the circulant one of spatial size "
+                f"{geometry.spatial_size} and window {geometry.window}: expected {n} rows of "
+                f"{geometry.offsets} ascending columns around each pixel, got other {name}"
+            )
+    values = data.values()
+    lead = values.shape[:-1]
+    return values.reshape(*(lead[:1] or (1,)), *(lead[1:] or (1,)), entries)

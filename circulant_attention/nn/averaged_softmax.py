@@ -1,0 +1,99 @@
+"""The mean of the rows of a softmax matrix, without the matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from circulant_attention.ops.autocast import without_autocast
+
+# Rows of the matrix that are held at a time.
+_ROWS = 128
+
+
+def averaged_softmax(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    r"""The weights that a uniform mixture of queries gives to the keys.
+
+    .. math:: a_i = \frac{1}{L} \sum_j \operatorname{softmax}_i(\text{scale} \, k_i \cdot q_j)
+
+    The L x L matrix is made 128 rows at a time and made again in the backward pass, so that the
+    memory stays linear in L. For half precision, also under autocast, dot products are in the
+    dtype of q and k, softmax and sums in float32.
+
+    Args:
+        q: Queries ``(B, L, u)``.
+        k: Keys ``(B, L, u)`` of the same dtype.
+        mask: Bool ``(B, L)``: inputs that are neither keys nor queries are False.
+        scale: The factor of the dot products.
+
+    Returns:
+        ``(B, L)``, at least float32.
+    """
+    weights: Tensor = _AveragedSoftmax.apply(q, k, mask, scale)  # type: ignore[no-untyped-call]
+    return weights
+
+
+def _rows(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, part: slice) -> Tensor:
+    """Some rows of the softmax over the keys, ``(B, rows, L)``; those of no query are zero."""
+    scores = (scale * q[:, part]) @ k.mT
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    if mask is None:
+        return scores.softmax(dim=-1, dtype=dtype)
+    scores = scores.masked_fill(~mask.unsqueeze(1), -torch.inf)
+    return scores.softmax(dim=-1, dtype=dtype) * mask[:, part].unsqueeze(-1)
+
+
+def _share(q: Tensor, mask: Tensor | None) -> Tensor | float:
+    """The weight of a query in the mean, ``(B, 1)`` if it depends on the sample."""
+    if mask is None:
+        return 1.0 / q.shape[1]
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return mask.sum(dim=1, keepdim=True, dtype=dtype).reciprocal()
+
+
+def _parts(length: int) -> list[slice]:
+    return [slice(start, start + _ROWS) for start in range(0, length, _ROWS)]
+
+
+class _Context(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]
+    scale: float
+
+
+class _AveragedSoftmax(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+        with without_autocast(q.device):
+            total = torch.zeros((), device=q.device)
+            for part in _parts(q.shape[1]):
+                total = total + _rows(q, k, mask, scale, part).sum(dim=1)
+            return total * _share(q, mask)
+
+    @staticmethod
+    def setup_context(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
+        q, k, mask, ctx.scale = inputs
+        ctx.save_for_backward(q, k, mask)
+
+    @staticmethod
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        q, k, mask = ctx.saved_tensors
+        with without_autocast(q.device):
+            # Every row has the same cotangent. Its small factors wait until the products are
+            # made, where half precision could not hold them.
+            columns = grad.unsqueeze(1)
+            factor = ctx.scale * _share(q, mask)
+            if isinstance(factor, Tensor):
+                factor = factor.unsqueeze(-1)
+            dq, dk = [], torch.zeros((), dtype=grad.dtype, device=k.device)
+            for part in _parts(q.shape[1]):
+                rows = _rows(q, k, mask, ctx.scale, part)
+                scores = rows * (columns - (rows * columns).sum(dim=-1, keepdim=True))
+                scores = scores.to(k.dtype)
+                dq.append((factor * (scores @ k)).to(q.dtype))
+                dk = dk + (scores.mT @ q[:, part]).to(grad.dtype)
+            return torch.cat(dq, dim=1), (factor * dk).to(k.dtype), None, None

@@ -1,0 +1,130 @@
+"""Attention without its matrix: the fused native op and its derivatives.
+
+The op computes ``y`` and the log-sum-exp of each row without storing a score; its backward
+computes the scores again. Whatever asks for more than first derivatives in reverse mode (second
+derivatives, forward mode, torch.func transforms) gets the same function composed of the ops in
+:mod:`circulant_attention.ops`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circulant_attention.ops import primitives as ops
+from circulant_attention.ops.registration import (
+    NAMESPACE,
+    batch_into_groups,
+    groups_into_batch,
+    transform_active,
+)
+
+_native = getattr(torch.ops, NAMESPACE)
+# The device types with a kernel of the op; elsewhere attention is composed, too.
+_DEVICES = [
+    key.lower()
+    for key in ("CPU", "CUDA")
+    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::attention", key)
+]
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
+) -> Tensor:
+    """``y_i = sum_j softmax_j(scale * similarity(q_i, k_j)) v_j`` for every group.
+
+    Args:
+        q: Queries ``(G, C, *spatial)``, real.
+        k: Keys, of the same shape and dtype.
+        v: Values ``(G, C_v, *spatial)``, of the same dtype.
+        window: The odd window length per spatial dim.
+        kind: A :class:`circulant_attention.ops.Kind`.
+        scale: What the similarities are multiplied by.
+
+    Returns:
+        A tensor of the shape of ``v``.
+    """
+    settings = (window, int(kind), scale)
+    transformed = not torch.compiler.is_compiling() and transform_active()
+    if transformed or q.device.type not in _DEVICES:
+        return composed_attention(q, k, v, *settings)
+    y: Tensor = _native.attention(q, k, v, *settings)[0]
+    return y
+
+
+def composed_attention(
+    q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
+) -> Tensor:
+    """The same function of the primitives, which forms the matrix and has every derivative."""
+    scores = ops.similarity(q, k, window, kind) * scale
+    return ops.apply(torch.softmax(scores, -1), v, window)
+
+
+def _fake(
+    q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    pixels = ops.product(q.shape[2:])
+    lse = q.new_empty(q.shape[0], pixels, dtype=torch.float32 if half else q.dtype)
+    return v.new_empty(v.shape), lse
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, *ctx.settings = inputs
+    y, lse = output
+    ctx.mark_non_differentiable(lse)
+    ctx.save_for_backward(q, k, v, y, lse)
+
+
+def _backward(ctx: Any, dy: Tensor, _: Any) -> Any:
+    q, k, v, y, lse = ctx.saved_tensors
+    needed = ctx.needs_input_grad[:3]
+    if torch.is_grad_enabled():
+        # The derivative is to be differentiated itself.
+        wanted = [x for x, needs in zip((q, k, v), needed, strict=True) if needs]
+        recomputed = composed_attention(q, k, v, *ctx.settings)
+        found = iter(torch.autograd.grad(recomputed, wanted, dy, create_graph=True))
+        gradients = [next(found) if needs else None for needs in needed]
+    else:
+        gradients = _native.attention_backward(dy, q, k, v, y, lse, *ctx.settings)
+    return *gradients, None, None, None
+
+
+def _vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    tensors = [batch_into_groups(info, d, x) for d, x in zip(in_dims[:3], inputs[:3], strict=True)]
+    outputs = _native.attention(*tensors, *inputs[3:])
+    return tuple(groups_into_batch(info, x) for x in outputs), (0, 0)
+
+
+def _backward_fake(
+    dy: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    lse: Tensor,
+    window: list[int],
+    kind: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _backward_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    tensors = [batch_into_groups(info, d, x) for d, x in zip(in_dims[:6], inputs[:6], strict=True)]
+    outputs = _native.attention_backward(*tensors, *inputs[6:])
+    return tuple(groups_into_batch(info, x) for x in outputs), (0, 0, 0)
+
+
+def _register() -> None:
+    forward, backward = f"{NAMESPACE}::attention", f"{NAMESPACE}::attention_backward"
+    torch.library.register_fake(forward, _fake)
+    torch.library.register_autograd(forward, _backward, setup_context=_setup_context)
+    torch.library.register_vmap(forward, _vmap)
+    torch.library.register_fake(backward, _backward_fake)
+    torch.library.register_vmap(backward, _backward_vmap)
+
+
+_register()

@@ -1,0 +1,118 @@
+"""Compiles the CUDA kernels of ``csrc/cuda`` for the host, with the headers of this directory.
+
+``python tests/native/cuda_on_host/build.py library`` makes a library to load in place of the CPU
+library, by ``CIRCULANT_ATTENTION_LIBRARY``; ``... check`` a program that compares the kernels with
+loops written from the definition, with address and undefined-behaviour sanitizers. The path of
+what was made is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for when this file is the program
+
+from locks import locked  # noqa: E402
+
+ROOT = HERE.parents[2]
+BUILD = ROOT / "build" / "cuda_on_host"
+
+OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
+CHECK = ("machine", "check", "check_attention")
+SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def kernels(csrc: Path = ROOT / "csrc") -> list[Path]:
+    """The sources with kernels in them."""
+    return sorted(path for path in (csrc / "cuda").glob("*.cu") if path.name != OPS)
+
+
+def torch_directory() -> Path:
+    """The directory of torch, found without importing it."""
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+class Ninja:
+    """Build rules for C++ sources that see this directory's ``cuda_runtime.h``."""
+
+    def __init__(self, flags: Iterable[str]) -> None:
+        common = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+        # `#pragma unroll` is for nvcc.
+        common += ["-Wno-unknown-pragmas", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+        common += ["-I", str(HERE / "include"), "-isystem", str(torch_directory() / "include")]
+        compiler = os.environ.get("CXX", "c++")
+        self.lines = [
+            f"flags = {' '.join([*common, *flags])}",
+            "rule compile",
+            f"  command = {compiler} $flags $more -MMD -MF $out.d -x c++ -c $in -o $out",
+            "  description = compile $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "rule link",
+            f"  command = {compiler} $flags $in -o $out $libraries",
+        ]
+
+    def object(self, source: Path, target: str, more: str = "") -> str:
+        """Compiles ``source``, with ``more`` flags at the end."""
+        self.lines += [f"build {target}: compile {source}", f"  more = {more}"]
+        return target
+
+    def link(self, objects: Iterable[str], target: str, libraries: str = "") -> str:
+        """Links ``objects``."""
+        self.lines += [f"build {target}: link {' '.join(objects)}", f"  libraries = {libraries}"]
+        return target
+
+    def run(self, directory: Path) -> Path:
+        """Brings every target up to date in ``directory``, one process at a time."""
+        with locked(directory):
+            (directory / "build.ninja").write_text("\n".join(self.lines) + "\n")
+            command = [sys.executable, "-m", "ninja", "-C", str(directory)]
+            jobs = os.environ.get("MAX_JOBS")
+            done = subprocess.run(
+                [*command, *(["-j", jobs] if jobs else [])],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise RuntimeError(done.stdout)
+        return directory
+
+
+def build_library() -> Path:
+    """The ops as CPU ops."""
+    ninja = Ninja(["-O2"])
+    objects = [ninja.object(path, f"{path.stem}.o") for path in kernels()]
+    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in ("machine", "ops")]
+    objects.append(ninja.object(ROOT / "csrc" / "ops.cpp", "schemas.o"))
+    target = "libcirculant_attention_cuda_on_host.so"
+    # What ops.cpp defines in place of a CUDA torch is meant for this library alone.
+    options = "-shared -Wl,-Bsymbolic -Wl,--no-as-needed -ltorch -ltorch_cpu"
+    ninja.link(objects, target, f"{options} -L{torch_directory() / 'lib'}")
+    return ninja.run(BUILD / "library") / target
+
+
+def build_check() -> Path:
+    """The program that checks the kernels."""
+    ninja = Ninja(SANITIZE)
+    objects = [ninja.object(path, f"{path.stem}.o") for path in kernels()]
+    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in CHECK]
+    target = ninja.link(objects, "check")
+    return ninja.run(BUILD / "check") / target
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["library", "check"])
+    chosen = parser.parse_args().what
+    print(build_library() if chosen == "library" else build_check())

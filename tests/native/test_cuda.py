@@ -1,0 +1,264 @@
+"""What only a machine with a GPU can show: streams, devices, graphs, memory, and CPU against CUDA.
+
+What is the same on every device is in the other files, whose tests run on ``cuda`` as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import rounding
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from circulant_attention import circulant_attention
+from circulant_attention.ops import primitives as ops
+
+G, C, SIZE, WINDOW = 3, 20, (37, 45), [7, 9]
+N, K = SIZE[0] * SIZE[1], WINDOW[0] * WINDOW[1]
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.fixture
+def cuda(request: pytest.FixtureRequest) -> torch.device:
+    """A GPU; without one the test is skipped, or fails where one is required."""
+    if not torch.cuda.is_available():
+        if request.config.getoption("--require-cuda"):
+            pytest.fail("there is no CUDA device")
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda", 0)
+
+
+def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random numbers on the CPU, from where every device gets the same."""
+    return torch.randn(*shape).to(dtype)
+
+
+Call = Callable[[Tensor, Tensor, Tensor], Tensor]
+SCALE = 0.2
+
+
+def fused(kind: ops.Kind) -> Call:
+    """y and lse side by side, in the finer of their dtypes, of queries x and keys y."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        result, lse = NATIVE.attention(x, y, x, WINDOW, int(kind), SCALE)
+        return torch.cat((result.flatten(1).to(lse.dtype), lse), 1)
+
+    return call
+
+
+def fused_backward(kind: ops.Kind) -> Call:
+    """dq, dk and dv one after the other."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        result, lse = NATIVE.attention(x, y, x, WINDOW, int(kind), SCALE)
+        settings = (WINDOW, int(kind), SCALE)
+        return torch.stack(NATIVE.attention_backward(y, x, y, x, result, lse, *settings))
+
+    return call
+
+
+NATIVE = torch.ops.circulant_attention
+PRIMITIVES = ["dot", "distance", "apply", "apply_transposed", "transpose"]
+
+# Of features x, y and of values.
+CALLS: dict[str, Call] = {
+    "dot": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.Kind.DOT)),
+    "distance": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.Kind.DISTANCE)),
+    "apply": lambda x, y, values: ops.apply(values, x, WINDOW),
+    "apply_transposed": lambda x, y, values: ops.apply_transposed(values, x, WINDOW),
+    "transpose": lambda x, y, values: ops.transpose(values, list(SIZE), WINDOW),
+    "attention dot": fused(ops.Kind.DOT),
+    "attention distance": fused(ops.Kind.DISTANCE),
+    "gradients dot": fused_backward(ops.Kind.DOT),
+    "gradients distance": fused_backward(ops.Kind.DISTANCE),
+}
+calls = pytest.mark.parametrize("name", CALLS)
+primitives = pytest.mark.parametrize("name", PRIMITIVES)
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Features x and y, and values, on the CPU."""
+    features = (numbers(G, C, *SIZE, dtype=dtype) for _ in range(2))
+    return (*features, numbers(G, N, K, dtype=dtype))
+
+
+def bound(name: str, x: Tensor, y: Tensor, values: Tensor) -> float:
+    """How far two correct results may lie apart: twice the error of one."""
+    if name == "transpose":
+        return 0.0
+    a, b, v = (t.double().abs() for t in (x, y, values))
+    # A difference is at most the sum of the magnitudes, so that its square is the distance to -b.
+    magnitude = CALLS[name](a, -b if name == "distance" else b, v).abs()
+    terms = C if name in ("dot", "distance") else K
+    return 2 * rounding.of_sum(terms, magnitude, x.dtype)
+
+
+@primitives
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
+    given = inputs(dtype)
+    expected = CALLS[name](*given)
+    result = CALLS[name](*(x.to(cuda) for x in given))
+    assert result.device == cuda
+    assert result.dtype == dtype
+    assert_close(result.cpu().double(), expected.double(), rtol=0, atol=bound(name, *given))
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in PRIMITIVES])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fused_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
+    """As far apart as test_fused_kernels.py allows each to be from the exact result."""
+    given = inputs(dtype)
+    expected = CALLS[name](*given).double()
+    result = CALLS[name](*(x.to(cuda) for x in given)).cpu().double()
+    eps = torch.finfo(dtype).eps
+    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
+    tolerance = 2 * (4 * eps + 16 * (C + K) * sums) * expected.abs().max().item()
+    assert_close(result, expected, rtol=0, atol=tolerance)
+
+
+@calls
+def test_results_are_bitwise_repeatable(name: str, cuda: torch.device):
+    given = [x.to(cuda) for x in inputs()]
+    first = CALLS[name](*given)
+    for _ in range(20):
+        assert torch.equal(CALLS[name](*given), first)
+
+
+def test_gradients_are_bitwise_repeatable(cuda: torch.device):
+    q, k, v = (numbers(2, 16, 24, 40).to(cuda).requires_grad_() for _ in range(3))
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, *others = (
+            torch.autograd.grad(circulant_attention(q, k, v, 9)[0].square().sum(), (q, k, v))
+            for _ in range(5)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for other in others:
+        assert all(map(torch.equal, first, other))
+
+
+@calls
+def test_the_current_stream_is_used(name: str, cuda: torch.device):
+    """A long wait on that stream before the inputs are written: another stream would not wait."""
+    given = [x.to(cuda) for x in inputs()]
+    expected = CALLS[name](*given)
+    late = [torch.zeros_like(x) for x in given]
+    torch.cuda.synchronize(cuda)
+    stream = torch.cuda.Stream(cuda)
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        for to, x in zip(late, given, strict=True):
+            to.copy_(x)
+        result = CALLS[name](*late)
+    stream.synchronize()
+    assert torch.equal(result, expected)
+
+
+@calls
+def test_the_device_of_the_inputs_is_used(name: str, cuda: torch.device):
+    """With two GPUs, whichever is current."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("there is one CUDA device")
+    given = inputs()
+    expected = CALLS[name](*(x.to(cuda) for x in given))
+    with torch.cuda.device(0):
+        result = CALLS[name](*(x.to("cuda:1") for x in given))
+        assert torch.cuda.current_device() == 0
+    assert result.device == torch.device("cuda", 1)
+    assert torch.equal(result.to(cuda), expected)
+
+
+@pytest.mark.parametrize("name", ["dot", "apply", "apply_transposed", "attention dot"])
+def test_tensors_on_different_devices_are_refused(name: str, cuda: torch.device):
+    x, y, values = inputs()
+    with pytest.raises(RuntimeError, match="device"):
+        CALLS[name](x.to(cuda), y, values)
+
+
+@calls
+def test_a_graph_replays_it(name: str, cuda: torch.device):
+    given = [x.to(cuda) for x in inputs()]
+    CALLS[name](*given)
+    torch.cuda.synchronize(cuda)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = CALLS[name](*given)
+    for x in given:
+        x.copy_(torch.randn_like(x))
+    graph.replay()
+    torch.cuda.synchronize(cuda)
+    assert torch.equal(result, CALLS[name](*given))
+
+
+def allocated(call: Callable[[], object], device: torch.device) -> int:
+    """The most memory that a call has at once on top of what was there before."""
+    call()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    result = call()
+    torch.cuda.synchronize(device)
+    assert result is not None
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def rounded_up(*tensors: Tensor) -> int:
+    """What the allocator hands out for them: multiples of 512 bytes."""
+    return sum(-(-x.numel() * x.element_size() // 512) * 512 for x in tensors)
+
+
+@primitives
+def test_nothing_is_allocated_but_the_result(name: str, cuda: torch.device):
+    given = [x.to(cuda) for x in inputs()]
+    size = rounded_up(CALLS[name](*given))
+    assert allocated(lambda: CALLS[name](*given), cuda) == size
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: torch.device):
+    """delta, in the gradients, is as large as lse: one number per group and pixel."""
+    x, y, _ = (x.to(cuda) for x in inputs(dtype))
+    settings = (WINDOW, int(ops.Kind.DOT), SCALE)
+    result, lse = NATIVE.attention(x, y, x, *settings)
+    size = rounded_up(result, lse)
+    assert allocated(lambda: NATIVE.attention(x, y, x, *settings), cuda) == size
+    given = (y, x, y, x, result, lse, *settings)
+    size = rounded_up(x, y, x, lse)
+    assert allocated(lambda: NATIVE.attention_backward(*given), cuda) == size
+
+
+def test_attention_is_fused(cuda: torch.device):
+    """Far below the memory of its matrix, with gradients as well."""
+    q, k, v = (numbers(1, 8, 64, 64).to(cuda).requires_grad_() for _ in range(3))
+    matrix = 4 * 64**2 * 15**2
+
+    def call() -> tuple[Tensor, ...]:
+        y = circulant_attention(q, k, v, 15)[0]
+        return torch.autograd.grad(y.sum(), (q, k, v))
+
+    assert allocated(call, cuda) < matrix / 2
+
+
+@calls
+def test_inputs_need_no_alignment(name: str, cuda: torch.device):
+    """A view that starts one number into its memory."""
+    given = [x.to(cuda) for x in inputs(torch.float16)]
+    shifted = []
+    for x in given:
+        memory = torch.empty(x.numel() + 1, dtype=x.dtype, device=cuda)
+        shifted.append(memory[1:].view(x.shape).copy_(x))
+    assert torch.equal(CALLS[name](*shifted), CALLS[name](*given))
+
+
+def test_float32_is_not_rounded_to_tf32(cuda: torch.device):
+    """Numbers with one bit more than TF32 keeps, whose product must be exact."""
+    x = torch.full((1, 1, 64, 64), 1 + 2.0**-11, device=cuda)
+    values = ops.similarity(x, torch.ones_like(x), [3, 3], int(ops.Kind.DOT))
+    assert torch.equal(values, torch.full_like(values, 1 + 2.0**-11))
+    assert torch.equal(ops.apply(torch.ones_like(values) / 8, x, [3, 3]), x * 9 / 8)

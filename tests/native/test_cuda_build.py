@@ -1,0 +1,186 @@
+"""The CUDA library as the compiler makes it: no GPU is needed for any of this."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import resource_report
+import torch
+from resource_report import Build, Usage
+
+SPILLING = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN9circulant12apply_kernelIfLb1EEEvPKT_' for 'sm_90'
+ptxas info    : Function properties for _ZN9circulant12apply_kernelIfLb1EEEvPKT_
+    72 bytes stack frame, 68 bytes spill stores, 124 bytes spill loads
+ptxas info    : Used 168 registers, used 1 barriers, 72 bytes cumulative stack size
+"""
+
+
+# What a loop over loads and stores becomes, and what one does that loads four numbers at a time.
+PTX = """
+.visible .entry _ZN9circulant12apply_kernelIfLb1EEEvPKT_(
+	ld.param.u64 	%rd1, [param_0];
+{}
+)
+"""
+LOAD, STORE = "\tld.global.nc.f32 \t%f1, [%rd1];\n", "\tst.shared.f32 \t[%r1], %f1;\n"
+
+
+@pytest.fixture(scope="module")
+def made() -> Build:
+    """The library, compiled for every architecture."""
+    if shutil.which(os.environ.get("NVCC", "nvcc")) is None:
+        if os.environ.get("CIRCULANT_ATTENTION_CUDA") == "1":
+            pytest.fail("CIRCULANT_ATTENTION_CUDA=1, but nvcc was not found")
+        pytest.skip("nvcc was not found; CIRCULANT_ATTENTION_CUDA=1 makes this a failure")
+    return resource_report.build()
+
+
+def test_the_library_has_what_it_needs(made: Build, record_property):
+    """Compiled without a warning (an error in this build), for every architecture, no spills."""
+    table = resource_report.table(resource_report.usages(made.log))
+    record_property("resources of the CUDA kernels", table)
+    assert list(resource_report.problems(made)) == []
+
+
+def test_every_kernel_is_reported(made: Build):
+    """Four dtypes by two kinds or directions; the transposition moves numbers of three sizes."""
+    kernels = [name.split("<")[0] for name in {u.kernel for u in resource_report.usages(made.log)}]
+    assert Counter(kernels) == {
+        "similarity_kernel": 8,
+        "apply_kernel": 8,
+        "transpose_kernel": 3,
+        "attention_kernel": 4,
+        "attention_backward_kernel": 4,
+        "attention_delta_kernel": 4,
+    }
+
+
+def test_spills_are_seen():
+    [usage] = resource_report.usages(SPILLING)
+    assert usage == Usage("apply_kernel<float, true>", "sm_90", 168, 72, 192)
+    assert usage.uses_local_memory
+
+
+def test_a_spilling_kernel_is_a_problem(made: Build):
+    spilling = Build(made.library, made.log + SPILLING)
+    expected = "apply_kernel<float, true> on sm_90 uses local memory and is not listed"
+    assert expected in list(resource_report.problems(spilling))
+
+
+@pytest.mark.parametrize(
+    ("body", "runs"),
+    [
+        (4 * (LOAD + STORE), [1, 1, 1, 1]),
+        (4 * LOAD + 4 * STORE + 2 * LOAD + STORE, [4, 2]),
+        (STORE + LOAD, []),
+    ],
+)
+def test_loads_that_wait_are_seen(body: str, runs: list[int]):
+    found = resource_report.loads_at_once(PTX.format(body))
+    assert found == {"apply_kernel<float, true>": runs}
+
+
+def test_every_kernel_with_shared_memory_is_read(made: Build):
+    loads = resource_report.loads_at_once(resource_report.ptx(made.library))
+    assert len(loads) == len({usage.kernel for usage in resource_report.usages(made.log)})
+    assert {name.split("<")[0] for name, runs in loads.items() if not runs} == {
+        "attention_delta_kernel"
+    }
+
+
+def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):
+    """A library with no code for a GPU; that it asks for no libtorch.so is seen as well."""
+    empty = tmp_path / "empty.so"
+    source = tmp_path / "empty.cpp"
+    source.touch()
+    compiler = os.environ.get("CXX", "c++")
+    assert os.system(f"{compiler} -shared {source} -o {empty}") == 0
+    found = list(resource_report.problems(Build(empty, made.log)))
+    assert "the library does not ask for libtorch.so" in found
+    assert any(problem.startswith("no code for compute_120, sm_100") for problem in found)
+
+
+def configure(**variables: str) -> subprocess.CompletedProcess[str]:
+    """What setup.py says before it compiles anything."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("CIRCULANT_ATTENTION_")
+    }
+    return subprocess.run(
+        [sys.executable, "setup.py", "--name"],
+        cwd=resource_report.ROOT,
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_nvcc_there_is_a_cpu_library_and_advice():
+    done = configure(NVCC="/nowhere/nvcc")
+    assert done.returncode == 0
+    assert "CPU only, as nvcc was not found. For CUDA support install the" in done.stdout
+
+
+def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for():
+    done = configure(NVCC="/nowhere/nvcc", CIRCULANT_ATTENTION_CUDA="1")
+    assert done.returncode != 0
+    assert "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("CUDA", "0, 1 or unset"), ("ARCHITECTURES", "native or unset")]
+)
+def test_an_unknown_wish_is_an_error(name: str, expected: str):
+    done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
+    assert done.returncode != 0
+    assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
+
+
+def test_the_script_asks_for_the_modules_that_test_files_import():
+    """pytest imports every file, also those of which no test is chosen."""
+    tests = resource_report.ROOT / "tests"
+    asked = re.findall(r"cuda_machine\.py (.*)", (tests / "native" / "run_cuda.sh").read_text())
+    # torch brings functorch; scikit-image brings numpy, pillow and tifffile.
+    there = {*asked[0].split(), "torch", "functorch", "numpy", "PIL", "tifffile"}
+    ours = {
+        "circulant_attention",
+        "benchmarks",
+        "parity",
+        *(path.stem for path in tests.glob("*/*")),
+    }
+    imported = set()
+    for path in [*tests.glob("*/*.py"), *tests.glob("../parity/**/*.py")]:
+        for statement in ast.parse(path.read_text()).body:
+            if isinstance(statement, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in statement.names}
+            elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+                imported.add(statement.module.split(".")[0])
+    assert {"pytest", "skimage"} < imported
+    assert imported - ours - there - sys.stdlib_module_names == set()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("script", ["tests/native/run_cuda.sh", "benchmarks/cuda/run.sh"])
+def test_a_machine_without_a_gpu_is_told_what_is_missing(script: str):
+    done = subprocess.run(
+        [resource_report.ROOT / script],
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    reason = "a GPU that torch can use" if torch.version.cuda else "a torch with CUDA"
+    assert f"missing: {reason}" in done.stderr

@@ -1,0 +1,84 @@
+"""The CUDA kernels executed on the host: see ``tests/native/cuda_on_host/README.md``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cuda_on_host import build, mutants
+
+TESTS = Path(__file__).parents[1]
+PARTS = ["borders", "random", "attention", "groups", "offsets"]
+
+# The files of the Python suite that compute the most with the kernels. The others pass as well, but
+# take longer or have little to do with kernels.
+SUITE = [
+    "native/test_attention_kernels.py",
+    "native/test_kernels.py",
+    "unit/test_arithmetic.py",
+    "unit/test_attention.py",
+    "unit/test_in_place.py",
+    "unit/test_matrix_on_demand.py",
+    "unit/test_multihead.py",
+    "unit/test_ops.py",
+    "unit/test_properties.py",
+    "unit/test_similarity.py",
+    "unit/test_sums.py",
+    "unit/test_transforms.py",
+    "unit/test_transposition.py",
+]
+
+
+@pytest.fixture(scope="module")
+def check() -> Path:
+    return build.build_check()
+
+
+@pytest.fixture(scope="module")
+def defective() -> dict[str, Path]:
+    """The check with each defect."""
+    return mutants.build(mutants.MUTANTS)
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """In which the package loads the CUDA kernels in place of the CPU library."""
+    library = str(build.build_library())
+    return {**os.environ, "CIRCULANT_ATTENTION_LIBRARY": library, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_kernels_follow_the_definition(check: Path, part: str):
+    """Every dtype, kind and direction, with address and undefined-behaviour sanitizers."""
+    command = [check, f"part={part}", "cases=20"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("passed")
+
+
+def test_the_check_passes_without_a_defect(defective: dict[str, Path]):
+    assert mutants.run(defective["none"], "") == ""
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_defect_is_found(defective: dict[str, Path], mutant: mutants.Mutant):
+    assert mutants.run(defective[mutant.name], mutant.part) != ""
+
+
+def test_the_package_loads_the_kernels(environment: dict[str, str]):
+    program = "import torch, circulant_attention; print(*torch.ops.loaded_libraries)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [environment["CIRCULANT_ATTENTION_LIBRARY"]]
+
+
+@pytest.mark.parametrize("file", SUITE)
+def test_the_python_suite_passes(environment: dict[str, str], file: str):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / file)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout

@@ -1,0 +1,33 @@
+"""The kernels with every instruction set of the processor, not only with the fastest."""
+
+from __future__ import annotations
+
+import os
+
+import kernel_runs
+import pytest
+
+from circulant_attention.ops import library as _library
+
+# A library that takes the place of the CPU library does not choose between instruction sets.
+pytestmark = pytest.mark.skipif(
+    _library.LIBRARY_VARIABLE in os.environ, reason="another library is loaded instead"
+)
+
+
+def test_a_wrong_name_is_refused_with_the_right_ones():
+    ran = kernel_runs.use_instruction_set("sse9")
+    assert ran.returncode == 1
+    assert "CIRCULANT_ATTENTION_CPU=sse9 is not an instruction set of this processor" in ran.stderr
+    assert kernel_runs.instruction_sets()[-1] == "plain"
+    assert kernel_runs.use_instruction_set("plain").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("tests", ["test_kernels.py", "test_attention_kernels.py"])
+def test_every_instruction_set(name, tests):
+    if name not in kernel_runs.instruction_sets():
+        pytest.skip(f"this processor has no {name}")
+    if name == kernel_runs.instruction_sets()[0]:
+        pytest.skip(f"all tests ran with {name}, the fastest")
+    kernel_runs.check_tests(tests, "test_values or inf or finite", CIRCULANT_ATTENTION_CPU=name)

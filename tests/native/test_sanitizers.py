@@ -1,0 +1,64 @@
+"""The tests of the kernels with address and undefined-behaviour sanitizers.
+
+What a sanitizer finds ends the process: a read or a write outside of a tensor or of scratch memory,
+an arithmetic overflow, a misaligned pointer.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import kernel_runs
+import pytest
+from locks import locked
+
+from circulant_attention.ops import library as _library
+
+BUILD = kernel_runs.ROOT / "build" / "sanitized"
+SANITIZE = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+
+pytestmark = pytest.mark.skipif(
+    _library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"
+)
+
+
+@pytest.fixture(scope="module")
+def library() -> Path:
+    """The CPU library, compiled with sanitizers; only what changed since the last time."""
+    with locked(BUILD):
+        ran = kernel_runs.run(
+            "setup.py",
+            "-q",
+            "build_ext",
+            f"--build-lib={BUILD}",
+            f"--build-temp={BUILD}",
+            CIRCULANT_ATTENTION_CUDA="0",
+            CXXFLAGS=f"-O1 {SANITIZE}",
+            LDFLAGS=SANITIZE,
+        )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return BUILD / "circulant_attention" / _library.CPU_LIBRARY
+
+
+def runtime() -> str:
+    """The library of the address sanitizer, which must come before all others."""
+    command = [os.environ.get("CXX", "c++"), "-print-file-name=libasan.so"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["avx512", "avx2", "plain"])
+@pytest.mark.parametrize("tests", ["test_kernels.py", "test_attention_kernels.py"])
+def test_nothing_is_found(name, tests, library):
+    if name not in kernel_runs.instruction_sets():
+        pytest.skip(f"this processor has no {name}")
+    kernel_runs.check_tests(
+        tests,
+        "test_values or strided or threads",
+        CIRCULANT_ATTENTION_CPU=name,
+        CIRCULANT_ATTENTION_LIBRARY=str(library),
+        LD_PRELOAD=runtime(),
+        # Python and torch keep what they allocated until the process ends.
+        ASAN_OPTIONS="detect_leaks=0",
+    )

@@ -1,0 +1,537 @@
+"""Axial attention against the `axial_attention` package and against itself."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from peak_memory import PeakMemory
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.testing import assert_close
+
+from circulant_attention import nn as own
+from circulant_attention.nn import self_attention
+
+USAGE = Path(__file__).parents[2] / "examples" / "axial_attention_usage.py"
+# Sums of at most 1e4 products of numbers of order 1, in another order.
+EXACT = {"rtol": 1e4 * 2**-53, "atol": 1e4 * 2**-53}
+
+
+def outputs_and_gradients(module, x, *args, call=None):
+    """The result, and the gradients of a generic functional by the input and the parameters."""
+    x = x.detach().clone().requires_grad_()
+    y = (module if call is None else call)(x, *args)
+    weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
+    module.zero_grad()
+    ((y + weights) ** 2).mean().backward()
+    return [y.detach(), x.grad, *(p.grad for p in module.parameters())]
+
+
+def pair(name, device, *args, **kwargs):
+    """The reference module and ours with the same weights, drawn from the same seed."""
+    # Here, so that the other tests, such as those on a GPU, run without that package.
+    import axial_attention as reference
+
+    torch.manual_seed(0)
+    theirs = getattr(reference, name)(*args, **kwargs).to(device, torch.double)
+    torch.manual_seed(0)
+    ours = getattr(own, name)(*args, **kwargs).to(device, torch.double)
+    return theirs, ours
+
+
+def randomise(module):
+    """Weights that leave no symmetry, biases and gains included."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.double)
+            parameter.copy_(parameter + 0.2 * noise.to(parameter.device))
+
+
+MODULES = {
+    "image": ("AxialAttention", {"dim": 8, "dim_index": 1, "heads": 2}, (2, 8, 5, 7)),
+    "channels-last": ("AxialAttention", {"dim": 8, "heads": 4}, (2, 5, 7, 8)),
+    "one-head": (
+        "AxialAttention",
+        {"dim": 3, "dim_index": 1, "dim_heads": 5, "heads": 1},
+        (1, 3, 4, 6),
+    ),
+    "video": (
+        "AxialAttention",
+        {"dim": 6, "dim_index": 2, "heads": 3, "num_dimensions": 3},
+        (2, 3, 6, 4, 5),
+    ),
+    "sequential": (
+        "AxialAttention",
+        {"dim": 8, "dim_index": 1, "sum_axial_out": False},
+        (2, 8, 5, 7),
+    ),
+    "sequential-video": (
+        "AxialAttention",
+        {"dim": 6, "dim_index": 2, "heads": 2, "num_dimensions": 3, "sum_axial_out": False},
+        (2, 3, 6, 4, 5),
+    ),
+    "embedding": ("AxialPositionalEmbedding", {"dim": 4, "shape": (5, 7)}, (2, 4, 5, 7)),
+    "embedding-channels-last": (
+        "AxialPositionalEmbedding",
+        {"dim": 4, "shape": (3, 5, 7), "emb_dim_index": 4},
+        (2, 3, 5, 7, 4),
+    ),
+    "self": ("SelfAttention", {"dim": 8, "heads": 2, "dim_heads": 3}, (3, 6, 8)),
+} | {
+    f"{'reversible' if reversible else 'plain'}-transformer{'-embedded' if shape else ''}": (
+        "AxialImageTransformer",
+        {"dim": 8, "depth": 2, "heads": 2, "reversible": reversible, "axial_pos_emb_shape": shape},
+        (2, 8, 5, 7),
+    )
+    for reversible in (True, False)
+    for shape in (None, (5, 7))
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_equals_the_reference_package(name, device):
+    kind, kwargs, shape = MODULES[name]
+    theirs, ours = pair(kind, device, **kwargs)
+    assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)  # the same initial draw
+    randomise(theirs)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(shape, dtype=torch.double, device=device)
+    assert_close(outputs_and_gradients(ours, x), outputs_and_gradients(theirs, x), **EXACT)
+    randomise(ours)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert_close(theirs(x), ours(x), **EXACT)
+
+
+def test_keys_from_elsewhere_equal_the_reference_package(device):
+    theirs, ours = pair("SelfAttention", device, 8, 2)
+    x, kv = (torch.randn(3, n, 8, dtype=torch.double, device=device) for n in (4, 6))
+    assert_close(outputs_and_gradients(ours, x, kv), outputs_and_gradients(theirs, x, kv), **EXACT)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_usage_of_the_reference_package(block):
+    """Its README's examples; the two that take long run on tensors without data."""
+    source = USAGE.read_text().split("# %% ")[1:]
+    assert len(source) == 5
+    code = "# " + source[block]
+    if block in (2, 3):
+        with torch._subclasses.FakeTensorMode():
+            exec(code, {})
+    else:
+        exec(code, {})
+
+
+# Reversible form
+
+
+def plain_autograd(net, x, mask=None):
+    """The reversible transformer's function with every activation recorded."""
+    x = net.pos_emb(x)
+    a = b = x
+    for block in net.layers.blocks:
+        a, b = block(a, b, mask)
+    return (a + b) / 2
+
+
+def transformer(device="cpu", dtype=torch.double, **kwargs):
+    torch.manual_seed(0)
+    settings = {"dim": 4, "depth": 2, "heads": 2, "axial_pos_emb_shape": (8, 8)} | kwargs
+    return own.AxialImageTransformer(**settings, device=device, dtype=dtype)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_reversible_gradients_equal_recorded_ones(device, training):
+    net = transformer(device, depth=4).train(training)
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
+    recorded = outputs_and_gradients(net, x, call=lambda x: plain_autograd(net, x))
+    assert_close(outputs_and_gradients(net, x), recorded, **EXACT)
+    for parameter in list(net.parameters())[::2]:
+        parameter.requires_grad_(False)
+    net.zero_grad()
+    net(x).square().sum().backward()
+    found = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+    assert set(found) == {name for name, p in net.named_parameters() if p.requires_grad}
+    net.zero_grad()
+    plain_autograd(net, x).square().sum().backward()
+    for name, gradient in found.items():
+        assert_close(gradient, net.get_parameter(name).grad, **EXACT)
+
+
+def training_peak(reversible, depth):
+    net = own.AxialImageTransformer(dim=4, depth=depth, heads=2, reversible=reversible)
+    x = torch.randn(1, 4, 32, 32, requires_grad=True)
+    with PeakMemory() as memory:
+        net(x).sum().backward()
+    gradients = sum(p.grad.untyped_storage().nbytes() for p in net.parameters())
+    return memory.peak - gradients
+
+
+def test_reversible_training_memory_does_not_grow_with_depth():
+    """398408 bytes for depth 2 and for depth 24; 1047192 and 11279128 with activations kept."""
+    assert training_peak(True, 24) == training_peak(True, 2) < training_peak(False, 2)
+    assert training_peak(False, 24) > 8 * training_peak(False, 2)
+
+
+def test_reversible_dropout_is_replayed(device):
+    net = transformer(device, dropout=0.4)
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
+    results = []
+    for call in (net, lambda x: plain_autograd(net, x)):
+        torch.manual_seed(7)
+        results.append(outputs_and_gradients(net, x, call=call))
+        # The generator goes on from the forward pass.
+        results[-1].append(torch.rand(1, device=device))
+    assert_close(*results, **EXACT)
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+def test_two_passes_before_one_backward(device):
+    """Nothing of a pass is kept in the module: a second forward does not spoil the first."""
+    net = transformer(device, dropout=0.4)
+    x = torch.randn(2, 1, 4, 5, 7, dtype=torch.double, device=device)
+    gradients = []
+    for call in (net, lambda x: plain_autograd(net, x)):
+        net.zero_grad()
+        torch.manual_seed(7)
+        (call(x[0]) * call(x[1])).sum().backward()
+        gradients.append([p.grad.clone() for p in net.parameters()])
+    assert_close(*gradients, **EXACT)
+
+
+# torch's fused CPU attention has no batching rule: vmap loops over it and says so.
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_reversible_in_transforms(device):
+    net = transformer(device, depth=1)
+    x = torch.randn(3, 4, 3, 4, dtype=torch.double, device=device)
+    weights = dict(net.named_parameters())
+
+    def loss(weights, x):
+        return torch.func.functional_call(net, weights, (x,)).square().sum()
+
+    gradients = torch.func.grad(loss)(weights, x)
+    net(x).square().sum().backward()
+    assert_close(list(gradients.values()), [p.grad for p in net.parameters()], **EXACT)
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x[:, None])
+    assert_close([g.sum(0) for g in each.values()], list(gradients.values()), **EXACT)
+    # Weights that are only swapped in during the forward pass are the ones differentiated.
+    doubled = {name: (2 * p).detach().requires_grad_() for name, p in weights.items()}
+    swapped = torch.autograd.grad(loss(doubled, x), list(doubled.values()))
+    assert_close(list(swapped), list(torch.func.grad(loss)(doubled, x).values()), **EXACT)
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
+def test_gradcheck_of_axial_attention(chained, device):
+    module = own.AxialAttention(
+        2,
+        num_dimensions=3,
+        heads=2,
+        dim_index=1,
+        sum_axial_out=not chained,
+        dtype=torch.double,
+        device=device,
+    )
+    x = torch.randn(1, 2, 2, 3, 2, dtype=torch.double, device=device, requires_grad=True)
+    mask = torch.rand(1, 2, 3, 2, device=device) > 0.3
+    assert torch.autograd.gradcheck(module, (x,))
+    assert torch.autograd.gradcheck(module, (x, mask))
+
+
+@pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
+def test_gradcheck_of_the_transformer(reversible, device):
+    net = transformer(device, dim=2, depth=1, heads=1, reversible=reversible)
+    randomise(net)
+    x = torch.randn(1, 2, 2, 3, dtype=torch.double, device=device, requires_grad=True)
+    mask = torch.tensor([[[True, True, False], [False, True, False]]], device=device)
+    assert torch.autograd.gradcheck(net, (x,))
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
+        assert torch.autograd.gradgradcheck(net, (x,))
+    # At the pixels that a mask sets to zero the channel norm's root has no derivative.
+    assert torch.autograd.gradcheck(lambda x: net(x, mask), (x,))
+
+
+# Attention by the formula, masks, dropout, sizes
+
+
+def attention_by_hand(module, x, mask=None):
+    """The formula of SelfAttention in float64."""
+    h, e = module.heads, module.dim_heads
+    q = (x @ module.to_q.weight.T).unflatten(-1, (h, e))
+    k, v = ((x @ w.T).unflatten(-1, (h, e)) for w in module.to_kv.weight.chunk(2))
+    scores = torch.einsum("bihe,bjhe->bhij", q, k) / e**0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, :], -torch.inf)
+    y = torch.einsum("bhij,bjhe->bihe", scores.softmax(-1), v).flatten(2)
+    return y @ module.to_out.weight.T + module.to_out.bias
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_self_attention_by_hand(device, masked):
+    torch.manual_seed(0)
+    module = own.SelfAttention(6, 2, dim_heads=4, dtype=torch.double, device=device)
+    x = torch.randn(3, 5, 6, dtype=torch.double, device=device)
+    mask = None
+    if masked:
+        mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 1]]).bool().to(device)
+    found = outputs_and_gradients(module, x, None, mask)
+    by_hand = outputs_and_gradients(module, x, call=lambda x: attention_by_hand(module, x, mask))
+    assert_close(found, by_hand, **EXACT)
+
+
+@pytest.mark.parametrize("index", [1, -1, 2], ids=["first", "last", "middle"])
+@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
+def test_masked_axial_attention_equals_the_cut_grid(index, chained, device):
+    torch.manual_seed(0)
+    module = own.AxialAttention(
+        6,
+        heads=2,
+        dim_index=index,
+        sum_axial_out=not chained,
+        dtype=torch.double,
+        device=device,
+    )
+    x = torch.randn(2, 5, 7, 6, dtype=torch.double, device=device)
+    mask = torch.zeros(2, 5, 7, dtype=torch.bool, device=device)
+    mask[0, :3, :4] = True
+    mask[1, :, 5:] = True
+    y = module(x.movedim(-1, index), mask).movedim(index, -1)
+    cut = [x[:1, :3, :4], x[1:, :, 5:]]
+    alone = [module(part.movedim(-1, index)).movedim(index, -1) for part in cut]
+    assert_close(y[:1, :3, :4], alone[0], **EXACT)
+    assert_close(y[1:, :, 5:], alone[1], **EXACT)
+    assert not y[~mask].any()
+
+
+@pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
+def test_masked_transformer_equals_the_image_alone(reversible, device):
+    net = transformer(device, reversible=reversible)
+    randomise(net)
+    x = torch.randn(2, 4, 6, 8, dtype=torch.double, device=device)
+    mask = torch.zeros(2, 6, 8, dtype=torch.bool, device=device)
+    mask[0, :4, :5] = True
+    mask[1] = True
+    y, dx, *_ = outputs_and_gradients(net, x, mask)
+    assert_close(y[:1, :, :4, :5], net(x[:1, :, :4, :5]), **EXACT)
+    assert_close(y[1:], net(x[1:]), **EXACT)
+    assert not y.movedim(1, -1)[~mask].any()
+    assert not dx.movedim(1, -1)[~mask].any()
+
+
+def test_attention_weights_are_dropped_in_training_only(device):
+    torch.manual_seed(0)
+    module = own.SelfAttention(4, 1, dropout=0.5, dtype=torch.double, device=device)
+    with torch.no_grad():  # values all equal to one: each output is a sum of attention weights
+        module.to_kv.weight[4:] = 1.0
+        module.to_out.weight.copy_(torch.eye(4, device=device))
+        module.to_out.bias.zero_()
+    x = torch.rand(1, 2000, 4, dtype=torch.double, device=device)
+    x /= x.sum(-1, keepdim=True)
+    sums = module(x)[0, :, 0]
+    # About 1000 of 2000 weights survive, doubled: one sum scatters by about 1/sqrt(2000), their
+    # mean by less than that.
+    assert 0.1 / 2000**0.5 < sums.std() < 10 / 2000**0.5
+    assert abs(sums.mean() - 1) < 0.05
+    sums = module.eval()(x)[0, :, 0]
+    assert_close(sums, torch.ones_like(sums), **EXACT)
+
+
+def test_a_batch_too_large_for_one_launch_is_split(monkeypatch, device):
+    torch.manual_seed(0)
+    module = own.AxialAttention(4, heads=2, dtype=torch.double, device=device)
+    x = torch.randn(2, 5, 7, 4, dtype=torch.double, device=device)
+    mask = torch.rand(2, 5, 7, device=device) > 0.3
+    whole = module(x), module(x, mask)
+    monkeypatch.setattr(self_attention, "_LARGEST_BATCH", 3)
+    assert_close((module(x), module(x, mask)), whole, **EXACT)
+
+
+def test_embedding_of_a_smaller_rectangle(device):
+    embed = own.AxialPositionalEmbedding(3, (6, 9), dtype=torch.double, device=device)
+    x = torch.randn(2, 3, 4, 7, dtype=torch.double, device=device)
+    full = embed(torch.zeros(1, 3, 6, 9, dtype=torch.double, device=device))
+    assert_close(embed(x), x + full[:, :, :4, :7], **EXACT)
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_transformer_with_channels_elsewhere(index, device):
+    net, moved = transformer(device), transformer(device, dim_index=index)
+    for name, parameter in moved.named_parameters():
+        weight = net.get_parameter(name)
+        parameter.data = weight.movedim(1, index) if name.startswith("pos_emb") else weight
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
+    assert_close(moved(x.movedim(1, index)).movedim(index, 1), net(x), **EXACT)
+
+
+# Dtypes, compilation, house rules
+
+
+@pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
+def test_single_precision_and_autocast(device, reversible):
+    net = transformer(device, reversible=reversible)
+    single = copy.deepcopy(net).float()
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
+    exact = outputs_and_gradients(net, x)
+
+    def worst(found):
+        pairs = zip(found, exact, strict=True)
+        return max((f.double() - e).abs().max() / e.abs().max() for f, e in pairs)
+
+    # Each of some 20 layers rounds to 24 (8 with bfloat16) bits; errors of that many roundings.
+    assert worst(outputs_and_gradients(single, x.float())) < 100 * 2**-24
+
+    def under_autocast(x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return single(x)
+
+    found = outputs_and_gradients(single, x.float(), call=under_autocast)
+    assert found[0].dtype == torch.float32
+    assert 2**-16 < worst(found) < 100 * 2**-8
+
+
+def test_backward_inside_autocast_after_a_pass_without_graph(device):
+    """A weight cast by a pass that records no graph must not cut the next one's gradients."""
+    net = transformer(device, dtype=torch.float32)
+    x = torch.randn(2, 4, 5, 7, device=device)
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        net(x).sum().backward()
+        inside = [p.grad.clone() for p in net.parameters()]
+        net.zero_grad()
+        y = net(x).sum()
+    y.backward()
+    assert_close(inside, [p.grad for p in net.parameters()], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
+def test_axial_attention_compiles_as_one_graph(chained, device):
+    module = own.AxialAttention(
+        4, heads=2, sum_axial_out=not chained, dtype=torch.double, device=device
+    )
+    x = torch.randn(2, 3, 5, 4, dtype=torch.double, device=device)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    found = outputs_and_gradients(module, x, call=compiled)
+    assert_close(found, outputs_and_gradients(module, x), **EXACT)
+
+
+# Dynamo itself instantiates the autograd.Function that it traces.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
+def test_compiles_as_one_graph(reversible, device):
+    dropout = 0.0 if reversible else 0.2
+    net = transformer(device, depth=1, reversible=reversible, dropout=dropout).eval()
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
+    mask = torch.rand(2, 5, 7, device=device) > 0.3
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    found = outputs_and_gradients(net, x, mask, call=compiled)
+    assert_close(found, outputs_and_gradients(net, x, mask), **EXACT)
+
+
+def test_compiles_as_one_graph_with_dropout():
+    net = transformer(depth=1, dropout=0.4)
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double)
+    found = []
+    for call in (torch.compile(net, fullgraph=True, backend="aot_eager"), net):
+        torch.manual_seed(3)
+        found.append(outputs_and_gradients(net, x, call=call))
+    assert_close(*found, **EXACT)
+
+
+def test_reset_parameters_redraws_all(device):
+    for module in (transformer(device), own.AxialAttention(8, dtype=torch.double, device=device)):
+        before = copy.deepcopy(module.state_dict())
+        randomise(module)
+        torch.manual_seed(5)
+        module.reset_parameters()
+        for name, value in module.state_dict().items():
+            constant = before[name].unique().numel() == 1  # gains one, biases of norms zero
+            assert torch.equal(value, before[name]) == constant, name
+
+
+def test_begins_on_the_meta_device():
+    net = own.AxialImageTransformer(4, 1, heads=2, axial_pos_emb_shape=(5, 7), device="meta")
+    assert net(torch.zeros(1, 4, 5, 7, device="meta")).shape == (1, 4, 5, 7)
+    net.to_empty(device="cpu").reset_parameters()
+    assert net(torch.zeros(1, 4, 5, 7)).isfinite().all()
+
+
+def test_representation_names_the_arguments():
+    text = repr(transformer(dropout=0.25))
+    for part in ("dim=4, depth=2, dim_index=1, reversible=True", "shape=(8, 8)", "dropout=0.25"):
+        assert part in text
+    text = repr(own.AxialAttention(8, heads=2, num_dimensions=3, sum_axial_out=False))
+    assert "num_dimensions=3, dim_index=4, sum_axial_out=False" in text
+    assert "heads=2, dim_heads=4" in text
+
+
+BAD = {
+    "heads": (lambda: own.AxialAttention(10, heads=4), "dim to be divisible by heads=4, got 10"),
+    "heads-zero": (lambda: own.SelfAttention(8, 0), "heads to be at least 1, got 0"),
+    "dropout": (lambda: own.SelfAttention(8, 2, dropout=1.0), "dropout to be .* got 1.0"),
+    "batch-as-channels": (lambda: own.AxialAttention(8, dim_index=0), "dim_index to name .* 0"),
+    "index-out-of-range": (lambda: own.AxialAttention(8, dim_index=4), "dim_index to name .* 4"),
+    "no-axes": (lambda: own.AxialAttention(8, num_dimensions=0), "num_dimensions to be at least"),
+    "empty-embedding": (lambda: own.AxialPositionalEmbedding(8, ()), "shape to hold"),
+    "zero-embedding": (lambda: own.AxialPositionalEmbedding(8, (4, 0)), r"shape\[1\] to be at"),
+    "odd-reversible": (
+        lambda: own.AxialImageTransformer(3, 1, heads=1),
+        "dim to be even .* got 3",
+    ),
+    "depth": (lambda: own.AxialImageTransformer(8, 0), "depth to be at least 1"),
+    "embedding-rank": (
+        lambda: own.AxialImageTransformer(8, 1, axial_pos_emb_shape=(4,)),
+        r"axial_pos_emb_shape to be \(height, width\), got \(4,\)",
+    ),
+    "rank": (
+        lambda: own.AxialAttention(8)(torch.zeros(2, 8, 4)),
+        r"x to have 4 dims .* \(2, 8, 4\)",
+    ),
+    "channels": (
+        lambda: own.AxialAttention(8)(torch.zeros(2, 8, 4, 4)),
+        "x to have dim=8 channels in dim 3, got 4",
+    ),
+    "embedding-too-small": (
+        lambda: own.AxialPositionalEmbedding(8, (4, 5))(torch.zeros(1, 8, 4, 6)),
+        r"at most shape=\(4, 5\), the embedding's, got \(4, 6\)",
+    ),
+    "transformer-rank": (
+        lambda: own.AxialImageTransformer(8, 1)(torch.zeros(8, 4, 4)),
+        "x to have 4 dims",
+    ),
+    "sequence": (
+        lambda: own.SelfAttention(8, 2)(torch.zeros(1, 4, 8), torch.zeros(2, 4, 8)),
+        r"kv to have shape .* got \(2, 4, 8\)",
+    ),
+    "mask-shape": (
+        lambda: own.AxialAttention(8)(torch.zeros(1, 4, 5, 8), torch.ones(1, 4, 4).bool()),
+        r"mask to have shape \(B, \*grid\) = \(1, 4, 5\), got \(1, 4, 4\)",
+    ),
+    "mask-empty": (
+        lambda: own.AxialImageTransformer(8, 1)(
+            torch.zeros(2, 8, 4, 5), torch.tensor([True, False])[:, None, None].expand(2, 4, 5)
+        ),
+        r"mask leaves nothing in sample\(s\) 1 of 2",
+    ),
+    "mask-without-keys": (
+        lambda: own.SelfAttention(8, 2)(torch.zeros(1, 4, 8), mask=torch.zeros(1, 4).bool()),
+        r"mask leaves nothing in sample\(s\) 0 of 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match="heads to be an int, got float"):
+        own.SelfAttention(8, 2.0)
+    with pytest.raises(TypeError, match="expected shape to be a sequence of ints, got int"):
+        own.AxialPositionalEmbedding(8, 4)
+    with pytest.raises(TypeError, match="axial_pos_emb_shape to be a sequence of ints, got int"):
+        own.AxialImageTransformer(8, 1, axial_pos_emb_shape=4)
+    with pytest.raises(TypeError, match=r"mask to be a bool tensor .* torch.float32"):
+        own.AxialAttention(8)(torch.zeros(1, 4, 5, 8), torch.ones(1, 4, 5))

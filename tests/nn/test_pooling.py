@@ -1,0 +1,391 @@
+"""Fused attention (pooling of L inputs into one) against its formula, column by column."""
+
+import copy
+import math
+
+import pytest
+import torch
+from gradients import outputs_and_gradients
+from peak_memory import PeakMemory
+from torch import nn
+from torch.testing import assert_close
+
+from circulant_attention.nn import FusedAttention
+from circulant_attention.nn import averaged_softmax as averaged
+
+# Sums of at most 1e3 products of numbers of order 1 in another order, in float64.
+EXACT = {"rtol": 1e-10, "atol": 1e-12}
+
+
+def by_hand(Q, K, V, norm=None, fuse=None, scale=None):
+    """The formula for one sample: columns of Q, K (u, L) and V (d, L), one input each."""
+    d, L = V.shape
+    norm = norm or (lambda S: S.softmax(dim=0))
+    fuse = fuse or (lambda S: S.mean(dim=1))
+    scores = K.T @ Q * (1 / math.sqrt(d) if scale is None else scale)
+    alpha = fuse(norm(scores)).reshape(L)
+    return V @ alpha, alpha
+
+
+def columns_of_patches(x, window, stride):
+    """The patches of (C, *spatial) as columns, cut out one by one in row-major order."""
+    starts = [range(0, n - w + 1, s) for n, w, s in zip(x.shape[1:], window, stride, strict=True)]
+    corners = torch.cartesian_prod(*map(torch.tensor, map(list, starts))).reshape(-1, len(starts))
+    patches = []
+    for corner in corners.tolist():
+        cut = tuple(slice(c, c + w) for c, w in zip(corner, window, strict=True))
+        patches.append(x[(slice(None), *cut)].reshape(-1))
+    return torch.stack(patches, dim=1)
+
+
+PATCHES = {
+    "sequence": ((13,), (3,), (2,), nn.Conv1d),
+    "image": ((6, 9), (2, 3), (2, 3), nn.Conv2d),
+    "overlapping": ((7, 6), (3, 2), (1, 2), nn.Conv2d),
+    "remainder": ((7, 8), (2, 3), (2, 3), nn.Conv2d),
+    "volume": ((4, 5, 4), (2, 2, 2), (2, 1, 2), nn.Conv3d),
+    "whole": ((3, 4), (3, 4), (3, 4), nn.Conv2d),
+}
+
+
+@pytest.mark.parametrize("case", PATCHES)
+def test_patches_by_hand(case, device):
+    size, window, stride, convolution = PATCHES[case]
+    f_Q, f_K, f_V = (
+        convolution(3, c, 3, padding=1, dtype=torch.double, device=device) for c in (4, 4, 2)
+    )
+    pool = FusedAttention(f_Q, f_K, f_V, window=window, stride=stride)
+    x = torch.randn(2, 3, *size, dtype=torch.double, device=device)
+
+    def expected(x):
+        maps = zip(*(f(x) for f in (f_Q, f_K, f_V)), strict=True)
+        columns = ((columns_of_patches(z, window, stride) for z in sample) for sample in maps)
+        return torch.stack([by_hand(*Q_K_V)[0].view(2, *window) for Q_K_V in columns])
+
+    parameters = list(pool.parameters())
+    found = outputs_and_gradients(pool, x, parameters=parameters)
+    assert found[0].shape == (2, 2, *window)
+    assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
+    flat = FusedAttention(f_Q, f_K, f_V, window=window, stride=stride, flatten=True)
+    assert_close(flat(x), found[0].flatten(1), **EXACT)
+
+
+def test_integers_stand_for_every_dim_and_stride_for_the_window(device):
+    x = torch.randn(2, 3, 7, 9, dtype=torch.double, device=device)
+    pool = FusedAttention(window=3)
+    assert_close(pool(x), FusedAttention(window=(3, 3), stride=(3, 3))(x), rtol=0, atol=0)
+    assert_close(
+        FusedAttention(window=3, stride=2)(x),
+        FusedAttention(window=(3, 3), stride=(2, 2))(x),
+        rtol=0,
+        atol=0,
+    )
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["list", "tensor"])
+def test_collection_by_hand(stacked, device):
+    f_Q, f_K, f_V = (nn.Conv2d(3, c, 3, dtype=torch.double, device=device) for c in (4, 4, 2))
+    pool = FusedAttention(f_Q, f_K, f_V)
+    x = torch.randn(2, 7, 3, 5, 4, dtype=torch.double, device=device)
+
+    def expected(x):
+        samples = [
+            by_hand(
+                *(torch.stack([f(one).reshape(-1) for one in x_b], dim=1) for f in (f_Q, f_K, f_V))
+            )[0].view(2, 3, 2)
+            for x_b in x
+        ]
+        return torch.stack(samples)
+
+    parameters = list(pool.parameters())
+    found = outputs_and_gradients(
+        lambda x: pool(x if stacked else list(x.unbind(1))), x, parameters=parameters
+    )
+    assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
+
+
+def test_two_inputs_with_numbers(device):
+    """Keys 1 and -1, queries 0 and log 2, values 1 and 5; d = 1."""
+    pool = FusedAttention(lambda x: x[:, :1], lambda x: x[:, 1:2], lambda x: x[:, 2:])
+    x = torch.tensor(
+        [[0.0, 1.0, 1.0], [math.log(2.0), -1.0, 5.0]], dtype=torch.double, device=device
+    )
+    y, alpha = pool(x.unsqueeze(0), need_weights=True)
+    # First query: (1/2, 1/2). Second: exp(+-log 2) = 2, 1/2, so (4/5, 1/5). Mean: (13, 7) / 20.
+    weights = torch.tensor([[0.65, 0.35]], dtype=torch.double, device=device)
+    assert_close(alpha, weights, **EXACT)
+    assert_close(y, weights @ x[:, 2:], **EXACT)
+
+
+NORMS = {
+    "column-softmax": lambda S: S.softmax(dim=-2),
+    "row-softmax": nn.Softmax(dim=-1),
+    "sigmoid": torch.sigmoid,
+}
+FUSES = {
+    "mean": lambda P: P.mean(dim=-1),
+    "max": lambda P: P.amax(dim=-1, keepdim=True),
+    "learned": nn.Linear(5, 1, dtype=torch.double),
+}
+
+
+@pytest.mark.parametrize("fuse", FUSES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_other_norms_and_fuses(norm, fuse, device):
+    norm, fuse = NORMS[norm], copy.deepcopy(FUSES[fuse])
+    f_Q, f_K = (nn.Linear(3, 4, dtype=torch.double) for _ in range(2))
+    pool = FusedAttention(f_Q, f_K, norm=norm, fuse=fuse, scale=0.7).to(device)
+    x = torch.randn(2, 5, 3, dtype=torch.double, device=device)
+
+    def expected(x):
+        samples = [by_hand(f_Q(one).T, f_K(one).T, one.T, norm, fuse, 0.7)[0] for one in x]
+        return torch.stack(samples)
+
+    parameters = list(pool.parameters())
+    assert_close(
+        outputs_and_gradients(pool, x, parameters=parameters),
+        outputs_and_gradients(expected, x, parameters=parameters),
+        **EXACT,
+    )
+
+
+def test_the_defaults_written_out_agree_with_the_streamed_form(device):
+    x = torch.randn(2, 5, 3, dtype=torch.double, device=device)
+    streamed = outputs_and_gradients(FusedAttention(), x)
+    for function in ({"norm": NORMS["column-softmax"]}, {"fuse": FUSES["mean"]}):
+        assert_close(outputs_and_gradients(FusedAttention(**function), x), streamed, **EXACT)
+
+
+def test_g_V_is_applied_to_the_result(device):
+    head = nn.Linear(12, 5, dtype=torch.double, device=device)
+    pool = FusedAttention(g_V=head, window=2, flatten=True)
+    x = torch.randn(2, 3, 4, 6, dtype=torch.double, device=device)
+    assert_close(pool(x), head(FusedAttention(window=2)(x).flatten(1)), **EXACT)
+
+
+# A variable number of inputs
+
+
+@pytest.mark.parametrize("fuse", [None, FUSES["max"]], ids=["streamed", "custom"])
+def test_masked_inputs_are_as_if_they_were_not_there(fuse, device):
+    pool = FusedAttention(nn.Linear(3, 4).double(), nn.Linear(3, 4).double(), fuse=fuse).to(device)
+    x = torch.randn(3, 6, 3, dtype=torch.double, device=device)
+    kept = [[0, 1, 2, 3, 4, 5], [1, 4], [3]]
+    mask = torch.zeros(3, 6, dtype=torch.bool, device=device)
+    for sample, chosen in enumerate(kept):
+        mask[sample, chosen] = True
+    padded = x.masked_fill(~mask.unsqueeze(-1), torch.nan)
+    y, alpha = pool(padded, mask, need_weights=True)
+    for sample, chosen in enumerate(kept):
+        alone, weights = pool(x[sample : sample + 1, chosen], need_weights=True)
+        assert_close(y[sample : sample + 1], alone, **EXACT)
+        assert_close(alpha[sample : sample + 1, chosen], weights, **EXACT)
+    assert not alpha[~mask].any()
+    found = outputs_and_gradients(lambda x: pool(x, mask), x)
+    expected = outputs_and_gradients(
+        lambda x: torch.cat([pool(x[i : i + 1, chosen]) for i, chosen in enumerate(kept)]), x
+    )
+    assert_close(found, expected, **EXACT)
+
+
+def test_masked_patches(device):
+    """Two patches of six remain."""
+    pool = FusedAttention(window=2)
+    x = torch.randn(1, 3, 4, 6, dtype=torch.double, device=device)
+    mask = torch.tensor([[True, False, False, False, False, True]], device=device)
+    corners = torch.stack([x[:, :, :2, :2], x[:, :, 2:, 4:]], dim=1)
+    assert_close(pool(x, mask), FusedAttention()(corners), **EXACT)
+
+
+# Streaming
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_parts_agree_with_the_whole(masked, monkeypatch, device):
+    """300 inputs in three parts, and in one."""
+    x = torch.randn(2, 300, 3, dtype=torch.double, device=device)
+    mask = torch.rand(2, 300, device=device) > 0.5 if masked else None
+    pool = FusedAttention(scale=0.3)
+    found = outputs_and_gradients(lambda x: pool(x, mask), x)
+    monkeypatch.setattr(averaged, "_ROWS", 1000)
+    assert_close(found, outputs_and_gradients(lambda x: pool(x, mask), x), **EXACT)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_memory_is_linear_in_the_number_of_inputs(training):
+    """The matrix of 4096 x 4096 alone would take 64 MiB; the peak is below a quarter."""
+    peaks = []
+    for length in (1024, 2048, 4096):
+        x = torch.randn(1, length, 8, requires_grad=training)
+        with PeakMemory() as memory:
+            y = FusedAttention()(x)
+            if training:
+                y.sum().backward()
+        peaks.append(memory.peak)
+    assert peaks[2] - peaks[1] == 2 * (peaks[1] - peaks[0])
+    assert peaks[2] < 64 * 2**20 / 4
+    with PeakMemory() as memory:
+        FusedAttention(norm=nn.Softmax(dim=-2))(x)
+    assert memory.peak > 64 * 2**20
+
+
+# Dtypes, transforms, compilation, house rules
+
+
+def test_gradcheck(monkeypatch, device):
+    monkeypatch.setattr(averaged, "_ROWS", 2)
+    pool = FusedAttention(nn.Linear(2, 2).double(), window=None).to(device)
+    x = torch.randn(2, 5, 2, dtype=torch.double, device=device, requires_grad=True)
+    mask = torch.tensor([[True] * 5, [True, False, True, True, False]], device=device)
+    assert torch.autograd.gradcheck(pool, (x,))
+    assert torch.autograd.gradgradcheck(pool, (x,))
+    assert torch.autograd.gradgradcheck(lambda x: pool(x, mask), (x,))
+
+
+def test_transforms(device):
+    pool = FusedAttention(scale=0.5)
+    x = torch.randn(3, 2, 5, 2, dtype=torch.double, device=device)
+    each = torch.func.vmap(torch.func.grad(lambda x: pool(x).square().sum()))(x)
+    for gradient, sample in zip(each, x, strict=True):
+        sample = sample.clone().requires_grad_()
+        pool(sample).square().sum().backward()
+        assert_close(gradient, sample.grad, **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_low_precision(dtype, device):
+    x = torch.rand(2, 300, 8, device=device).to(dtype)
+    y, alpha = FusedAttention()(x, need_weights=True)
+    assert y.dtype == dtype and alpha.dtype == torch.float32
+    exact = FusedAttention()(x.double())
+    # Scores below 3, so their relative errors are at most thrice as large in the weights; every
+    # further rounding is relative to positive terms.
+    assert_close(y.double(), exact, rtol=16 * torch.finfo(dtype).eps, atol=0)
+
+
+def test_autocast(device):
+    pool = FusedAttention(nn.Linear(8, 8), f_V=nn.Linear(8, 8)).to(device)
+    x = torch.rand(2, 200, 8, device=device, requires_grad=True)
+    exact = pool(x)
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        y, alpha = pool(x, need_weights=True)
+    y.square().sum().backward()
+    assert alpha.dtype == torch.float32
+    assert all(z.grad.isfinite().all() and z.grad.any() for z in (x, *pool.parameters()))
+    assert_close(alpha.sum(1), torch.ones(2, device=device), rtol=1e-5, atol=0)
+    assert_close(y.float(), exact, rtol=16 * 2**-8, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
+def test_compiles_as_one_graph(masked, device):
+    pool = FusedAttention(nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1), window=2)
+    pool = pool.to(device, torch.double)
+    x = torch.randn(1, 2, 26, 26, dtype=torch.double, device=device)
+    mask = torch.rand(1, 169, device=device) > 0.5 if masked else None
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
+    parameters = list(pool.parameters())
+    found = outputs_and_gradients(lambda x: compiled(x, mask), x, parameters=parameters)
+    expected = outputs_and_gradients(lambda x: pool(x, mask), x, parameters=parameters)
+    assert_close(found, expected, **EXACT)
+
+
+def test_reset_parameters_reaches_the_functions(device):
+    pool = FusedAttention(nn.Sequential(nn.Linear(3, 4)), torch.sin, fuse=nn.Linear(5, 1))
+    pool = pool.to(device)
+    before = [p.clone() for p in pool.parameters()]
+    assert len(before) == 4
+    pool.reset_parameters()
+    assert not any(torch.equal(*pair) for pair in zip(before, pool.parameters(), strict=True))
+
+
+def test_shapes_on_the_meta_device():
+    x = torch.zeros(2, 3, 4, 6, device="meta", requires_grad=True)
+    y = FusedAttention(window=2)(x)
+    assert y.shape == (2, 3, 2, 2)
+    y.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+def test_representation_names_the_arguments():
+    text = repr(FusedAttention(nn.Linear(3, 4), norm=torch.sigmoid, window=(2, 3), scale=0.5))
+    assert "norm=sigmoid, window=(2, 3), stride=(2, 3), scale=0.5, flatten=False" in text
+    assert "(f_Q): Linear" in text
+
+
+image, some = torch.zeros(2, 3, 4, 5), torch.zeros(2, 6, 3)
+BAD = {
+    "empty-collection": (lambda: FusedAttention()([]), "x to hold at least one tensor"),
+    "no-inputs": (lambda: FusedAttention()(some[:, :0]), "x to hold at least one input, got L=0"),
+    "unequal": (
+        lambda: FusedAttention()([some[0], some[0, :3]]),
+        r"x\[1\] to have the shape \(B, \*shape\) of x\[0\], \(6, 3\), got \(3, 3\)",
+    ),
+    "collection-rank": (lambda: FusedAttention()(some[0]), r"x to have shape \(B, L, \*shape\)"),
+    "image-rank": (
+        lambda: FusedAttention(window=2)(some[0]),
+        r"x to have shape \(B, C, \*spatial\)",
+    ),
+    "window-too-large": (
+        lambda: FusedAttention(window=5)(image),
+        r"window not to be larger than the grid \(4, 5\) that f_Q gives, got \(5, 5\)",
+    ),
+    "window-rank": (
+        lambda: FusedAttention(window=(2, 2, 2))(image),
+        "window to be an int or one int per",
+    ),
+    "window-zero": (lambda: FusedAttention(window=0), "window to be at least 1, got 0"),
+    "stride-zero": (lambda: FusedAttention(window=2, stride=(1, 0)), r"stride\[1\] to be at"),
+    "stride-alone": (lambda: FusedAttention(stride=2), "stride needs a window"),
+    "mask-shape": (
+        lambda: FusedAttention()(some, torch.ones(2, 5).bool()),
+        r"mask to have shape \(B, L\) = \(2, 6\), got \(2, 5\)",
+    ),
+    "patch-mask-shape": (
+        lambda: FusedAttention(window=2)(image, torch.ones(2, 5).bool()),
+        r"mask to have shape \(B, L\) = \(2, 4\), got \(2, 5\)",
+    ),
+    "empty-mask": (
+        lambda: FusedAttention()(some, torch.zeros(2, 6).bool()),
+        r"mask leaves nothing in sample\(s\) 0, 1 of 2",
+    ),
+    "keys": (
+        lambda: FusedAttention(f_K=lambda x: x[:, :2])(some),
+        r"f_K to give .* L x u = \(6, 3\), got \(6, 2\)",
+    ),
+    "values": (
+        lambda: FusedAttention(f_V=lambda x: x[..., :2], window=2)(image),
+        "f_V to give as many columns as f_K, 4, got 2",
+    ),
+    "not-a-batch": (
+        lambda: FusedAttention(f_Q=lambda x: x[:3])(some),
+        r"f_Q to map a batch of B \* L = 12 inputs to as many",
+    ),
+    "norm": (
+        lambda: FusedAttention(norm=lambda S: S[0])(some),
+        r"norm to keep the shape \(2, 6, 6\)",
+    ),
+    "fuse": (lambda: FusedAttention(fuse=lambda P: P)(some), r"fuse to give \(B, L\) = \(2, 6\)"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name):
+    call, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_bad_types():
+    with pytest.raises(TypeError, match="f_Q to be callable or None, got int"):
+        FusedAttention(3)
+    with pytest.raises(TypeError, match="mask to be a bool tensor"):
+        FusedAttention()(some, torch.ones(2, 6))
+    with pytest.raises(TypeError, match=r"x\[1\] to be a tensor, got float"):
+        FusedAttention()([some[0], 1.0])
+    with pytest.raises(TypeError, match="x to be a tensor to be cut into patches, got list"):
+        FusedAttention(window=2)([image])
+    with pytest.raises(TypeError, match=r"window\[0\] to be an int, got float"):
+        FusedAttention(window=(2.0, 2))
+    with pytest.raises(TypeError, match="window to be an int or a sequence of ints, got float"):
+        FusedAttention(window=2.0)

@@ -1,0 +1,374 @@
+"""Non-local means against the formula in NumPy, tiles, wrapping, memory and gradients."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from circulant_attention.denoising import (
+    attention_window,
+    bytes_per_pixel,
+    nonlocal_means,
+    patches,
+    tile_size,
+)
+from circulant_attention.denoising import tiling as _tiles
+
+SIGMA = 0.3
+WINDOW = 5
+PATCH = 3
+
+
+def random_image(*shape: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Tensor:
+    return torch.rand(shape, dtype=dtype, device=device)
+
+
+def smoothed(image: np.ndarray) -> np.ndarray:
+    """``(C, H, W)``, every pixel by its definition."""
+    height, width = image.shape[1:]
+    taps = {-1: 3 / 16, 0: 5 / 8, 1: 3 / 16}
+    result = np.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            for down, a in taps.items():
+                for right, b in taps.items():
+                    result[:, row, column] += (
+                        a * b * image[:, (row + down) % height, (column + right) % width]
+                    )
+    return result
+
+
+def window_weights(
+    smooth: np.ndarray, row: int, column: int, window: int, patch: int, h: float
+) -> np.ndarray:
+    """The weights of one pixel as ``(window, window)``, by their definition."""
+    channels, height, width = smooth.shape
+    reach = np.arange(patch) - patch // 2
+    spread = (patch - 1) / 4 or 1
+    gaussian = np.exp(-(reach[:, None] ** 2 + reach[None] ** 2) / (2 * spread**2))
+    gaussian /= gaussian.sum()
+
+    def patch_at(row: int, column: int) -> np.ndarray:
+        rows, columns = (row + reach) % height, (column + reach) % width
+        return smooth[:, rows[:, None], columns[None]]
+
+    weights = np.empty((window, window))
+    for down in range(window):
+        for right in range(window):
+            other = patch_at(row + down - window // 2, column + right - window // 2)
+            difference = np.abs(patch_at(row, column) - other) ** 2
+            weights[down, right] = np.exp(-(gaussian * difference).sum() / channels / h**2)
+    return weights / weights.sum()
+
+
+def denoised(image: np.ndarray, window: int, patch: int, h: float) -> np.ndarray:
+    """``(C, H, W)`` by the definition."""
+    height, width = image.shape[1:]
+    smooth = smoothed(image)
+    result = np.zeros_like(image)
+    for row in range(height):
+        for column in range(width):
+            weights = window_weights(smooth, row, column, window, patch, h)
+            rows = (row + np.arange(window) - window // 2) % height
+            columns = (column + np.arange(window) - window // 2) % width
+            block = image[:, rows[:, None], columns[None]]
+            result[:, row, column] = (weights * block).sum((1, 2))
+    return result
+
+
+def rounding(image: Tensor, window: int, patch: int, h: float) -> float:
+    """By how much two correct computations may differ.
+
+    A score is half a sum of C P^2 squared differences of features. Features are at most
+    ``sqrt(2) |x| / h`` long; a smoothed and scaled pixel has some 16 roundings, each of which moves
+    a difference by eps times that length. So a score is off by ``(16 * 2 + C P^2) eps |f|^2`` at
+    most, a weight by twice that, relatively, and the mean over the window adds a rounding per
+    pixel, in the softmax and in the sum. Both computations err: twice.
+    """
+    eps = torch.finfo(image.dtype).eps
+    length = 2 * float(image.abs().max()) ** 2 / h**2
+    terms = image.shape[-3] * patch**2
+    weight = math.expm1(2 * (32 + terms) * eps * length) + (2 * window**2 + 8) * eps
+    return 2 * weight * float(image.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "patch", "dtype"),
+    [
+        ((1, 1, 9, 11), 5, 3, torch.float64),
+        ((2, 3, 7, 6), 3, 5, torch.float64),
+        ((1, 2, 7, 7), 7, 1, torch.float64),
+        ((1, 2, 6, 8), 5, 3, torch.complex128),
+        ((1, 1, 9, 8), 5, 3, torch.float32),
+    ],
+    ids=["grey", "colour-batch", "window-of-the-image", "complex", "float32"],
+)
+def test_equals_the_formula(
+    shape: tuple[int, ...], window: int, patch: int, dtype: torch.dtype, device: str
+) -> None:
+    image = random_image(*shape, dtype=dtype, device=device)
+    result = nonlocal_means(image, SIGMA, window=window, patch=patch, bandwidth=1.3)
+    assert result.dtype == dtype
+    exact = image.to(torch.complex128 if image.is_complex() else torch.float64).cpu().numpy()
+    expected = np.stack([denoised(one, window, patch, 1.3 * SIGMA) for one in exact])
+    bound = rounding(image, window, patch, 1.3 * SIGMA)
+    assert_close(
+        result.cpu().to(torch.from_numpy(expected).dtype),
+        torch.from_numpy(expected),
+        rtol=0,
+        atol=bound,
+    )
+
+
+def test_an_image_without_a_batch(device: str) -> None:
+    image = random_image(2, 8, 9, device=device)
+    result = nonlocal_means(image, SIGMA, window=WINDOW, patch=PATCH, tile=4)
+    expected = nonlocal_means(image[None], SIGMA, window=WINDOW, patch=PATCH, tile=4)[0]
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "tile", [1, 4, 7, (3, 20), (13, 5), (9, 12), 13, 1000], ids=lambda tile: str(tile)
+)
+def test_tiles_give_what_the_whole_image_gives(
+    tile: int | tuple[int, int], dtype: torch.dtype, device: str
+) -> None:
+    # 13 and 17 divide by no tile; halos wrap on every side.
+    image = random_image(1, 2, 13, 17, dtype=dtype, device=device)
+    whole = nonlocal_means(image, SIGMA, window=WINDOW, patch=PATCH)
+    tiled = nonlocal_means(image, SIGMA, window=WINDOW, patch=PATCH, tile=tile)
+    bound = rounding(image, WINDOW, PATCH, 0.7 * SIGMA)
+    assert_close(tiled, whole, rtol=0, atol=bound)
+
+
+def test_tiles_of_a_window_as_large_as_the_image(device: str) -> None:
+    image = random_image(1, 1, 9, 14, device=device)
+    whole = nonlocal_means(image, SIGMA, window=9, patch=9)
+    tiled = nonlocal_means(image, SIGMA, window=9, patch=9, tile=(4, 3))
+    assert_close(tiled, whole, rtol=0, atol=rounding(image, 9, 9, 0.7 * SIGMA))
+
+
+def test_borders_wrap(device: str) -> None:
+    image = random_image(1, 1, 10, 12, device=device)
+    shift = {"shifts": (4, -5), "dims": (2, 3)}
+    options = {"window": WINDOW, "patch": PATCH}
+    moved = nonlocal_means(image.roll(**shift), SIGMA, **options)
+    expected = nonlocal_means(image, SIGMA, **options).roll(**shift)
+    assert_close(moved, expected, rtol=0, atol=rounding(image, WINDOW, PATCH, 0.7 * SIGMA))
+
+
+def test_attention_window_equals_the_formula(device: str) -> None:
+    image = random_image(2, 2, 7, 9, device=device)
+    bound = rounding(image, WINDOW, PATCH, 0.7 * SIGMA)
+    for pixel in [(0, 0), (3, 4), (6, 8)]:
+        weights = attention_window(image, SIGMA, pixel, window=WINDOW, patch=PATCH)
+        assert weights.shape == (2, WINDOW, WINDOW)
+        for one, of_one in zip(image.cpu().numpy(), weights.cpu(), strict=True):
+            expected = window_weights(smoothed(one), *pixel, WINDOW, PATCH, 0.7 * SIGMA)
+            assert_close(of_one, torch.from_numpy(expected), rtol=0, atol=bound)
+    # A window of the whole image keeps the pixel in its middle.
+    square = image[0, :, :, :7]
+    weights = attention_window(square, SIGMA, (1, 5), window=7, patch=PATCH)
+    expected = window_weights(smoothed(square.cpu().numpy()), 1, 5, 7, PATCH, 0.7 * SIGMA)
+    assert_close(weights.cpu(), torch.from_numpy(expected), rtol=0, atol=bound)
+
+
+def test_patches_are_neighbours_in_order(device: str) -> None:
+    image = random_image(2, 3, 5, 6, device=device)
+    result = patches(image, 3).reshape(2, 3, 3, 3, 5, 6)
+    for down in range(3):
+        for right in range(3):
+            for row in range(5):
+                for column in range(6):
+                    neighbour = image[:, :, (row + down - 1) % 5, (column + right - 1) % 6]
+                    assert torch.equal(result[:, :, down, right, row, column], neighbour)
+
+
+def test_no_noise_changes_nothing(device: str) -> None:
+    image = random_image(1, 8, 8, device=device)
+    result = nonlocal_means(image, 0, window=WINDOW, patch=PATCH)
+    assert torch.equal(result, image)
+    assert result.data_ptr() != image.data_ptr()
+
+
+def test_progress_counts_every_tile(device: str) -> None:
+    calls: list[tuple[int, int]] = []
+    image = random_image(1, 1, 10, 12, device=device)
+    nonlocal_means(
+        image, SIGMA, window=3, patch=3, tile=(4, 6), progress=lambda *call: calls.append(call)
+    )
+    assert calls == [(done, 6) for done in range(1, 7)]
+
+
+@pytest.mark.parametrize("tile", [None, (4, 3)], ids=["whole", "tiled"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradients(tile: tuple[int, int] | None, dtype: torch.dtype, device: str) -> None:
+    image = random_image(1, 1, 5, 6, dtype=dtype, device=device).requires_grad_()
+
+    def function(image: Tensor) -> Tensor:
+        return nonlocal_means(image, SIGMA, window=3, patch=3, tile=tile)
+
+    assert torch.autograd.gradcheck(function, (image,), check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, (image,), fast_mode=True)
+
+
+@pytest.mark.parametrize("tile", [None, (4, 3)], ids=["whole", "tiled"])
+def test_transforms(tile: tuple[int, int] | None, device: str) -> None:
+    image = random_image(2, 1, 7, 6, device=device)
+
+    def loss(image: Tensor) -> Tensor:
+        return nonlocal_means(image, SIGMA, window=3, patch=3, tile=tile).square().sum()
+
+    leaf = image.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    # Sums of 9 products in another order; the derivative of a weight has factors of up to 1 / h^2.
+    assert_close(torch.func.grad(loss)(image), expected, rtol=1e-10, atol=1e-10)
+    each = torch.func.vmap(torch.func.grad(loss))(image)
+    assert_close(each, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_backward_of_tiles_keeps_no_weights() -> None:
+    image = random_image(1, 1, 32, 32).requires_grad_()
+
+    def kept(tile: int | None) -> int:
+        sizes = {}
+
+        def pack(x: Tensor) -> Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            result = nonlocal_means(image, SIGMA, window=WINDOW, patch=PATCH, tile=tile)
+        assert result.requires_grad
+        return sum(sizes.values())
+
+    weights = 32 * 32 * WINDOW**2 * 8
+    assert kept(None) >= weights
+    assert kept(8) < weights / 10
+
+
+@pytest.mark.parametrize("memory", [1 << 20, 1 << 24, 1 << 29, 1 << 40])
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [((1, 512, 512), 21), ((3, 3000, 4000), 21), ((1, 40, 5000), 9), ((2, 1, 31, 33), 31)],
+    ids=["camera", "12-megapixel", "strip", "wide-window"],
+)
+def test_tile_size_keeps_to_the_memory(shape: tuple[int, ...], window: int, memory: int) -> None:
+    image = torch.empty(1, dtype=torch.float32).expand(shape)
+    rows, columns = tile_size(image, window=window, memory=memory)
+    height, width = shape[-2:]
+    assert 1 <= rows <= height
+    assert 1 <= columns <= width
+
+    def taken(rows: int, columns: int) -> int:
+        block = min(rows + window - 1, height) * min(columns + window - 1, width)
+        return block * bytes_per_pixel(image, window=window)
+
+    assert taken(rows, columns) <= memory or (rows, columns) == (1, 1)
+    assert taken(1, 1) <= memory or (rows, columns) == (1, 1)
+    if taken(height, width) <= memory:
+        assert (rows, columns) == (height, width)
+
+
+def test_best_tile_costs_least() -> None:
+    size, halo = (9, 14), 2
+
+    def cost(rows: int, columns: int) -> int:
+        """Computed pixels, if every block were as large as the first."""
+        blocks = math.ceil(size[0] / rows) * math.ceil(size[1] / columns)
+        return blocks * block(rows, columns)
+
+    def block(rows: int, columns: int) -> int:
+        return min(rows + 2 * halo, size[0]) * min(columns + 2 * halo, size[1])
+
+    for room in range(25, 130):
+        fitting = [
+            cost(rows, columns)
+            for rows in range(1, size[0] + 1)
+            for columns in range(1, size[1] + 1)
+            if block(rows, columns) <= room
+        ]
+        best = _tiles.best_tile(size, halo, room)
+        assert block(*best) <= room
+        assert cost(*best) == min(fitting)
+
+
+MEMORY_PROGRAM = """
+import resource, torch
+from circulant_attention.denoising import nonlocal_means, tile_size
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+torch.set_num_threads(1)
+nonlocal_means(torch.rand(1, 32, 32), 0.1, window=9, patch=3)
+image = torch.rand(1, 1024, 1024)
+before = peak()
+tile = tile_size(image, window=9, patch=3, memory=1 << 24)
+nonlocal_means(image, 0.1, window=9, patch=3, tile=tile)
+print(peak() - before)
+"""
+
+
+def test_memory_is_bounded() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True, check=True
+    )
+    # 16 MiB of a tile; the results of tiles and strips and their concatenation, 4 MiB each; and as
+    # much again for what the allocator holds. The weights of the whole image would be 324 MiB.
+    assert int(run.stdout) < 2 * (16 + 4 * 4) << 20
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"image": [1.0]}, TypeError, "expected image to be a tensor, got list"),
+        ({"image": torch.ones(1, 9, 9, dtype=torch.int64)}, TypeError, "expected image to be one"),
+        ({"image": torch.ones(9, 9)}, ValueError, r"expected image of shape .*, got \(9, 9\)"),
+        ({"image": torch.ones(1, 9, 0)}, ValueError, "channels and pixels"),
+        ({"sigma": -0.1}, ValueError, "expected sigma to be zero or more, got -0.1"),
+        ({"sigma": math.nan}, ValueError, "expected sigma to be zero or more, got nan"),
+        ({"sigma": "0.1"}, TypeError, "expected sigma to be a number, got str"),
+        ({"window": 4}, ValueError, "expected window to be odd and positive, got 4"),
+        ({"window": -1}, ValueError, "expected window to be odd and positive, got -1"),
+        ({"window": 11}, ValueError, "window not larger than the image of 9 x 10 pixels, got 11"),
+        ({"window": 3.0}, TypeError, "expected window to be an int, got float"),
+        ({"patch": 2}, ValueError, "expected patch to be odd and positive, got 2"),
+        ({"patch": 11}, ValueError, "patch not larger than the image of 9 x 10 pixels, got 11"),
+        ({"bandwidth": 0}, ValueError, "expected bandwidth to be positive, got 0"),
+        ({"tile": 0}, ValueError, "expected tile to be positive, got 0"),
+        ({"tile": (1, 2, 3)}, TypeError, "expected tile to be an int, two ints or None"),
+    ],
+)
+def test_bad_input(options: dict[str, object], error: type[Exception], message: str) -> None:
+    arguments = {"image": torch.ones(1, 9, 10), "sigma": 0.1, "window": 3, "patch": 3} | options
+    with pytest.raises(error, match=message):
+        nonlocal_means(**arguments)
+
+
+def test_bad_input_of_the_others() -> None:
+    image = torch.ones(1, 1, 9, 10)
+    with pytest.raises(ValueError, match=r"shape \(B, C, H, W\), got \(1, 9, 10\)"):
+        patches(image[0], 3)
+    with pytest.raises(ValueError, match="expected patch to be odd"):
+        patches(image, 2)
+    with pytest.raises(ValueError, match=r"pixel of the image of 9 x 10 pixels, got \(9, 0\)"):
+        attention_window(image, 0.1, (9, 0), window=3)
+    with pytest.raises(ValueError, match="expected sigma to be positive, got 0"):
+        attention_window(image, 0, (0, 0), window=3)
+    with pytest.raises(ValueError, match="expected memory to be positive, got 0"):
+        tile_size(image, window=3, memory=0)
+    with pytest.raises(TypeError, match="expected memory to be an int, got float"):
+        tile_size(image, window=3, memory=1e9)
+    with pytest.raises(ValueError, match="expected window to be odd"):
+        bytes_per_pixel(image, window=4)
+    with pytest.raises(TypeError, match="expected image to be a tensor, got float"):
+        bytes_per_pixel(1.0)

@@ -1,0 +1,148 @@
+"""The pictures: what is drawn where, on which axes, and the card of notebooks."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import matplotlib
+import pytest
+import torch
+from inputs import matrix
+
+from circulant_attention import Circulant
+from circulant_attention.matrix import plotting
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    pyplot.close("all")
+
+
+def _drawn(ax):
+    """The numbers of the picture, NaN where it is blank."""
+    return torch.from_numpy(ax.images[-1].get_array().filled(torch.nan))
+
+
+@pytest.mark.parametrize(("size", "window"), [((9,), 3), ((4, 5), 3), ((3, 4, 3), (1, 3, 3))])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+def test_spy_draws_the_magnitudes_of_the_stored_entries(size, window, dtype, device):
+    A = matrix(size, window, device, dtype=dtype).requires_grad_()
+    ax = A.spy(head=2, batch=1)
+    # The pattern, with entries other than zero.
+    stored = A.with_values(torch.ones_like(A.values)).to_dense()[1, 2] != 0
+    expected = A.detach().to_dense()[1, 2].abs().float().where(stored, torch.nan)
+    torch.testing.assert_close(_drawn(ax), expected.cpu(), rtol=0, atol=0, equal_nan=True)
+    n = A.shape[-1]
+    assert ax.images[-1].get_extent() == [-0.5, n - 0.5, n - 0.5, -0.5]
+    assert ax.get_title() == "A[1, 2]"
+
+
+def test_spy_draws_zeros_that_are_stored(device):
+    A = 0 * Circulant(3, (1, 1, 8), device=device)
+    assert int((_drawn(A.spy()) == 0).sum()) == 24
+
+
+def test_spy_of_a_large_matrix_keeps_the_largest_of_each_cell(device, monkeypatch):
+    A = matrix((6, 5), 3, device, batch=1, heads=1, dtype=torch.float32)
+    magnitudes = A.to_dense()[0, 0].abs().cpu()
+    monkeypatch.setattr(plotting, "_CELLS", 10)
+    monkeypatch.setattr(plotting, "_CHUNK", 40)
+    blocks = magnitudes.reshape(10, 3, 10, 3).amax((1, 3))
+    expected = blocks.where(blocks > 0, torch.nan)
+    torch.testing.assert_close(_drawn(A.spy()), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("pixel", [(0, 4), (2, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_window_image_is_a_row_on_its_grid(pixel, dtype, device):
+    A = matrix((5, 6), (3, 5), device, dtype=dtype).requires_grad_()
+    ax = A.window_image(pixel, head=1, batch=1)
+    row = A.detach().to_dense()[1, 1, pixel[0] * 6 + pixel[1]].reshape(5, 6).cpu()
+    near = torch.zeros(5, 6, dtype=torch.bool)
+    for down in (-1, 0, 1):
+        for right in (-2, -1, 0, 1, 2):
+            near[(pixel[0] + down) % 5, (pixel[1] + right) % 6] = True
+    expected = (row.abs() if dtype.is_complex else row).where(near, torch.nan)
+    torch.testing.assert_close(_drawn(ax), expected, rtol=0, atol=0, equal_nan=True)
+    (mark,) = ax.lines
+    assert mark.get_xydata().tolist() == [[pixel[1], pixel[0]]]
+
+
+def test_window_image_takes_the_number_of_a_pixel(device):
+    A = matrix((5, 6), 3, device)
+    by_number, by_position = A.window_image(13), A.window_image((2, 1))
+    assert _drawn(by_number).nan_to_num().equal(_drawn(by_position).nan_to_num())
+    assert by_number.get_title() == by_position.get_title() == "A[0, 0], row of pixel 2, 1"
+
+
+def test_window_image_of_a_signal_has_a_bar_per_pixel(device):
+    A = matrix((7,), 3, device, dtype=torch.float32)
+    ax = A.window_image(0)
+    heights = torch.tensor([bar.get_height() for bar in ax.patches])
+    assert torch.equal(heights, A.to_dense()[0, 0, 0].cpu())
+
+
+def test_window_image_of_a_volume_shows_the_slice_of_the_pixel(device):
+    A = matrix((4, 5, 3), 3, device, dtype=torch.float32)
+    drawn = _drawn(A.window_image((3, 0, 1)))
+    row = A.to_dense()[0, 0, 3 * 15 + 1].reshape(4, 5, 3)[3].cpu()
+    assert torch.equal(drawn.nan_to_num(), row)
+
+
+def test_pictures_are_drawn_on_given_axes(device):
+    A = matrix((4, 5), 3, device)
+    _, (left, right) = pyplot.subplots(1, 2)
+    assert A.spy(ax=left) is left
+    assert A.window_image(3, ax=right) is right
+    assert len(left.images) == len(right.images) == 1
+    assert len(pyplot.get_fignums()) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda A: A.spy(3), ValueError, "expected head from 0 to 2, got 3"),
+        (lambda A: A.spy(0, -1), ValueError, "expected batch from 0 to 1, got -1"),
+        (lambda A: A.spy("a"), TypeError, "expected head to be an int, got str"),
+        (lambda A: A.window_image(20), ValueError, "expected pixel from 0 to 19, got 20"),
+        (lambda A: A.window_image((4, 0)), ValueError, "grid of size (4, 5), got (4, 0)"),
+        (lambda A: A.window_image((1,)), ValueError, "grid of size (4, 5), got (1,)"),
+        (lambda A: A.window_image(1.5), TypeError, "one int per spatial dim, got 1.5"),
+        (lambda A: A.window_image((1, 0.5)), TypeError, "got (1, 0.5)"),
+        (lambda A: A.window_image(0, batch=2), ValueError, "expected batch from 0 to 1, got 2"),
+    ],
+)
+def test_errors(call, error, message, device):
+    with pytest.raises(error, match=re.escape(message)):
+        call(matrix((4, 5), 3, device))
+    assert not pyplot.get_fignums()
+
+
+def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"need matplotlib.*pip install 'circulant-attention\[pl"):
+        Circulant(3, (1, 1, 4, 5)).spy()
+    assert "Circulant" in Circulant(3, (1, 1, 4, 5))._repr_html_()
+
+
+def test_card(device):
+    A = matrix((4, 5), (3, 1), device).requires_grad_()
+    card = A._repr_html_()
+    for fact in ("(2, 3, 20, 20)", "float64", "(4, 5)", "(3, 1)", "360 (3 of 20 in a row)", "True"):
+        assert f">{fact}</td>" in card
+    assert str(A).splitlines()[2] in card
+    assert len(card) < 4096
+    # Well-formed: every tag is closed, and no other markup came in.
+    from xml.etree import ElementTree
+
+    tags = {element.tag for element in ElementTree.fromstring(card).iter()}
+    assert tags == {"div", "b", "table", "tr", "th", "td", "details", "summary", "pre"}
+
+
+def test_card_of_an_empty_batch(device):
+    assert "0 (3 of 8 in a row)" in Circulant(3, (0, 1, 8), device=device)._repr_html_()
