@@ -7,6 +7,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from circulant_attention import checks
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.matrix.adjacency import AdjacencyValues
 from circulant_attention.matrix.circulant import Circulant
@@ -16,7 +17,6 @@ from circulant_attention.similarity import (
     AbstractSimilarity,
     DotSimilarity,
     check_circulant,
-    check_pair,
     check_similarity,
     circulant_adjacency,
 )
@@ -195,11 +195,11 @@ def _mh_attend(
     q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int, simfun: AbstractSimilarity = _DOT
 ) -> tuple[Tensor, Circulant]:
     simfun = check_similarity(simfun)
-    q, k = check_pair(("q", "k"), q, k)
-    _features.check_features("v", v)
-    _features.check_alike("v", v, "q", q, channels=False)
+    q, k = checks.check_pair(("q", "k"), q, k)
+    checks.check_features("v", v)
+    checks.check_matches("v", v, "q", q, channels=False)
     for name, x in (("q", q), ("v", v)):
-        _features.check_heads(name, x, nheads)
+        checks.check_heads(f"the channels of {name}", x.shape[1], nheads, "nheads")
     geometry = make_geometry(W, q.shape[2:])
     batch = q.shape[0]
     q, k, v = (_features.split_heads(x, nheads) for x in cast_for_autocast(q, k, v))
@@ -220,9 +220,9 @@ def _apply(A: Circulant, x: Tensor) -> Tensor:
 
 
 def _mh_apply(A: Circulant, x: Tensor) -> Tensor:
-    _features.check_features("x", x)
+    checks.check_features("x", x)
     heads = check_circulant("A", A).shape[1]
-    _features.check_heads("x", x, heads, "the heads of A")
+    checks.check_heads("the channels of x", x.shape[1], heads, "the heads of A")
     if x.shape[0] != A.shape[0]:
         raise ValueError(f"expected x with the batch size of A, {A.shape[0]}, got {x.shape[0]}")
     return _features.join_heads(A.apply(_features.split_heads(x, heads)), heads)
@@ -312,9 +312,9 @@ def circulant_transposed_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tenso
 
 def _write(y: Tensor, A: Circulant, x: Tensor, *, transposed: bool) -> Tensor:
     for name, features in (("y", y), ("x", x)):
-        _features.check_features(name, features)
+        checks.check_features(name, features)
     check_circulant("A", A)
-    _features.check_alike("y", y, "x", x)
+    checks.check_matches("y", y, "x", x)
     if (x.is_complex() or A.is_complex()) and not y.is_complex():
         raise TypeError(f"expected y of a complex dtype to hold the result, got {y.dtype}")
     return y.copy_((A.mT if transposed else A).apply(x))
@@ -376,8 +376,8 @@ def circulant_mh_adjacency(
         ``circulant_mh_adjacency`` in CirculantAttention.jl, ``src/attention.jl``.
     """
     check_similarity(simfun)
-    x, y = check_pair(("x", "y"), x, y)
-    _features.check_heads("x", x, nheads)
+    x, y = checks.check_pair(("x", "y"), x, y)
+    checks.check_heads("the channels of x", x.shape[1], nheads, "nheads")
     A = circulant_adjacency(
         simfun, _features.split_heads(x, nheads), _features.split_heads(y, nheads), W
     )

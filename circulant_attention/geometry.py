@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from numbers import Integral
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
+from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int
+
 Window = int | Sequence[int]
 """An odd number of pixels, for every spatial dim alike or one per spatial dim."""
-
-MAX_SPATIAL_DIMS = 3
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,6 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
                 f"for spatial dim {dim} of size {size} (spatial size {_show(sizes)})"
             )
     return Geometry(sizes, widths)
-
-
-def is_int(value: object) -> TypeGuard[int]:
-    """Whether a value counts: an int, also one of NumPy or of a compiler, but not a bool."""
-    return isinstance(value, int | Integral | torch.SymInt) and not isinstance(value, bool)
 
 
 def _widths(window: Window, dims: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from circulant_attention import checks
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.matrix.algebra import check_grid
 from circulant_attention.matrix.circulant import Circulant
@@ -110,16 +111,6 @@ def check_similarity(simfun: object) -> AbstractSimilarity:
     )
 
 
-def check_pair(names: tuple[str, str], x: object, y: object) -> tuple[Tensor, Tensor]:
-    """Raises unless both are feature tensors of the same shape on the same device."""
-    for name, features in zip(names, (x, y), strict=True):
-        _features.check_features(name, features)
-    assert isinstance(x, Tensor)
-    assert isinstance(y, Tensor)
-    _features.check_alike(names[1], y, names[0], x)
-    return x, y
-
-
 def circulant_similarity(
     simfun: AbstractSimilarity,
     x: Tensor,
@@ -157,7 +148,7 @@ def circulant_similarity(
         ``circulant_similarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
     simfun = check_similarity(simfun)
-    x, y = check_pair(("x", "y"), x, y)
+    x, y = checks.check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
     x, y = cast_for_autocast(x, y)
     values = _features.similarity(x, y, geometry.window, simfun.kind)
@@ -204,7 +195,7 @@ def _similarity_like(a: Circulant, simfun: AbstractSimilarity, x: Tensor, y: Ten
     """The similarity of x and y, in the shape of ``a`` once all fits."""
     check_circulant("A", a)
     check_similarity(simfun)
-    x, y = check_pair(("x", "y"), x, y)
+    x, y = checks.check_pair(("x", "y"), x, y)
     if a.is_complex():
         raise TypeError(f"expected A with real entries, got {a.dtype}")
     check_grid(a, x)

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from circulant_attention import checks
+from circulant_attention.checks import is_int
 from circulant_attention.denoising import tiling as _tiles
 from circulant_attention.denoising.tiling import Span
-from circulant_attention.geometry import is_int
 from circulant_attention.matrix.circulant import Circulant
 from circulant_attention.ops import features as _features
 from circulant_attention.ops.registration import transform_active
@@ -346,7 +347,7 @@ def _checked_tile(tile: object, height: int, width: int) -> tuple[int, int]:
 def _check_image(image: object, *, batched: bool = False) -> None:
     if not isinstance(image, Tensor):
         raise TypeError(f"expected image to be a tensor, got {type(image).__name__}")
-    _features.check_dtype("image", image.dtype)
+    checks.check_dtype("image", image.dtype)
     if image.dim() != 4 and (batched or image.dim() != 3):
         shape = "(B, C, H, W)" if batched else "(B, C, H, W) or (C, H, W)"
         raise ValueError(f"expected image of shape {shape}, got {tuple(image.shape)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from circulant_attention import checks
 from circulant_attention.ops import features as _features
 from circulant_attention.ops.autocast import cast_for_autocast
 
@@ -81,7 +82,7 @@ def softmax(a: Circulant, dim: int) -> Circulant:
 
 def apply(a: Circulant, x: Tensor) -> Tensor:
     """``A x`` on pixels, for every channel of ``x (B * heads, C, *spatial)``."""
-    _features.check_features("x", x)
+    checks.check_features("x", x)
     check_grid(a, x)
     pending = a.pending_transpose()
     values, x = cast_for_autocast(a.values if pending is None else pending, x)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circulant_attention.checks import check_dtype
 from circulant_attention.geometry import Geometry, make_geometry
-from circulant_attention.ops.features import check_dtype
 
 
 def ones(

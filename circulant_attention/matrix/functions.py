@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from circulant_attention import checks
 from circulant_attention.geometry import Window
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.circulant import Circulant
@@ -33,7 +34,7 @@ def circulant(W: Window, x: Tensor) -> Circulant:
     References:
         ``circulant`` in CirculantAttention.jl, ``src/array.jl``.
     """
-    _features.check_features("x", x)
+    checks.check_features("x", x)
     dims = (x.shape[0], 1, *x.shape[2:])
     return Circulant(W, dims, dtype=_features.real_dtype(x.dtype), device=x.device)
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circulant_attention.geometry import Geometry, is_int
+from circulant_attention.checks import is_int
+from circulant_attention.geometry import Geometry
 from circulant_attention.matrix.lazy import transposed_values
 
 Index = int | slice | Sequence[int] | Tensor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from circulant_attention.geometry import is_int
+from circulant_attention.checks import is_int
 
 if TYPE_CHECKING:
     from circulant_attention.matrix.tensor_like import Entries

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from circulant_attention.geometry import Geometry, is_int
+from circulant_attention import checks
+from circulant_attention.checks import is_int
+from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import indexing
 from circulant_attention.matrix.lazy import Deferred
-from circulant_attention.ops import features as _features
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -299,7 +300,7 @@ class Entries(ABC):
             torch.float64
         """
         values = self.values.to(*args, **kwargs)
-        _features.check_dtype("dtype", values.dtype)
+        checks.check_dtype("dtype", values.dtype)
         return self if values is self.values else self.with_values(values)
 
     def cpu(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.nn.checks import check_mask, check_positive, positive_ints
+from circulant_attention.checks import check_mask, check_positive, positive_ints
 from circulant_attention.nn.self_attention import SelfAttention
 
 

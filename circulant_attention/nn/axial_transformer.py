@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from circulant_attention.checks import check_positive, positive_ints
 from circulant_attention.nn.axial import (
     AxialPositionalEmbedding,
     _AlongAxis,
@@ -14,7 +15,6 @@ from circulant_attention.nn.axial import (
     _check_grid_mask,
     _check_input,
 )
-from circulant_attention.nn.checks import check_positive, positive_ints
 from circulant_attention.nn.reversible import ReversibleSequence
 from circulant_attention.nn.self_attention import SelfAttention
 

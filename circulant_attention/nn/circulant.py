@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from circulant_attention.attention import circulant_mh_attention
-from circulant_attention.matrix.circulant import Circulant
-from circulant_attention.nn.checks import (
+from circulant_attention.checks import (
     check_dropout,
     check_heads,
     check_odd,
     check_positive,
     per_dim,
 )
+from circulant_attention.matrix.circulant import Circulant
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DistanceSimilarity,

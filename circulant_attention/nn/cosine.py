@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from circulant_attention.geometry import is_int
-from circulant_attention.nn.checks import (
+from circulant_attention.checks import (
     check_dropout,
     check_heads,
     check_positive,
+    is_int,
     per_dim,
     positive_ints,
 )

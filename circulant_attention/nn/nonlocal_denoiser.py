@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from circulant_attention.checks import check_odd, check_positive
 from circulant_attention.denoising import nlm as denoising
-from circulant_attention.nn.checks import check_odd, check_positive
 
 
 class NonlocalDenoiser(nn.Module):

@@ -9,9 +9,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.geometry import is_int
+from circulant_attention.checks import check_mask, check_positive, is_int, positive_ints
 from circulant_attention.nn.averaged_softmax import averaged_softmax
-from circulant_attention.nn.checks import check_mask, check_positive, positive_ints
 
 Transform = Callable[[Tensor], Tensor]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from circulant_attention.nn.checks import (
+from circulant_attention.checks import (
     check_dropout,
     check_heads,
     check_mask,

@@ -1,22 +1,12 @@
-"""What enters the native ops: checks of feature tensors, autocast, complex numbers, heads."""
+"""Dtype promotion, complex numbers as real ones, and heads as groups."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from circulant_attention.geometry import MAX_SPATIAL_DIMS, is_int
 from circulant_attention.ops import attention as _fused
 from circulant_attention.ops import primitives as ops
-
-_DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.complex64,
-    torch.complex128,
-)
 
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -24,63 +14,6 @@ _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the real part (``dtype.to_real()``, which torch.compile does not know)."""
     return _REAL.get(dtype, dtype)
-
-
-def check_dtype(name: str, dtype: torch.dtype) -> None:
-    """Raises TypeError unless ``dtype`` is one that the library computes in."""
-    if dtype not in _DTYPES:
-        expected = ", ".join(str(known).removeprefix("torch.") for known in _DTYPES)
-        raise TypeError(f"expected {name} to be one of {expected}, got {dtype}")
-
-
-def check_features(name: str, x: object) -> None:
-    """Raises unless ``x`` is a tensor ``(B, C, *spatial)`` of a supported dtype."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"expected {name} to be a tensor, got {type(x).__name__}")
-    if x.layout != torch.strided:
-        raise TypeError(f"expected {name} to be a dense tensor, got layout {x.layout}")
-    check_dtype(name, x.dtype)
-    if not 3 <= x.dim() <= 2 + MAX_SPATIAL_DIMS:
-        raise ValueError(
-            f"expected {name} of shape (B, C, *spatial) with 1 to {MAX_SPATIAL_DIMS} spatial dims, "
-            f"got shape {tuple(x.shape)}"
-        )
-    if x.shape[1] < 1:
-        raise ValueError(f"expected {name} to have channels, got shape {tuple(x.shape)}")
-
-
-def check_alike(name: str, x: Tensor, other: str, y: Tensor, *, channels: bool = True) -> None:
-    """Raises ValueError unless ``x`` matches ``y`` in device, batch and grid (and channels)."""
-    if x.device != y.device:
-        raise ValueError(
-            f"expected {name} on the device of {other}, {y.device}, got {name} on {x.device}"
-        )
-    if x.dim() != y.dim() or x.shape[2:] != y.shape[2:]:
-        raise ValueError(
-            f"expected {name} with the spatial size of {other}, {tuple(y.shape[2:])}, "
-            f"got {tuple(x.shape[2:])}"
-        )
-    if x.shape[0] != y.shape[0]:
-        raise ValueError(
-            f"expected {name} with the batch size of {other}, {y.shape[0]}, got {x.shape[0]}"
-        )
-    if channels and x.shape[1] != y.shape[1]:
-        raise ValueError(
-            f"expected {name} with the channels of {other}, {y.shape[1]}, got {x.shape[1]}"
-        )
-
-
-def check_heads(name: str, x: Tensor, heads: object, what: str = "nheads") -> None:
-    """Raises unless ``heads`` is a positive int that divides the channels of ``x``."""
-    if not is_int(heads):
-        raise TypeError(f"expected {what} to be an int, got {type(heads).__name__}")
-    if heads < 1:
-        raise ValueError(f"expected {what} to be at least 1, got {heads}")
-    if x.shape[1] % heads:
-        raise ValueError(
-            f"expected the channels of {name} to divide by {what}, "
-            f"got {x.shape[1]} channels for {heads} heads"
-        )
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -272,7 +272,7 @@ def test_nothing_is_computed_before_an_error(device, monkeypatch):
 # --- heads ---
 
 HEADS = [
-    (4, ValueError, "expected the channels of {} to divide by nheads, got 6 channels for 4 heads"),
+    (4, ValueError, "expected the channels of {} to be divisible by nheads=4, got 6"),
     (0, ValueError, "expected nheads to be at least 1, got 0"),
     (-1, ValueError, "expected nheads to be at least 1, got -1"),
     (2.0, TypeError, "expected nheads to be an int, got float"),
@@ -295,7 +295,7 @@ def test_heads_must_divide_the_channels_of_the_values_too(device):
     check_error(
         lambda: circulant_mh_attention(x, x, good_x(device), 3, 4),
         ValueError,
-        "expected the channels of v to divide by nheads, got 6 channels for 4 heads",
+        "expected the channels of v to be divisible by nheads=4, got 6",
     )
 
 
@@ -348,7 +348,7 @@ def test_features_of_another_grid_batch_or_channels_by_heads(name, device):
         (good_x(device, 3, 6), "expected x with the batch size of A, 2, got 3"),
         (
             good_x(device, 2, 4),
-            "expected the channels of x to divide by the heads of A, got 4 channels for 3 heads",
+            "expected the channels of x to be divisible by the heads of A=3, got 4",
         ),
         (good_x(OTHER_DEVICE), f"expected x on the device of A, {A.device}, got meta"),
     ):
