@@ -147,7 +147,7 @@ def similarity(case: Case) -> Run:
     """``S_ij = q_i . k_j`` inside the window."""
     from circulant_attention.ops import primitives as ops
 
-    return lambda q, k, v: ops.similarity(*groups(case, q, k), case.windows, ops.Kind.DOT)
+    return lambda q, k, v: ops.similarity(*groups(case, q, k), case.windows, ops.SimilarityKind.DOT)
 
 
 def apply(case: Case) -> Run:

@@ -10,8 +10,7 @@ from circulant_attention.attention import (
     circulant_transposed_attention_,
     mh,
 )
-from circulant_attention.matrix import pytree as _pytree  # noqa: F401  (registers Circulant)
-from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.matrix import Circulant
 from circulant_attention.matrix.functions import (
     cat,
     circulant,

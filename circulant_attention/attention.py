@@ -9,14 +9,13 @@ from torch import Tensor
 
 from circulant_attention import checks
 from circulant_attention.geometry import Window, make_geometry
-from circulant_attention.matrix.adjacency import AdjacencyValues
-from circulant_attention.matrix.circulant import Circulant
-from circulant_attention.ops import features as _features
+from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.matrix.lazy import AttentionValues
+from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DotSimilarity,
-    check_circulant,
     check_similarity,
     circulant_adjacency,
 )
@@ -81,10 +80,11 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
     References:
         ``circulant_attention`` and ``⊗`` in CirculantAttention.jl, ``src/attention.jl``.
     """
-    if _applies(args, kwargs):
-        return _apply(**_bound("circulant_attention", ("A", "x"), args, kwargs))
-    names = _with_simfun(("q", "k", "v", "W"), args, kwargs)
-    return _attend(**_bound("circulant_attention", names, args, kwargs))
+    if "A" in kwargs or (args and isinstance(args[0], Circulant)):
+        arguments = checks.bind("circulant_attention", ("A", "x"), args, kwargs)
+        return check_circulant("A", arguments["A"]).apply(arguments["x"])
+    names = ("q", "k", "v", "W")
+    return _attend(**_bind_with_simfun("circulant_attention", names, args, kwargs))
 
 
 @overload
@@ -110,14 +110,10 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
     Args:
         *args: By position or name, in one of the three forms:
 
-            - ``simfun``: :class:`DotSimilarity` (when left out) or :class:`DistanceSimilarity`.
-            - ``q``: Queries ``(B, C, *spatial)``, real or complex.
-            - ``k``: Keys of the same shape.
-            - ``v``: Values ``(B, C_v, *spatial)``.
-            - ``W``: The window: an odd int, or one odd int per spatial dim.
+            - ``simfun``, ``q``, ``k``, ``v``, ``W``: As for :func:`circulant_attention`.
             - ``nheads``: The number of heads; divides C and C_v.
-            - ``A``: A :class:`Circulant` ``(B, heads, N, N)``.
-            - ``x``: ``(B, C, *spatial)`` with C divisible by the heads of A.
+            - ``A``: A :class:`Circulant` ``(B, heads, N, N)``; ``x``: ``(B, C, *spatial)``, with C
+              divisible by the heads of A.
         **kwargs: The same by name.
 
     Returns:
@@ -127,9 +123,6 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
     Raises:
         TypeError: If an argument has the wrong type or dtype, or the form is none of the three.
         ValueError: If shapes, heads or devices do not match, or the window does not fit.
-
-    Note:
-        As for :func:`circulant_attention`.
 
     Example:
         >>> q, k, v = torch.randn(3, 2, 16, 12, 10)
@@ -143,89 +136,65 @@ def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant
         ``circulant_mh_attention`` and ``⨷`` in CirculantAttention.jl, ``src/attention.jl``, whose
         first form ignores ``simfun``.
     """
-    if _applies(args, kwargs):
-        return _mh_apply(**_bound("circulant_mh_attention", ("A", "x"), args, kwargs))
-    names = _with_simfun(("q", "k", "v", "W", "nheads"), args, kwargs)
-    return _mh_attend(**_bound("circulant_mh_attention", names, args, kwargs))
+    if "A" in kwargs or (args and isinstance(args[0], Circulant)):
+        return _mh_apply(**checks.bind("circulant_mh_attention", ("A", "x"), args, kwargs))
+    names = ("q", "k", "v", "W", "nheads")
+    return _attend(**_bind_with_simfun("circulant_mh_attention", names, args, kwargs))
 
 
-def _applies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call has the form (A, x)."""
-    return "A" in kwargs or (len(args) > 0 and isinstance(args[0], Circulant))
-
-
-def _with_simfun(
-    names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[str, ...]:
-    """The names of the arguments, with the similarity in front unless it is left out.
-
-    It is there if the first argument is one, and also if one argument too many is given for the
-    form without it: then what stands in its place is wrong, not what follows.
-    """
-    first = len(args) > 0 and isinstance(args[0], AbstractSimilarity)
-    if first or "simfun" in kwargs or len(args) + len(kwargs) > len(names):
-        return ("simfun", *names) if "simfun" not in kwargs else (*names, "simfun")
-    return names
-
-
-def _bound(
+def _bind_with_simfun(
     function: str, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """The arguments by name.
+    """The arguments by name; ``simfun``, in front, is optional.
 
-    Raises:
-        TypeError: If one is missing, or there are others.
+    It is given if the first argument is a similarity, or if there is one argument too many: then
+    the error names ``simfun``, not the arguments after it.
     """
-    bound = dict(zip(names, args, strict=False))
-    if len(args) > len(names) or bound.keys() & kwargs.keys() or {*bound, *kwargs} != {*names}:
-        given = [type(x).__name__ for x in args] + [f"{name}=..." for name in kwargs]
-        raise TypeError(
-            f"expected {function}({', '.join(names)}), got {function}({', '.join(given)})"
-        )
-    return {**bound, **kwargs}
+    if "simfun" in kwargs:
+        return checks.bind(function, (*names, "simfun"), args, kwargs)
+    first = len(args) > 0 and isinstance(args[0], AbstractSimilarity)
+    if first or len(args) + len(kwargs) > len(names):
+        names = ("simfun", *names)
+    return checks.bind(function, names, args, kwargs)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``(B, heads * C, *spatial)`` to ``(B * heads, C, *spatial)``, contiguous channel groups."""
+    return x.reshape(x.shape[0] * heads, x.shape[1] // heads, *x.shape[2:])
+
+
+def join_heads(x: Tensor, heads: int) -> Tensor:
+    """``(B * heads, C, *spatial)`` to ``(B, heads * C, *spatial)``."""
+    return x.reshape(x.shape[0] // heads, x.shape[1] * heads, *x.shape[2:])
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, W: Window, simfun: AbstractSimilarity = _DOT
+    q: Tensor, k: Tensor, v: Tensor, W: Window, simfun: AbstractSimilarity = _DOT, nheads: int = 1
 ) -> tuple[Tensor, Circulant]:
-    return _mh_attend(q, k, v, W, 1, simfun)
-
-
-def _mh_attend(
-    q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int, simfun: AbstractSimilarity = _DOT
-) -> tuple[Tensor, Circulant]:
-    simfun = check_similarity(simfun)
-    q, k = checks.check_pair(("q", "k"), q, k)
+    kind = check_similarity(simfun).kind
+    checks.check_pair(("q", "k"), q, k)
     checks.check_features("v", v)
     checks.check_matches("v", v, "q", q, channels=False)
-    for name, x in (("q", q), ("v", v)):
-        checks.check_heads(f"the channels of {name}", x.shape[1], nheads, "nheads")
+    checks.check_heads("the channels of q", q.shape[1], nheads, "nheads")
+    checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
     geometry = make_geometry(W, q.shape[2:])
-    batch = q.shape[0]
-    q, k, v = (_features.split_heads(x, nheads) for x in cast_for_autocast(q, k, v))
-    scale = q.shape[1] ** -0.5
-    y = _features.attention(q, k, v, geometry.window, simfun.kind, scale)
-    entries = AdjacencyValues(q, k, geometry, simfun.kind, (batch, nheads))
-    A = Circulant(
-        # A compiler drops what is not used, and knows no values that come later.
-        entries.compute() if torch.compiler.is_compiling() else entries,
-        geometry.window,
-        geometry.spatial_size,
-    )
-    return _features.join_heads(y, nheads), A
-
-
-def _apply(A: Circulant, x: Tensor) -> Tensor:
-    return check_circulant("A", A).apply(x)
+    batch_shape = (q.shape[0], nheads)
+    q, k, v = cast_for_autocast(q, k, v)
+    q, k, v = split_heads(q, nheads), split_heads(k, nheads), split_heads(v, nheads)
+    y = dtypes.attention(q, k, v, geometry.window, kind, q.shape[1] ** -0.5)
+    values = AttentionValues(q, k, geometry, kind, batch_shape)
+    # In a compiled graph unused computations are dropped, and no lazy one can leave it.
+    source = values.compute() if torch.compiler.is_compiling() else values
+    return join_heads(y, nheads), Circulant._from(source, geometry)
 
 
 def _mh_apply(A: Circulant, x: Tensor) -> Tensor:
     checks.check_features("x", x)
     heads = check_circulant("A", A).shape[1]
-    checks.check_heads("the channels of x", x.shape[1], heads, "the heads of A")
+    checks.check_heads("the channels of x", x.shape[1], heads, "A.shape[1]")
     if x.shape[0] != A.shape[0]:
         raise ValueError(f"expected x with the batch size of A, {A.shape[0]}, got {x.shape[0]}")
-    return _features.join_heads(A.apply(_features.split_heads(x, heads)), heads)
+    return join_heads(A.apply(split_heads(x, heads)), heads)
 
 
 def circulant_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
@@ -378,9 +347,7 @@ def circulant_mh_adjacency(
     check_similarity(simfun)
     x, y = checks.check_pair(("x", "y"), x, y)
     checks.check_heads("the channels of x", x.shape[1], nheads, "nheads")
-    A = circulant_adjacency(
-        simfun, _features.split_heads(x, nheads), _features.split_heads(y, nheads), W
-    )
+    A = circulant_adjacency(simfun, split_heads(x, nheads), split_heads(y, nheads), W)
     n = A.geometry.pixels
     return A.reshape(x.shape[0], nheads, n, n)
 
@@ -399,8 +366,7 @@ class _MultiHead:
         A tensor of the shape of ``x``.
 
     Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes, heads or devices do not match.
+        TypeError, ValueError: As :func:`circulant_mh_attention`.
 
     Example:
         >>> x = torch.randn(2, 8, 6, 6)
@@ -423,7 +389,7 @@ class _MultiHead:
 
 
 class _Heads:
-    """What ``A @ mh`` gives: it waits for its features."""
+    """The value of ``A @ mh``, to be followed by ``@ x``."""
 
     def __init__(self, A: Circulant) -> None:
         self._matrix = A

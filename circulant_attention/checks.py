@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -91,6 +91,8 @@ def check_heads(name: str, channels: int, heads: int, argument: str = "heads") -
         heads: The number of heads.
         argument: What gives the number of heads.
     """
+    if type(heads) is int and heads > 0 and channels > 0 and channels % heads == 0:
+        return
     check_positive(**{name: channels, argument: heads})
     if channels % heads:
         raise ValueError(f"expected {name} to be divisible by {argument}={heads}, got {channels}")
@@ -156,3 +158,20 @@ def check_mask(mask: Tensor, shape: Sequence[int], symbols: str) -> None:
     if empty:
         shown = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
         raise ValueError(f"mask leaves nothing in sample(s) {shown} of {len(mask)}")
+
+
+def bind(
+    function: str, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by name.
+
+    Raises:
+        TypeError: If one is missing, or there is one too many.
+    """
+    bound = dict(zip(names, args, strict=False))
+    if len(args) > len(names) or bound.keys() & kwargs.keys() or {*bound, *kwargs} != {*names}:
+        given = [type(x).__name__ for x in args] + [f"{name}=..." for name in kwargs]
+        raise TypeError(
+            f"expected {function}({', '.join(names)}), got {function}({', '.join(given)})"
+        )
+    return {**bound, **kwargs}

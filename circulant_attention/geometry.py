@@ -1,4 +1,4 @@
-"""The grid and its window: sizes, the sparsity pattern as index tensors, and their validation."""
+"""The grid and its window: their checks, and the sparsity pattern as CSR index tensors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from torch import Tensor
 from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int
 
 Window = int | Sequence[int]
-"""An odd number of pixels, for every spatial dim alike or one per spatial dim."""
+"""An odd number of pixels: one int for all spatial dims, or one per spatial dim."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Which pixels attend to which: a grid, and a window that wraps at its borders.
+    """The pattern of a Circulant: a grid, and a window that wraps at its borders.
 
     Pixels are numbered row-major over ``spatial_size``. The neighbours of a pixel are
-    ``(pixel + offset) mod size`` in each dim, for the offsets of the window; ``K`` of them.
+    ``(pixel + offset) mod size`` in each dim, for the K offsets of the window.
+
+    The constructor checks nothing: :func:`make_geometry` does.
 
     Attributes:
         spatial_size: The sizes of the 1, 2 or 3 spatial dims.
@@ -37,19 +39,25 @@ class Geometry:
         return prod(self.spatial_size)
 
     @property
-    def offsets(self) -> int:
-        """K, the number of window offsets: stored entries in every row."""
+    def nnz_per_row(self) -> int:
+        """K, the number of stored entries in every row: the offsets of the window."""
         return prod(self.window)
 
     @property
-    def dims(self) -> int:
-        """The number of spatial dims."""
-        return len(self.spatial_size)
+    def nnz(self) -> int:
+        """N * K, the number of stored entries of one matrix."""
+        return prod(self.spatial_size) * prod(self.window)
 
     def matches(self, other: Geometry) -> bool:
-        """Equality, also for the symbolic sizes of a compiler (which ``==`` on tuples is not)."""
-        pairs = zip(self.spatial_size, other.spatial_size, strict=False)
-        return self.window == other.window and all(own == theirs for own, theirs in pairs)
+        """Equality, also for the symbolic sizes of a compiler (``==`` of tuples fails on them)."""
+        if self is other:
+            return True
+        if self.window != other.window or len(self.spatial_size) != len(other.spatial_size):
+            return False
+        for own, theirs in zip(self.spatial_size, other.spatial_size, strict=True):
+            if own != theirs:
+                return False
+        return True
 
     def crow_indices(self, device: torch.device | str = "cpu") -> Tensor:
         """The row pointers ``(N + 1,)`` of the pattern in CSR form.
@@ -68,8 +76,8 @@ class Geometry:
 
 @lru_cache(maxsize=64)
 def _pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    entries = geometry.pixels * geometry.offsets
-    dtype = torch.int32 if entries < 2**31 else torch.int64
+    """The row pointers and the columns."""
+    dtype = torch.int32 if geometry.nnz < 2**31 else torch.int64
     columns = torch.zeros(1, 1, dtype=dtype, device=device)
     for size, width in zip(geometry.spatial_size, geometry.window, strict=True):
         neighbours = _neighbours(size, width, dtype, device)
@@ -77,7 +85,7 @@ def _pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
         # per dim give ascending columns over all.
         columns = (columns[:, None, :, None] * size + neighbours[None, :, None, :]).flatten(0, 1)
         columns = columns.flatten(1)
-    crow = torch.arange(0, entries + 1, geometry.offsets, dtype=dtype, device=device)
+    crow = torch.arange(0, geometry.nnz + 1, geometry.nnz_per_row, dtype=dtype, device=device)
     return crow, columns.flatten()
 
 
@@ -89,7 +97,7 @@ def _neighbours(size: int, width: int, dtype: torch.dtype, device: torch.device)
 
 
 def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
-    """Checks a window against a grid.
+    """The geometry of a grid and a window, once both are checked.
 
     Args:
         window: An odd int, or one odd int per spatial dim, none larger than the grid.
@@ -99,21 +107,12 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
         The geometry.
 
     Raises:
-        TypeError: If ``window`` is not an int or a sequence of ints, or ``spatial_size`` not one.
-        ValueError: If it is even, not positive, larger than a spatial size or of the wrong length,
-            or if the grid has not 1 to 3 dims or has an empty one.
+        TypeError: If ``window`` is not an int or a sequence of ints, or ``spatial_size`` not a
+            sequence of ints.
+        ValueError: If the window is even, not positive, larger than a spatial size or of the wrong
+            length, or if the grid does not have 1 to 3 dims of at least one pixel.
     """
-    if not isinstance(spatial_size, Sequence) or isinstance(spatial_size, str):
-        raise TypeError(
-            f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
-        )
-    sizes = tuple(spatial_size)
-    if not all(is_int(size) for size in sizes):
-        raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
-    if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
-        raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
-    if any(size < 1 for size in sizes):
-        raise ValueError(f"expected every spatial size to be at least 1, got {_show(sizes)}")
+    sizes = _checked_sizes(spatial_size)
     widths = _widths(window, len(sizes))
     for dim, (width, size) in enumerate(zip(widths, sizes, strict=True)):
         if width < 1 or width % 2 == 0:
@@ -126,7 +125,28 @@ def make_geometry(window: Window, spatial_size: Sequence[int]) -> Geometry:
     return Geometry(sizes, widths)
 
 
+def _checked_sizes(spatial_size: Sequence[int]) -> tuple[int, ...]:
+    # tuple includes torch.Size; the test of the abstract class is slow.
+    if not isinstance(spatial_size, tuple | list) and (
+        not isinstance(spatial_size, Sequence) or isinstance(spatial_size, str)
+    ):
+        raise TypeError(
+            f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
+        )
+    sizes = tuple(spatial_size)
+    for size in sizes:
+        if type(size) is not int and not is_int(size):
+            raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
+    if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
+        raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
+    for size in sizes:
+        if size < 1:
+            raise ValueError(f"expected every spatial size to be at least 1, got {_show(sizes)}")
+    return sizes
+
+
 def _widths(window: Window, dims: int) -> tuple[int, ...]:
+    """The window length of each of ``dims`` spatial dims."""
     if is_int(window):
         return (int(window),) * dims
     if not isinstance(window, Sequence) or isinstance(window, str):

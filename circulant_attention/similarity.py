@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
 from circulant_attention import checks
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.matrix.algebra import check_grid
-from circulant_attention.matrix.circulant import Circulant
-from circulant_attention.ops import features as _features
-from circulant_attention.ops import primitives as ops
+from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.primitives import SimilarityKind
 
 
-class AbstractSimilarity(ABC):
-    """What two pixels are compared by: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
+class AbstractSimilarity:
+    """The type of :class:`DotSimilarity` and :class:`DistanceSimilarity`; there are no others.
 
     Example:
         >>> isinstance(DotSimilarity(), AbstractSimilarity)
@@ -26,15 +26,17 @@ class AbstractSimilarity(ABC):
         ``AbstractSimilarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
 
-    @property
-    @abstractmethod
-    def kind(self) -> ops.Kind:
-        """Which native similarity it is.
+    kind: ClassVar[SimilarityKind]
+    """The ``kind`` argument of the native ops."""
 
-        Example:
-            >>> DistanceSimilarity().kind == DotSimilarity().kind
-            False
-        """
+    def __new__(cls) -> AbstractSimilarity:
+        """Refuses a class without a native similarity."""
+        if not isinstance(getattr(cls, "kind", None), SimilarityKind):
+            raise TypeError(
+                f"expected a similarity to be DotSimilarity() or DistanceSimilarity(), got "
+                f"{cls.__name__}(): the native ops compute no other"
+            )
+        return super().__new__(cls)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -61,15 +63,7 @@ class DotSimilarity(AbstractSimilarity):
         ``DotSimilarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
 
-    @property
-    def kind(self) -> ops.Kind:
-        """Which native similarity it is.
-
-        Example:
-            >>> DotSimilarity().kind
-            <Kind.DOT: 0>
-        """
-        return ops.Kind.DOT
+    kind = SimilarityKind.DOT
 
 
 class DistanceSimilarity(AbstractSimilarity):
@@ -77,8 +71,7 @@ class DistanceSimilarity(AbstractSimilarity):
 
     .. math:: S_{ij} = -\tfrac12 \textstyle\sum_c |x_{ci} - y_{cj}|^2
 
-    Computed from the differences themselves, so that close pixels of large values keep their
-    accuracy.
+    Computed from the differences, so that close pixels of large values keep their accuracy.
 
     Example:
         >>> DistanceSimilarity()
@@ -89,20 +82,12 @@ class DistanceSimilarity(AbstractSimilarity):
         leaves out the minus sign that its code has).
     """
 
-    @property
-    def kind(self) -> ops.Kind:
-        """Which native similarity it is.
-
-        Example:
-            >>> DistanceSimilarity().kind
-            <Kind.DISTANCE: 1>
-        """
-        return ops.Kind.DISTANCE
+    kind = SimilarityKind.DISTANCE
 
 
 def check_similarity(simfun: object) -> AbstractSimilarity:
-    """Raises TypeError unless ``simfun`` is a similarity."""
-    if isinstance(simfun, AbstractSimilarity):
+    """The argument, if it is a similarity; else raises TypeError."""
+    if isinstance(simfun, AbstractSimilarity) and isinstance(simfun.kind, SimilarityKind):
         return simfun
     hint = " (an instance: add parentheses)" if isinstance(simfun, type) else ""
     given = simfun.__name__ if isinstance(simfun, type) else type(simfun).__name__
@@ -151,8 +136,8 @@ def circulant_similarity(
     x, y = checks.check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
     x, y = cast_for_autocast(x, y)
-    values = _features.similarity(x, y, geometry.window, simfun.kind)
-    return Circulant(values.flatten(1).unsqueeze(1), geometry.window, geometry.spatial_size)
+    values = dtypes.similarity(x, y, geometry.window, simfun.kind)
+    return Circulant._from(values.flatten(1).unsqueeze(1), geometry)
 
 
 def circulant_similarity_(
@@ -192,21 +177,14 @@ def circulant_similarity_(
 
 
 def _similarity_like(a: Circulant, simfun: AbstractSimilarity, x: Tensor, y: Tensor) -> Circulant:
-    """The similarity of x and y, in the shape of ``a`` once all fits."""
+    """The similarity of x and y in the shape of ``a``; raises unless all fit."""
     check_circulant("A", a)
     check_similarity(simfun)
     x, y = checks.check_pair(("x", "y"), x, y)
     if a.is_complex():
         raise TypeError(f"expected A with real entries, got {a.dtype}")
-    check_grid(a, x)
+    check_grid(a._source, a.geometry, x)
     return circulant_similarity(simfun, x, y, a.window).reshape(*a.shape)
-
-
-def check_circulant(name: str, a: object) -> Circulant:
-    """Raises TypeError unless ``a`` is a Circulant."""
-    if not isinstance(a, Circulant):
-        raise TypeError(f"expected {name} to be a Circulant, got {type(a).__name__}")
-    return a
 
 
 def softmax(A: Circulant, dim: int = -1) -> Circulant:
@@ -278,7 +256,7 @@ def circulant_adjacency(
     y: Tensor,
     W: Window,
 ) -> Circulant:
-    """The row softmax of :func:`circulant_similarity`: how much each pixel attends to which.
+    """The row softmax of :func:`circulant_similarity`: the weights of attention.
 
     ``softmax(circulant_similarity(simfun, x, y, W))``, with no scaling of x and y.
 

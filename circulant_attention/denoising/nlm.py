@@ -25,7 +25,7 @@ from circulant_attention.checks import is_int
 from circulant_attention.denoising import tiling as _tiles
 from circulant_attention.denoising.tiling import Span
 from circulant_attention.matrix.circulant import Circulant
-from circulant_attention.ops import features as _features
+from circulant_attention.ops import dtypes as _features
 from circulant_attention.ops.registration import transform_active
 from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
 

@@ -1,52 +1,68 @@
-"""The arithmetic of Circulants on their stored entries, and the linear map that they are."""
+"""The algebra of Circulants as functions of their values ``(B, heads, N * K)`` and geometry."""
 
 from __future__ import annotations
 
 import numbers
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from circulant_attention import checks
-from circulant_attention.ops import features as _features
+from circulant_attention.checks import check_features, is_int
+from circulant_attention.geometry import Geometry
+from circulant_attention.ops import dtypes, primitives
 from circulant_attention.ops.autocast import cast_for_autocast
 
-if TYPE_CHECKING:
-    from circulant_attention.matrix.circulant import Circulant
-
 Number = int | float | complex
-"""A number to scale with; those of NumPy are taken, too."""
+"""A Python or NumPy number."""
+
+_ROWS_AND_COLUMNS = (2, 3)
+_SUMS = ((3,), (2,), _ROWS_AND_COLUMNS, (0,), (1,), (0, 1))
 
 
-def check_compatible(a: Circulant, b: Circulant) -> None:
-    """Raises unless both are Circulants of one geometry whose batch and heads broadcast."""
-    if not isinstance(b, type(a)):
-        raise TypeError(f"expected a Circulant, got {type(b).__name__}")
-    if not a.geometry.matches(b.geometry):
+class Source(Protocol):
+    """Values, computed or lazy: the checks need their shape and device only."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """``(B, heads, N * K)``."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the values."""
+
+
+def groups(values: Tensor, geometry: Geometry) -> Tensor:
+    """The values as the native ops take them, ``(B * heads, N, K)``."""
+    return values.reshape(-1, geometry.pixels, geometry.nnz_per_row)
+
+
+def check_compatible(a: Source, geometry: Geometry, b: Source, other: Geometry) -> None:
+    """Raises ValueError unless two Circulants have one geometry, and their batch and heads fit."""
+    if not geometry.matches(other):
         raise ValueError(
-            f"expected a Circulant of spatial size {a.spatial_size} and window {a.window}, "
-            f"got {b.spatial_size} and {b.window}"
+            f"expected a Circulant of spatial size {geometry.spatial_size} and window "
+            f"{geometry.window}, got {other.spatial_size} and {other.window}"
         )
-    for name, own, other in zip(("batch size", "number of heads"), a.shape, b.shape, strict=False):
-        if own != other and 1 not in (own, other):
-            raise ValueError(f"expected a Circulant with {name} {own} or 1, got {other}")
+    if a.shape != b.shape:
+        _check_broadcast("batch size", a.shape[0], b.shape[0])
+        _check_broadcast("number of heads", a.shape[1], b.shape[1])
     if a.device != b.device:
         raise ValueError(f"expected a Circulant on {a.device}, got one on {b.device}")
 
 
-def add(a: Circulant, b: Circulant, alpha: Number) -> Circulant:
-    """``a + alpha * b``."""
-    check_compatible(a, b)
-    return a.with_values(torch.add(a.values, b.values, alpha=alpha))
+def _check_broadcast(name: str, own: int, other: int) -> None:
+    if own != other and 1 not in (own, other):
+        raise ValueError(f"expected a Circulant with {name} {own} or 1, got {other}")
 
 
-def factor(a: Circulant, m: Number | Tensor) -> Number | Tensor:
-    """What the values of ``a`` are multiplied by to scale it with ``m``; raises unless it fits."""
+def broadcastable_scale(a: Source, m: object) -> Number | Tensor:
+    """The factor of the values of ``a`` that scales the matrix by ``m``; raises unless it fits."""
     if not isinstance(m, Tensor):
         if not isinstance(m, Number | numbers.Number):
             raise TypeError(f"expected a number or a tensor to scale with, got {type(m).__name__}")
-        return m
+        return m  # type: ignore[return-value]
     if m.dim() == 0:
         return m
     fits = m.dim() == 4 and all(
@@ -63,43 +79,131 @@ def factor(a: Circulant, m: Number | Tensor) -> Number | Tensor:
     return m.flatten(2)
 
 
-def dot(a: Circulant, b: Circulant) -> Tensor:
-    """The inner product, which conjugates ``a``."""
-    check_compatible(a, b)
-    if a.shape != b.shape:
-        raise ValueError(f"expected a Circulant of shape {tuple(a.shape)}, got {tuple(b.shape)}")
-    return torch.vdot(*_features.promote(a.values.flatten(), b.values.flatten()))
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The inner product of two values, which conjugates ``a``."""
+    return torch.vdot(*dtypes.promote(a.flatten(), b.flatten()))
 
 
-def softmax(a: Circulant, dim: int) -> Circulant:
-    """The softmax of each row over its stored entries."""
+def check_softmax(dtype: torch.dtype, dim: int) -> None:
+    """Raises unless ``dim`` is that of the rows and the entries are real."""
     if dim not in (-1, 3):
         raise ValueError(f"expected softmax over dim -1 (each row), got dim {dim}")
-    if a.is_complex():
-        raise TypeError(f"expected real entries for softmax, got {a.dtype}")
-    return a.with_values(torch.softmax(a.rows, -1).flatten(-2))
+    if dtype.is_complex:
+        raise TypeError(f"expected real entries for softmax, got {dtype}")
 
 
-def apply(a: Circulant, x: Tensor) -> Tensor:
-    """``A x`` on pixels, for every channel of ``x (B * heads, C, *spatial)``."""
-    checks.check_features("x", x)
-    check_grid(a, x)
-    pending = a.pending_transpose()
-    values, x = cast_for_autocast(a.values if pending is None else pending, x)
-    groups = values.reshape(-1, a.geometry.pixels, a.geometry.offsets)
-    return _features.apply(groups, x, a.window, transposed=pending is not None)
+def softmax(values: Tensor, geometry: Geometry) -> Tensor:
+    """The softmax of each row over its stored entries."""
+    rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
+    return torch.softmax(rows, -1).flatten(-2)
 
 
-def check_grid(a: Circulant, x: Tensor) -> None:
-    """Raises ValueError unless ``x`` lives on the grid, the groups and the device of ``a``."""
-    if tuple(x.shape[2:]) != a.spatial_size:
+def check_applicable(a: Source, geometry: Geometry, x: object) -> None:
+    """Raises unless ``x`` is ``(B * heads, C, *spatial)`` on the grid and device of ``a``."""
+    check_features("x", x)
+    assert isinstance(x, Tensor)
+    check_grid(a, geometry, x)
+
+
+def check_grid(a: Source, geometry: Geometry, x: Tensor) -> None:
+    """Raises ValueError unless ``x`` has the grid, the batch times heads and the device of A."""
+    if x.shape[2:] != geometry.spatial_size:
         raise ValueError(
-            f"expected x with the spatial size of A, {a.spatial_size}, got {tuple(x.shape[2:])}"
+            f"expected x with the spatial size of A, {geometry.spatial_size}, "
+            f"got {tuple(x.shape[2:])}"
         )
-    groups = a.shape[0] * a.shape[1]
-    if x.shape[0] != groups:
+    batch_heads = a.shape[0] * a.shape[1]
+    if x.shape[0] != batch_heads:
         raise ValueError(
-            f"expected x with the batch size of A times its heads, {groups}, got {x.shape[0]}"
+            f"expected x with the batch size of A times its heads, {batch_heads}, got {x.shape[0]}"
         )
     if x.device != a.device:
         raise ValueError(f"expected x on the device of A, {a.device}, got {x.device}")
+
+
+def apply(values: Tensor, geometry: Geometry, x: Tensor, *, transposed: bool) -> Tensor:
+    """``A x`` or ``A^T x`` on pixels, for every channel of ``x (B * heads, C, *spatial)``."""
+    values, x = cast_for_autocast(values, x)
+    return dtypes.apply(groups(values, geometry), x, geometry.window, transposed=transposed)
+
+
+def transpose(values: Tensor, geometry: Geometry) -> Tensor:
+    """The values of the transposed matrix, in its CSR order."""
+    if values.is_complex():
+        parts = torch.cat([values.real, values.imag], 1)
+        real, imag = transpose(parts, geometry).chunk(2, 1)
+        return torch.complex(real, imag)
+    permuted = primitives.transpose(
+        groups(values, geometry), list(geometry.spatial_size), list(geometry.window)
+    )
+    return permuted.reshape(values.shape)
+
+
+def normalized_sum_dims(dim: int | Sequence[int]) -> tuple[int, ...]:
+    """The dims of a sum, ascending from 0; raises ValueError for those without a sum."""
+    given = tuple(dim) if isinstance(dim, Sequence) else (dim,)
+    if all(is_int(one) and -4 <= one < 4 for one in given):
+        dims = tuple(sorted(int(one) % 4 for one in given))
+        if dims in _SUMS:
+            return dims
+    raise ValueError(
+        f"expected dim to be -1 (each row), -2 (each column), (-2, -1), 0 (batch), 1 (heads), "
+        f"(0, 1) or None, got {dim}"
+    )
+
+
+def sum_entries(values: Tensor, geometry: Geometry, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """The sums over rows, columns or both: ``(B, heads, N)`` or ``(B, heads)``."""
+    if dims == (3,):
+        total = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row).sum(-1)
+    elif dims == (2,):
+        total = _column_sums(values, geometry)
+    else:
+        total = values.sum(-1)
+    for kept in dims if keepdim else ():
+        total = total.unsqueeze(kept)
+    return total
+
+
+def _column_sums(values: Tensor, geometry: Geometry) -> Tensor:
+    """``sum_i A_ij`` as the transposed map of ones, ``(B, heads, N)``."""
+    matrices = groups(values, geometry)
+    ones = torch.ones(
+        *(matrices.shape[0], 1, *geometry.spatial_size),
+        dtype=dtypes.real_dtype(values.dtype),
+        device=values.device,
+    )
+    sums = dtypes.apply(matrices, ones, geometry.window, transposed=True)
+    return sums.reshape(*values.shape[:2], geometry.pixels)
+
+
+def unpacked(sizes: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence, as torch takes them; raises for non-ints."""
+    given = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Sequence) else sizes
+    if not all(is_int(size) for size in given):
+        raise TypeError(f"expected ints, got {given}")
+    return tuple(size for size in given if is_int(size))
+
+
+def repeat(values: Tensor, repeats: tuple[int, ...]) -> Tensor:
+    """The values repeated along batch and heads."""
+    counts = (*repeats, 1, 1) if len(repeats) == 2 else repeats
+    if len(counts) != 4 or any(n < 0 for n in counts) or counts[2:] != (1, 1):
+        raise ValueError(
+            f"expected repeats (batch, heads, 1, 1): rows and columns cannot repeat, got {repeats}"
+        )
+    return values.repeat(*counts[:2], 1)
+
+
+def reshape(values: Tensor, geometry: Geometry, shape: tuple[int, ...]) -> Tensor:
+    """The values with batch and heads regrouped."""
+    n = geometry.pixels
+    sizes = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
+    if len(sizes) != 4 or any(size not in (n, -1) for size in sizes[2:]):
+        raise ValueError(f"expected shape (B, heads, {n}, {n}): rows and columns stay, got {shape}")
+    try:
+        return values.reshape(*sizes[:2], geometry.nnz)
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected batch and heads of product {values.shape[0] * values.shape[1]}, got {shape}"
+        ) from error

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import Window, make_geometry
-from circulant_attention.matrix import algebra as arithmetic
-from circulant_attention.matrix import reduction
+from circulant_attention.matrix import algebra, display, indexing, plotting, storage
 from circulant_attention.matrix.algebra import Number
-from circulant_attention.matrix.arrangement import Arrangement
-from circulant_attention.matrix.construction import checked_values, ones
-from circulant_attention.matrix.lazy import Deferred
+from circulant_attention.matrix.lazy import TransposedValues, transpose_source
+from circulant_attention.matrix.tensor_like import TensorLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+TORCH_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
+"""What each function of torch does with a Circulant; filled by ``torch_functions.py``."""
 
-class Circulant(Arrangement):
+_TRANSPOSITIONS = {(i, j) for i in (-2, 2) for j in (-1, 3)}
+_TRANSPOSITIONS |= {(j, i) for i, j in _TRANSPOSITIONS}
+
+
+class Circulant(TensorLike):
     r"""A batch of block-circulant sparse matrices: who attends to whom, and how much.
 
     Row i belongs to a query pixel, column j to a key pixel of a grid of N pixels. Row i has an
@@ -38,9 +42,9 @@ class Circulant(Arrangement):
     - ``Circulant(values, W, spatial_size)`` from its stored entries ``(B, heads, N * K)``.
 
     It behaves as a tensor of shape ``(B, heads, N, N)``: ``A + B``, ``c * A``, ``A @ x``,
-    ``A.mT``, ``A.sum(dim)``, ``A[b, h]``, ``torch.softmax(A, -1)``, ``torch.cat([A, B], 1)``. What
-    would make it dense is refused, but for :meth:`to_dense`. It is never changed by an operator;
-    gradients flow through :attr:`values`.
+    ``A.mT``, ``A.sum(dim)``, ``A[b, h]``, ``torch.softmax(A, -1)``, ``torch.cat([A, B], 1)``.
+    Operations that would densify it raise ``TypeError``; :meth:`to_dense` does it. No operator
+    changes a Circulant in place; gradients flow through :attr:`values`.
 
     Args:
         data: The entries, sparse ``(B, heads, N, N)`` or dense ``(B, heads, N * K)``; or the window
@@ -52,8 +56,8 @@ class Circulant(Arrangement):
 
     Raises:
         TypeError: If an argument has the wrong type, or ``data`` an unsupported dtype.
-        ValueError: If the window does not fit the grid, or ``data`` has not the shape or the
-            pattern that the window and the grid claim.
+        ValueError: If the window does not fit the grid, or ``data`` does not match ``W`` and
+            ``spatial_size``.
 
     Example:
         >>> A = Circulant(3, (1, 1, 4, 5))
@@ -71,41 +75,30 @@ class Circulant(Arrangement):
 
     def __init__(
         self,
-        data: Tensor | Window | Deferred,
+        data: Tensor | Window,
         W: Window | Sequence[int],
         spatial_size: Sequence[int] | None = None,
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        if isinstance(data, Deferred):
-            assert spatial_size is not None
-            self.geometry = make_geometry(W, spatial_size)
-            self._source = data
-        elif isinstance(data, Tensor):
+        if isinstance(data, Tensor):
             if spatial_size is None:
                 raise TypeError("expected spatial_size after data and W, got none")
             if dtype is not None or device is not None:
                 raise TypeError("dtype and device belong to data; use data.to(...)")
             self.geometry = make_geometry(W, spatial_size)
-            self._source = checked_values(data, self.geometry)
+            self._source = storage.checked_values(data, self.geometry)
         else:
             if spatial_size is not None:
                 raise TypeError(f"expected data to be a tensor, got {type(data).__name__}")
-            self.geometry, self._source = ones(data, W, dtype, device)
+            self.geometry, self._source = storage.ones(data, W, dtype, device)
 
-    def with_values(self, values: Tensor | Deferred) -> Circulant:
-        """A Circulant of the same grid and window with other entries.
-
-        Args:
-            values: The stored entries ``(B, heads, N * K)``, in CSR order; batch and heads may be
-                others than before.
-
-        Returns:
-            A Circulant over the memory of ``values``.
+    def with_values(self, values: Tensor) -> Circulant:
+        """A Circulant of the same grid and window over other ``values (B, heads, N * K)``.
 
         Raises:
-            TypeError: If ``values`` has an unsupported dtype.
+            TypeError: If ``values`` is not a tensor of a supported dtype.
             ValueError: If its shape does not fit the grid and the window.
 
         Example:
@@ -113,70 +106,38 @@ class Circulant(Arrangement):
             >>> A.with_values(A.values.exp()).sum(-1).unique()
             tensor([8.1548])
         """
-        return Circulant(values, self.window, self.spatial_size)
+        if not isinstance(values, Tensor):
+            raise TypeError(f"expected values to be a tensor, got {type(values).__name__}")
+        return self._from(storage.checked_values(values, self.geometry), self.geometry)
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The odd window length of each spatial dim."""
+        return self.geometry.window
+
+    @property
+    def spatial_size(self) -> tuple[int, ...]:
+        """The sizes of the spatial dims."""
+        return self.geometry.spatial_size
 
     # --- arithmetic ---
 
     def add(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
         """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast.
 
-        Args:
-            other: B, a Circulant of the same grid and window.
-            alpha: A number.
-
-        Returns:
-            A Circulant.
-
         Raises:
             TypeError: If ``other`` is not a Circulant, or ``alpha`` not a number.
             ValueError: If grid, window, batch, heads or device do not match.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A.add(A, alpha=2) == 3 * A, A + A == 2 * A
-            (True, True)
 
         References:
             ``Base.:+`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        return arithmetic.add(self, other, alpha)
+        self._check_compatible(other)
+        return self._from(torch.add(self.values, other.values, alpha=alpha), self.geometry)
 
     def sub(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
-        """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast.
-
-        Args:
-            other: B, a Circulant of the same grid and window.
-            alpha: A number.
-
-        Returns:
-            A Circulant.
-
-        Raises:
-            TypeError: If ``other`` is not a Circulant, or ``alpha`` not a number.
-            ValueError: If grid, window, batch, heads or device do not match.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> (A - A).sum()
-            tensor(0.)
-
-        References:
-            ``Base.:-`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return arithmetic.add(self, other, -alpha)
-
-    def neg(self) -> Circulant:
-        """``-A``.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A.neg() == -A
-            True
-
-        References:
-            ``Base.:-`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return self.with_values(-self.values)
+        """``A - alpha * B``; see :meth:`add`."""
+        return self.add(other, alpha=-alpha)
 
     def scale(self, m: Number | Tensor) -> Circulant:
         """``m * A`` on the stored entries, differentiable in both.
@@ -185,116 +146,37 @@ class Circulant(Arrangement):
             m: A number, a 0-d tensor, or a tensor ``(B or 1, heads or 1, 1, 1)``. Either side's
                 batch and heads may be 1 and broadcast.
 
-        Returns:
-            The scaled Circulant.
-
         Raises:
             TypeError: If ``m`` is neither a number nor a tensor.
-            ValueError: If its shape is another or its device is not that of ``A``.
-
-        Example:
-            >>> A = Circulant(3, (2, 1, 6))
-            >>> A.scale(torch.rand(2, 4, 1, 1)).shape  # a factor for each batch and head
-            torch.Size([2, 4, 6, 6])
+            ValueError: If its shape does not fit or it is on another device.
 
         References:
             ``scale`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        return self.with_values(self.values * arithmetic.factor(self, m))
+        factor = algebra.broadcastable_scale(self._source, m)
+        return self._from(self.values * factor, self.geometry)
 
     def div(self, m: Number | Tensor) -> Circulant:
-        """``A / m`` on the stored entries, differentiable in both.
-
-        Args:
-            m: As for :meth:`scale`: a number, or a tensor 0-d or ``(B or 1, heads or 1, 1, 1)``.
-
-        Returns:
-            The divided Circulant.
-
-        Raises:
-            TypeError: If ``m`` is neither a number nor a tensor.
-            ValueError: If its shape is another or its device is not that of ``A``.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> (A / 3).sum(-1).unique()
-            tensor([1.])
-        """
-        return self.with_values(self.values / arithmetic.factor(self, m))
+        """``A / m`` on the stored entries, differentiable in both; see :meth:`scale`."""
+        factor = algebra.broadcastable_scale(self._source, m)
+        return self._from(self.values / factor, self.geometry)
 
     def dot(self, other: Circulant) -> Tensor:
         r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}` of all batches and heads.
-
-        Args:
-            other: B, a Circulant of the same shape and window.
-
-        Returns:
-            A 0-d tensor.
 
         Raises:
             TypeError: If ``other`` is not a Circulant.
             ValueError: If shapes, windows or devices differ.
 
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A.dot(2 * A)
-            tensor(36.)
-
         References:
             ``LinearAlgebra.dot`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        return arithmetic.dot(self, other)
-
-    def sum(
-        self, dim: int | Sequence[int] | None = None, keepdim: bool = False
-    ) -> Circulant | Tensor:
-        """Sums over rows, columns, heads, batch, or all.
-
-        Args:
-            dim: -1 sums each row, ``(B, heads, N)``; -2 each column, ``(B, heads, N)``; (-2, -1)
-                both, ``(B, heads)``. 0 (batch), 1 (heads) and (0, 1) give a Circulant, which keeps
-                the dim with size 1. None sums everything into a 0-d tensor.
-            keepdim: Whether sums over rows and columns keep the dim with size 1.
-
-        Returns:
-            A tensor, or a Circulant for sums over batch and heads.
-
-        Raises:
-            ValueError: If ``dim`` is another.
-
-        Example:
-            >>> A = Circulant(3, (2, 4, 6))
-            >>> A.sum(-1).shape, A.sum(1).shape, A.sum()
-            (torch.Size([2, 4, 6]), torch.Size([2, 1, 6, 6]), tensor(144.))
-
-        References:
-            ``Base.sum`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return reduction.sum_over(self, dim, keepdim)
-
-    def softmax(self, dim: int = -1) -> Circulant:
-        r"""The softmax of each row over its stored entries.
-
-        .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
-
-        Args:
-            dim: -1 (or 3), the only dim it exists for.
-
-        Returns:
-            A Circulant whose rows sum to one.
-
-        Raises:
-            ValueError: If ``dim`` is another.
-            TypeError: If the entries are complex.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).softmax().values.unique()
-            tensor([0.3333])
-
-        References:
-            ``NNlib.softmax`` in CirculantAttention.jl, ``src/similarity.jl``.
-        """
-        return arithmetic.softmax(self, dim)
+        self._check_compatible(other)
+        if self.shape != other.shape:
+            raise ValueError(
+                f"expected a Circulant of shape {tuple(self.shape)}, got {tuple(other.shape)}"
+            )
+        return algebra.dot(self.values, other.values)
 
     # --- the linear map ---
 
@@ -311,27 +193,83 @@ class Circulant(Arrangement):
             TypeError: If ``x`` is not a tensor of a supported dtype.
             ValueError: If its grid, batch size or device do not fit.
 
-        Example:
-            >>> Circulant(3, (1, 1, 5)).apply(torch.tensor([[[1.0, 0, 0, 0, 0]]]))
-            tensor([[[1., 1., 0., 0., 1.]]])
-
         References:
             ``circulant_attention(A, x)`` in CirculantAttention.jl, ``src/attention.jl``.
         """
-        return arithmetic.apply(self, x)
+        algebra.check_applicable(self._source, self.geometry, x)
+        parent = transpose_source(self._source)
+        if parent is None:
+            return algebra.apply(self.values, self.geometry, x, transposed=False)
+        return algebra.apply(parent, self.geometry, x, transposed=True)
 
-    def __matmul__(self, x: Any) -> Tensor:
-        """``A @ x``: A applied to features ``(B * heads, C, *spatial)``; see :meth:`apply`.
+    @property
+    def mT(self) -> Circulant:
+        """The transposed matrices, :math:`(A^T)_{ij} = A_{ji}`; the pattern is symmetric.
+
+        ``A.mT @ x`` computes the transposed map from the entries of ``A``; every other use permutes
+        the entries.
+        """
+        parent = transpose_source(self._source)
+        source = TransposedValues(self.values, self.geometry) if parent is None else parent
+        return self._from(source, self.geometry)
+
+    def pending_transpose(self) -> Tensor | None:
+        """The values ``(B, heads, N * K)`` of A if this is ``A.mT`` with entries not computed."""
+        return transpose_source(self._source)
+
+    @property
+    def mH(self) -> Circulant:
+        """The conjugate transposed matrices; the same as :attr:`mT` if real."""
+        return self.conj().mT
+
+    def adjoint(self) -> Circulant:
+        """The same as :attr:`mH`."""
+        return self.mH
+
+    def transpose(self, dim0: int, dim1: int) -> Circulant:
+        """The same as :attr:`mT`, for rows and columns (-2 and -1); ValueError for other dims."""
+        if (dim0, dim1) not in _TRANSPOSITIONS:
+            raise ValueError(
+                f"expected dims -2 and -1 (rows and columns) to be transposed, got {dim0}, {dim1}"
+            )
+        return self.mT
+
+    def __getitem__(self, index: Any) -> Circulant | Tensor:
+        """Batches and heads give a Circulant, rows, columns and entries dense tensors.
+
+        ``A[b, h]``, ``A[1:]``, ``A[:, [0, 2]]`` are Circulants of four dims; an int leaves size 1.
+        ``A[b, h, i, j]`` is an entry (zero outside the pattern), ``A[b, h, i]`` a dense row,
+        ``A[..., j]`` dense columns, with the dims that torch would give.
+
+        Raises:
+            IndexError: If an index is out of range, or there are more than four.
+            TypeError: If one is neither an int, a slice, nor a list or 1-d tensor of ints.
 
         Example:
-            >>> A = Circulant(3, (1, 1, 5))
-            >>> (A @ torch.ones(1, 2, 5)).unique()
-            tensor([3.])
+            >>> A = Circulant(3, (2, 4, 6))
+            >>> A[0, 1:3].shape, A[0, 0, 2].tolist()
+            (torch.Size([1, 2, 6, 6]), [0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
 
         References:
-            ``⊗`` in CirculantAttention.jl, ``src/attention.jl``.
+            ``Base.getindex`` in CirculantAttention.jl, ``src/array.jl``.
         """
+        batch_head, row, column = indexing.parse(index)
+        matrices = self._from(indexing.take_matrices(self.values, batch_head), self.geometry)
+        if row == slice(None) and column == slice(None):
+            return matrices
+        return indexing.dense_block(matrices.rows, self.geometry, batch_head, row, column)
+
+    # --- operators ---
+
+    def __matmul__(self, x: Any) -> Tensor:
+        """``A @ x``: A applied to features ``(B * heads, C, *spatial)``; see :meth:`apply`."""
         return self.apply(x) if isinstance(x, Tensor) else NotImplemented
+
+    def __rmatmul__(self, x: Any) -> NoReturn:
+        raise TypeError(
+            f"expected A @ x of a Circulant and a tensor, got {type(x).__name__} @ Circulant; "
+            f"the transposed map is A.mT @ x"
+        )
 
     def __add__(self, other: Any) -> Circulant:
         return self.add(other) if isinstance(other, Circulant) else NotImplemented
@@ -351,32 +289,14 @@ class Circulant(Arrangement):
 
     def __truediv__(self, m: Any) -> Circulant:
         if isinstance(m, Circulant):
-            raise TypeError("division by a Circulant is not defined: most of its entries are zero")
+            self.__rtruediv__(m)
         return self.div(m)
 
     def __rtruediv__(self, other: Any) -> NoReturn:
         raise TypeError("division by a Circulant is not defined: most of its entries are zero")
 
-    def __rmatmul__(self, x: Any) -> NoReturn:
-        raise TypeError(
-            f"expected A @ x of a Circulant and a tensor, got {type(x).__name__} @ Circulant; "
-            f"the transposed map is A.mT @ x"
-        )
-
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
-
     def __eq__(self, other: object) -> bool:
-        """``A == B``: whether shape, window and every stored entry are equal.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A == A.clone(), A == 2 * A
-            (True, False)
-
-        References:
-            ``Base.:(==)`` in CirculantAttention.jl, ``src/array.jl``.
-        """
+        """``A == B``: whether shape, window and every stored entry are equal."""
         if not isinstance(other, Circulant):
             return NotImplemented
         if not self.geometry.matches(other.geometry) or self.shape != other.shape:
@@ -388,84 +308,12 @@ class Circulant(Arrangement):
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # By its entries: how often the tensors of a pending transposition were changed is not kept.
+        # By its entries: lazy values depend on version counters, which are not kept.
         return Circulant, (self.values, self.window, self.spatial_size)
-
-    def __repr__(self) -> str:
-        from circulant_attention.matrix.display import summary
-
-        return summary(self)
-
-    def __str__(self) -> str:
-        from circulant_attention.matrix.display import picture
-
-        return picture(self)
-
-    # --- pictures ---
-
-    def _repr_html_(self) -> str:
-        from circulant_attention.matrix.plotting import card
-
-        return card(self)
-
-    def spy(self, head: int = 0, batch: int = 0, ax: Axes | None = None) -> Axes:
-        """Draws where the entries of one matrix are stored, and how large they are.
-
-        A colour is the largest magnitude of the entries that fall on it; what is not stored stays
-        blank.
-
-        Args:
-            head: The head.
-            batch: The batch.
-            ax: matplotlib axes to draw on; new ones when left out.
-
-        Returns:
-            The axes; ``ax.images[-1]`` is the picture, for a colour bar.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            TypeError: If ``head`` or ``batch`` is not an int.
-            ValueError: If ``head`` or ``batch`` is out of range.
-
-        Example:
-            >>> Circulant(3, (1, 2, 4, 5)).spy(head=1).get_title()
-            'A[0, 1]'
-        """
-        from circulant_attention.matrix.plotting import spy
-
-        return spy(self, head, batch, ax)
-
-    def window_image(
-        self, pixel: int | Sequence[int], head: int = 0, batch: int = 0, ax: Axes | None = None
-    ) -> Axes:
-        """Draws what one pixel attends to: its row of one matrix, laid out on the grid.
-
-        Complex entries are shown by their magnitude. A signal is drawn as bars, a volume by the
-        slice ``pixel[0]`` of its first dim. Outside of the window the picture is transparent, so
-        that it can lie over the image that the matrix was made from.
-
-        Args:
-            pixel: The query pixel: its number, or its position, one int per spatial dim.
-            head: The head.
-            batch: The batch.
-            ax: matplotlib axes to draw on; new ones when left out.
-
-        Returns:
-            The axes; for images and volumes ``ax.images[-1]`` is the picture.
-
-        Raises:
-            ImportError: If matplotlib is not installed.
-            TypeError: If ``pixel``, ``head`` or ``batch`` has the wrong type.
-            ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
-
-        Example:
-            >>> Circulant(3, (1, 1, 4, 5)).window_image((0, 2)).get_title()
-            'A[0, 0], row of pixel 0, 2'
-        """
-        from circulant_attention.matrix.plotting import window_image
-
-        return window_image(self, pixel, head, batch, ax)
 
     @classmethod
     def __torch_function__(
@@ -475,7 +323,80 @@ class Circulant(Arrangement):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Torch's functions on Circulants; those that would make one dense are refused."""
-        from circulant_attention.matrix.torch_functions import call
+        """Functions of torch on Circulants; those that would densify one raise TypeError."""
+        implementation = TORCH_FUNCTIONS.get(func)
+        if implementation is None:
+            raise TypeError(
+                f"torch's {getattr(func, '__name__', func)} is not defined for a Circulant, which "
+                f"stays sparse: use A.to_dense() for a dense tensor or A.data for a "
+                f"torch.sparse_csr one"
+            )
+        return implementation(*args, **(kwargs or {}))
 
-        return call(func, args, kwargs or {})
+    # --- pictures ---
+
+    def __repr__(self) -> str:
+        return display.summary(self)
+
+    def __str__(self) -> str:
+        return display.picture(self)
+
+    def _repr_html_(self) -> str:
+        return display.card(self)
+
+    def spy(self, head: int = 0, batch: int = 0, ax: Axes | None = None) -> Axes:
+        """Draws where the entries of one matrix are stored, and how large they are.
+
+        A colour is the largest magnitude of the entries that fall on it; cells without a stored
+        entry stay blank. ``ax``: matplotlib axes; new ones by default, and returned.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``head`` or ``batch`` is not an int.
+            ValueError: If ``head`` or ``batch`` is out of range.
+        """
+        plotting.check_matrix(self.shape, head, batch)
+        ax = plotting.axes(ax)
+        return plotting.spy(self.rows[batch, head], self.geometry, f"A[{batch}, {head}]", ax)
+
+    def window_image(
+        self, pixel: int | Sequence[int], head: int = 0, batch: int = 0, ax: Axes | None = None
+    ) -> Axes:
+        """Draws what one pixel attends to: its row of one matrix, laid out on the grid.
+
+        Complex entries are shown by their magnitude. A signal is drawn as bars, a volume by the
+        slice ``pixel[0]`` of its first dim. Outside of the window the picture is transparent, so
+        that it can lie over the image that the matrix comes from.
+
+        Args:
+            pixel: The query pixel: its number, or its position, one int per spatial dim.
+            head: The head.
+            batch: The batch.
+            ax: matplotlib axes to draw on; new ones by default.
+
+        Returns:
+            The axes; for images and volumes ``ax.images[-1]`` is the picture.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+            TypeError: If ``pixel``, ``head`` or ``batch`` has the wrong type.
+            ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
+        """
+        plotting.check_matrix(self.shape, head, batch)
+        position = plotting.checked_position(pixel, self.spatial_size)
+        ax = plotting.axes(ax)
+        row = self.rows[batch, head, indexing.pixel_number(position, self.spatial_size)]
+        return plotting.window_image(row, self.geometry, position, f"A[{batch}, {head}]", ax)
+
+    def _check_compatible(self, other: object) -> None:
+        """Raises unless ``other`` is a Circulant of this geometry, of broadcastable shape."""
+        if not isinstance(other, Circulant):
+            raise TypeError(f"expected a Circulant, got {type(other).__name__}")
+        algebra.check_compatible(self._source, self.geometry, other._source, other.geometry)
+
+
+def check_circulant(name: str, a: object) -> Circulant:
+    """The argument, if it is a Circulant; else raises TypeError."""
+    if not isinstance(a, Circulant):
+        raise TypeError(f"expected {name} to be a Circulant, got {type(a).__name__}")
+    return a

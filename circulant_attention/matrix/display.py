@@ -1,7 +1,8 @@
-"""How a Circulant is shown: one line, and Julia's Braille picture of its sparsity."""
+"""Text of a Circulant: one line, Julia's Braille picture of its sparsity, a notebook's table."""
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -12,35 +13,37 @@ from torch import Tensor
 from circulant_attention.geometry import Geometry
 
 if TYPE_CHECKING:
-    from circulant_attention.matrix.circulant import Circulant
+    from circulant_attention.matrix.tensor_like import TensorLike
 
 # Dots of a cell, 4 rows by 2 columns, as bits of the Unicode block at U+2800.
 _DOTS = torch.tensor([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _CELL_ROWS, _CELL_COLUMNS = _DOTS.shape
 _BLANK = 0x2800
-# Entries looked at together: bounds the memory of a picture whatever the size of the matrix.
+# Entries marked at a time: bounds the memory of a picture for any size of the matrix.
 _CHUNK = 1 << 22
 
 
-def summary(a: Circulant) -> str:
+def summary(a: TensorLike) -> str:
     """One line: dtype, kernel length, spatial size, shape, stored entries, device, gradient."""
-    window = a.window[0] if len(set(a.window)) == 1 else a.window
+    window, sizes = _kernel_length(a.geometry), a.geometry.spatial_size
     grad = ", requires_grad=True" if a.requires_grad else ""
     return (
         f"Circulant({str(a.dtype).removeprefix('torch.')}, kernel-length {window}, "
-        f"spatial-size {a.spatial_size}, shape {tuple(a.shape)}, {a.nnz} stored entries, "
+        f"spatial-size {sizes}, shape {tuple(a.shape)}, {a.nnz} stored entries, "
         f"{a.device}{grad})"
     )
 
 
-def picture(a: Circulant, *, max_slices: int = 3, max_height: int = 19, max_width: int = 40) -> str:
+def picture(
+    a: TensorLike, *, max_slices: int = 3, max_height: int = 19, max_width: int = 40
+) -> str:
     """The summary, and a picture of the sparsity of the first (batch, head) slices.
 
     Args:
-        a: What to show.
-        max_slices: How many slices are shown before an ellipsis.
-        max_height: Lines of a picture at most.
-        max_width: Cells of a picture's line at most.
+        a: The Circulant.
+        max_slices: The number of slices before an ellipsis.
+        max_height: Maximum lines of a picture.
+        max_width: Maximum cells of a line.
 
     Returns:
         Several lines of text.
@@ -60,13 +63,13 @@ def picture(a: Circulant, *, max_slices: int = 3, max_height: int = 19, max_widt
 def braille(geometry: Geometry, *, max_height: int, max_width: int) -> str:
     """The sparsity pattern as a bracketed grid of Braille cells.
 
-    The rule of Julia's SparseArrays: a matrix larger than the picture is shrunk, keeping its
-    aspect ratio, and each stored entry sets the dot that it falls on.
+    The rule of Julia's SparseArrays: a matrix larger than the picture is shrunk with its aspect
+    ratio, and each stored entry sets the dot at its place.
 
     Args:
         geometry: The pattern.
-        max_height: Lines at most.
-        max_width: Cells of a line at most, without the brackets.
+        max_height: Maximum lines.
+        max_width: Maximum cells of a line, without the brackets.
 
     Returns:
         The lines of the picture.
@@ -87,6 +90,35 @@ def braille(geometry: Geometry, *, max_height: int, max_width: int) -> str:
     return "\n".join(_bracketed(grid))
 
 
+def card(a: TensorLike) -> str:
+    """HTML for notebooks: a table of facts, and a Braille picture to unfold."""
+    facts = {
+        "shape": tuple(a.shape),
+        "dtype": str(a.dtype).removeprefix("torch."),
+        "spatial size": a.geometry.spatial_size,
+        "kernel length": _kernel_length(a.geometry),
+        "stored entries": f"{a.nnz:,} ({a.geometry.nnz_per_row} of {a.geometry.pixels:,} in a row)",
+        "device": a.device,
+        "requires grad": a.requires_grad,
+    }
+    rows = "".join(
+        f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+        f'<td style="text-align:left">{html.escape(str(fact))}</td></tr>'
+        for name, fact in facts.items()
+    )
+    drawn = picture(a, max_slices=1).partition("\n")[2]
+    return (
+        f"<div><b>Circulant</b><table>{rows}</table><details><summary>sparsity</summary>"
+        f'<pre style="line-height:1.1">{html.escape(drawn)}</pre></details></div>'
+    )
+
+
+def _kernel_length(geometry: Geometry) -> int | tuple[int, ...]:
+    """The window as Julia shows it: one int if all dims agree."""
+    window = geometry.window
+    return window[0] if len(set(window)) == 1 else window
+
+
 def _dot(index: Tensor, dots: int, n: int) -> Tensor:
     scale = max(1, dots - 1) / max(1, n - 1)
     # Rounded from one on, as Julia numbers them: halves go to the even number.
@@ -95,7 +127,7 @@ def _dot(index: Tensor, dots: int, n: int) -> Tensor:
 
 def _entries(geometry: Geometry) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows and columns of the stored entries, some rows at a time."""
-    step = max(1, _CHUNK // geometry.offsets)
+    step = max(1, _CHUNK // geometry.nnz_per_row)
     for start in range(0, geometry.pixels, step):
         rows = torch.arange(start, min(start + step, geometry.pixels))
         columns = torch.zeros(len(rows), 1, dtype=torch.long)

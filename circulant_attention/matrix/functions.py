@@ -8,9 +8,8 @@ from torch import Tensor
 from circulant_attention import checks
 from circulant_attention.geometry import Window
 from circulant_attention.matrix.algebra import Number
-from circulant_attention.matrix.circulant import Circulant
-from circulant_attention.ops import features as _features
-from circulant_attention.similarity import check_circulant
+from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.ops.dtypes import real_dtype
 
 
 def circulant(W: Window, x: Tensor) -> Circulant:
@@ -36,7 +35,7 @@ def circulant(W: Window, x: Tensor) -> Circulant:
     """
     checks.check_features("x", x)
     dims = (x.shape[0], 1, *x.shape[2:])
-    return Circulant(W, dims, dtype=_features.real_dtype(x.dtype), device=x.device)
+    return Circulant(W, dims, dtype=real_dtype(x.dtype), device=x.device)
 
 
 def kernel_length(A: Circulant) -> int | tuple[int, ...]:
@@ -159,13 +158,13 @@ def scale(m: Number | Tensor, A: Circulant) -> Circulant:
 
 
 def similar(A: Circulant) -> Circulant:
-    """A Circulant of the same shape, dtype and device whose entries are not set.
+    """A Circulant of the same shape, dtype and device with uninitialized entries.
 
     Args:
         A: A :class:`Circulant`.
 
     Returns:
-        A :class:`Circulant`, to be written by one of the functions in ``_``.
+        A :class:`Circulant`, to be filled by an in-place function (``…_``).
 
     Raises:
         TypeError: If ``A`` is not a Circulant.
@@ -222,4 +221,4 @@ def cat(*matrices: Circulant, dim: int = 1) -> Circulant:
         if other.device != first.device:
             raise ValueError(f"expected a Circulant on {first.device}, got one on {other.device}")
     values = torch.cat([one.values for one in matrices], dim)
-    return Circulant(values, first.window, first.spatial_size)
+    return first.with_values(values)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from circulant_attention.checks import is_int
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix.lazy import transposed_values
+from circulant_attention.matrix import algebra
 
 Index = int | slice | Sequence[int] | Tensor
 _DIM_NAMES = ("batch", "head", "row", "column")
 
 
 def parse(index: Any) -> tuple[tuple[Index, Index], Index, Index]:
-    """Fills up an index to (batch, head), row, column.
+    """An index as (batch, head), row, column; those left out are full slices.
 
     Raises:
         IndexError: If it has more than four entries or two ellipses.
@@ -40,7 +40,7 @@ def parse(index: Any) -> tuple[tuple[Index, Index], Index, Index]:
 
 def _check(name: str, entry: Any) -> None:
     if isinstance(entry, Tensor):
-        # A bool tensor selects, as in torch; a single one would pass for the int 0 or 1.
+        # A 1-d bool tensor selects, as in torch; a 0-d one would pass for the int 0 or 1.
         good = entry.dim() == 1 or (entry.dim() == 0 and entry.dtype != torch.bool)
         good = good and not entry.is_floating_point() and not entry.is_complex()
     elif isinstance(entry, Sequence) and not isinstance(entry, str):
@@ -74,16 +74,24 @@ def _take(x: Tensor, dim: int, index: Index, name: str) -> Tensor:
     return taken
 
 
-def take_lead(values: Tensor, lead: tuple[Index, Index]) -> Tensor:
+def take_matrices(values: Tensor, batch_head: tuple[Index, Index]) -> Tensor:
     """Indexes batch and head of values ``(B, heads, N * K)``; keeps both dims."""
-    for dim, index in enumerate(lead):
+    for dim, index in enumerate(batch_head):
         values = _take(values, dim, index, _DIM_NAMES[dim])
     return values
 
 
+def pixel_number(position: tuple[int, ...], sizes: tuple[int, ...]) -> int:
+    """The row-major number of the pixel at a position."""
+    number = 0
+    for at, size in zip(position, sizes, strict=True):
+        number = number * size + at
+    return number
+
+
 def dense_rows(rows: Tensor, geometry: Geometry, index: Index) -> Tensor:
     """Some rows ``(B, heads, R, N)`` of a Circulant with entries ``(B, heads, N, K)``, dense."""
-    columns = geometry.col_indices(rows.device).reshape(1, 1, geometry.pixels, geometry.offsets)
+    columns = geometry.col_indices(rows.device).reshape(1, 1, geometry.pixels, geometry.nnz_per_row)
     columns = _take(columns, 2, index, "row").long()
     chosen = _take(rows, 2, index, "row")
     dense = chosen.new_zeros(*chosen.shape[:3], geometry.pixels)
@@ -91,18 +99,18 @@ def dense_rows(rows: Tensor, geometry: Geometry, index: Index) -> Tensor:
 
 
 def dense_block(
-    rows: Tensor, geometry: Geometry, lead: tuple[Index, Index], row: Index, column: Index
+    rows: Tensor, geometry: Geometry, batch_head: tuple[Index, Index], row: Index, column: Index
 ) -> Tensor:
-    """The dense block at (row, column), dims of ints dropped as in torch.
+    """The dense block at (row, column), without the dims of ints, as in torch.
 
-    Memory is the number of rows (or columns, when all rows are asked for) times N.
+    Its memory is the number of rows, or of columns if ``row`` is a full slice, times N.
     """
     for index, name in ((row, "row"), (column, "column")):
         _check_range(index, geometry.pixels, name)
     if row == slice(None):
-        flipped = transposed_values(rows.flatten(-2), geometry).reshape(rows.shape)
+        flipped = algebra.transpose(rows.flatten(-2), geometry).reshape(rows.shape)
         block = dense_rows(flipped, geometry, column).mT
     else:
         block = _take(dense_rows(rows, geometry, row), 3, column, "column")
-    dropped = [dim for dim, index in enumerate((*lead, row, column)) if _scalar(index)]
+    dropped = [dim for dim, index in enumerate((*batch_head, row, column)) if _scalar(index)]
     return block.squeeze(dropped) if dropped else block

@@ -1,55 +1,61 @@
-"""The stored entries of a Circulant: what they are, and other forms of the same."""
+"""What a Circulant shares with any tensor: shape, dtype, device, conversions."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from circulant_attention import checks
-from circulant_attention.checks import is_int
+from circulant_attention.checks import check_dtype, is_int
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix import indexing
-from circulant_attention.matrix.lazy import Deferred
+from circulant_attention.matrix import algebra, indexing
+from circulant_attention.matrix.lazy import LazyValues
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Entries(ABC):
-    """What a Circulant tells about itself, as a tensor would, and its conversions."""
+class TensorLike:
+    """Mixin with the attributes and conversions of ``torch.Tensor``, of the same names.
 
-    _source: Tensor | Deferred
+    The class that uses it has the values in ``_source``, computed or lazy, and a geometry.
+    """
+
+    _source: Tensor | LazyValues
     geometry: Geometry
 
-    @abstractmethod
-    def with_values(self, values: Tensor | Deferred) -> Self:
-        """The same geometry with other entries."""
+    @classmethod
+    def _from(cls, source: Tensor | LazyValues, geometry: Geometry) -> Self:
+        """The matrix of values that are known to fit; checks nothing."""
+        result = object.__new__(cls)
+        result._source = source
+        result.geometry = geometry
+        return result
 
     @property
     def values(self) -> Tensor:
         """The stored entries ``(B, heads, N * K)``, in CSR order; they carry the gradient.
+
+        Lazy entries, of an attention or of a transposed matrix, are computed on first use.
 
         Example:
             >>> Circulant(3, (1, 2, 6)).values.shape
             torch.Size([1, 2, 18])
         """
         source = self._source
-        return source.get() if isinstance(source, Deferred) else source
+        if isinstance(source, LazyValues):
+            source = source.get()
+            if not torch.compiler.is_compiling():
+                self._source = source
+        return source
 
     @property
     def rows(self) -> Tensor:
-        """The stored entries row by row, ``(B, heads, N, K)``.
-
-        Example:
-            >>> Circulant(3, (1, 2, 6)).rows.shape
-            torch.Size([1, 2, 6, 3])
-        """
-        return self.values.reshape(
-            *self._source.shape[:2], self.geometry.pixels, self.geometry.offsets
-        )
+        """The stored entries row by row, ``(B, heads, N, K)``; a view of :attr:`values`."""
+        geometry = self.geometry
+        return self.values.reshape(*self._source.shape[:2], geometry.pixels, geometry.nnz_per_row)
 
     @property
     def data(self) -> Tensor:
@@ -66,73 +72,40 @@ class Entries(ABC):
         References:
             The field ``data`` of ``Circulant`` in CirculantAttention.jl, ``src/circulant.jl``.
         """
-        lead = self.shape[:2]
-        crow = self.geometry.crow_indices(self.device)
-        col = self.geometry.col_indices(self.device)
         return torch.sparse_csr_tensor(
-            crow.expand(*lead, -1),
-            col.expand(*lead, -1),
-            self.values,
-            self.shape,
+            *(self.crow_indices(), self.col_indices(), self.values, self.shape),
             check_invariants=False,
         )
 
-    @property
-    def window(self) -> tuple[int, ...]:
-        """The odd window length of each spatial dim.
+    def crow_indices(self) -> Tensor:
+        """Row pointers ``(B, heads, N + 1)``, shared by every batch and head (stride 0)."""
+        return self.geometry.crow_indices(self.device).expand(*self._source.shape[:2], -1)
 
-        Example:
-            >>> Circulant(3, (1, 1, 6, 5)).window
-            (3, 3)
+    def col_indices(self) -> Tensor:
+        """Columns ``(B, heads, N * K)``, ascending in each row; int32, or int64 from 2**31 on."""
+        return self.geometry.col_indices(self.device).expand(*self._source.shape[:2], -1)
 
-        References:
-            ``kernel_length`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return self.geometry.window
+    def to_sparse_csr(self) -> Tensor:
+        """The same as :attr:`data`."""
+        return self.data
 
-    @property
-    def spatial_size(self) -> tuple[int, ...]:
-        """The sizes of the spatial dims.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6, 5)).spatial_size
-            (6, 5)
-
-        References:
-            ``spatial_size`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return self.geometry.spatial_size
+    def to_dense(self) -> Tensor:
+        """The dense ``(B, heads, N, N)`` tensor, differentiable; N squared entries per head."""
+        return indexing.dense_rows(self.rows, self.geometry, slice(None))
 
     @property
     def shape(self) -> torch.Size:
-        """``(B, heads, N, N)``.
-
-        Example:
-            >>> Circulant(3, (2, 4, 6, 5)).shape
-            torch.Size([2, 4, 30, 30])
-        """
+        """``(B, heads, N, N)``."""
         batch, heads, _ = self._source.shape
-        return torch.Size((batch, heads, self.geometry.pixels, self.geometry.pixels))
+        pixels = self.geometry.pixels
+        return torch.Size((batch, heads, pixels, pixels))
 
     def size(self, dim: int | None = None) -> torch.Size | int:
         """The shape, or its entry ``dim``.
 
-        Args:
-            dim: -4 to 3, or None for all four sizes.
-
-        Returns:
-            A ``torch.Size``, or an int.
-
         Raises:
             TypeError: If ``dim`` is not an int.
-            IndexError: If ``dim`` is another.
-
-        Example:
-            >>> Circulant(3, (2, 4, 6, 5)).size(1)
-            4
-
-        References:
-            ``Base.size`` in CirculantAttention.jl, ``src/array.jl``.
+            IndexError: If ``dim`` is not from -4 to 3.
         """
         if dim is None:
             return self.shape
@@ -144,323 +117,215 @@ class Entries(ABC):
 
     @property
     def ndim(self) -> int:
-        """Always 4, for batch, heads, rows and columns.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).ndim
-            4
-        """
+        """Always 4: batch, heads, rows and columns."""
         return 4
 
     def dim(self) -> int:
-        """Always 4, for batch, heads, rows and columns.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).dim()
-            4
-        """
+        """The same as :attr:`ndim`."""
         return 4
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the stored entries.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).dtype
-            torch.float32
-        """
+        """Dtype of the stored entries."""
         return self._source.dtype
 
     @property
     def device(self) -> torch.device:
-        """Device of the stored entries.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).device
-            device(type='cpu')
-        """
+        """Device of the stored entries."""
         return self._source.device
 
     @property
     def nnz(self) -> int:
-        """The number of stored entries, over all batches and heads.
-
-        Example:
-            >>> Circulant(3, (2, 4, 6, 5)).nnz  # 2 * 4 matrices, 30 rows, 9 entries each
-            2160
-        """
+        """The number of stored entries, over all batches and heads."""
         return self._source.shape.numel()
 
     @property
     def requires_grad(self) -> bool:
-        """Whether the stored entries require a gradient.
-
-        Example:
-            >>> x = torch.randn(1, 4, 6, requires_grad=True)
-            >>> circulant_adjacency(DotSimilarity(), x, x, 3).requires_grad
-            True
-        """
+        """Whether the stored entries require a gradient."""
         return self._source.requires_grad
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Asks for the gradient of :attr:`values`, in place.
-
-        Args:
-            requires_grad: Whether the gradient is wanted.
-
-        Returns:
-            The Circulant itself.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6)).requires_grad_()
-            >>> A.sum().backward()
-            >>> A.values.grad.shape
-            torch.Size([1, 1, 18])
-        """
+        """Requests the gradient of :attr:`values`, in place; returns the Circulant itself."""
         self.values.requires_grad_(requires_grad)
         return self
 
     def is_complex(self) -> bool:
-        """Whether the dtype is complex.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).is_complex()
-            False
-        """
+        """Whether the dtype is complex."""
         return self.dtype.is_complex
 
     def is_floating_point(self) -> bool:
-        """Whether the dtype is a real floating dtype.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).is_floating_point()
-            True
-        """
+        """Whether the dtype is a real floating dtype."""
         return self.dtype.is_floating_point
 
-    def to_dense(self) -> Tensor:
-        """The dense ``(B, heads, N, N)`` tensor, differentiable; N squared entries per head.
-
-        Example:
-            >>> Circulant(3, (1, 1, 5)).to_dense()[0, 0]
-            tensor([[1., 1., 0., 0., 1.],
-                    [1., 1., 1., 0., 0.],
-                    [0., 1., 1., 1., 0.],
-                    [0., 0., 1., 1., 1.],
-                    [1., 0., 0., 1., 1.]])
-        """
-        return indexing.dense_rows(self.rows, self.geometry, slice(None))
-
-    def to_sparse_csr(self) -> Tensor:
-        """The same as :attr:`data`.
-
-        Example:
-            >>> Circulant(3, (1, 2, 6)).to_sparse_csr().shape
-            torch.Size([1, 2, 6, 6])
-        """
-        return self.data
-
-    def crow_indices(self) -> Tensor:
-        """Row pointers ``(B, heads, N + 1)``, shared by every batch and head (stride 0).
-
-        Example:
-            >>> Circulant(3, (1, 1, 5)).crow_indices()
-            tensor([[[ 0,  3,  6,  9, 12, 15]]], dtype=torch.int32)
-        """
-        return self.geometry.crow_indices(self.device).expand(*self.shape[:2], -1)
-
-    def col_indices(self) -> Tensor:
-        """Columns ``(B, heads, N * K)``, shared by every batch and head (stride 0).
-
-        They ascend within each row. int32, or int64 once N * K reaches ``2**31``.
-
-        Example:
-            >>> Circulant(3, (1, 1, 5)).col_indices()[0, 0, :6]  # of the first two rows
-            tensor([0, 1, 4, 0, 1, 2], dtype=torch.int32)
-        """
-        return self.geometry.col_indices(self.device).expand(*self.shape[:2], -1)
-
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """To another dtype or device, as ``torch.Tensor.to``.
-
-        Args:
-            *args: A dtype, a device, or both, as ``torch.Tensor.to`` takes them.
-            **kwargs: The same by name, and its other options.
-
-        Returns:
-            A Circulant; itself if nothing changes.
+        """To another dtype or device, as ``torch.Tensor.to``; itself if nothing changes.
 
         Raises:
             TypeError: If the dtype is none of float16, bfloat16, float32, float64, complex64 and
                 complex128.
-            RuntimeError: If torch knows no such device.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).to(torch.float64).dtype
-            torch.float64
         """
         values = self.values.to(*args, **kwargs)
-        checks.check_dtype("dtype", values.dtype)
-        return self if values is self.values else self.with_values(values)
+        check_dtype("dtype", values.dtype)
+        return self if values is self.values else self._from(values, self.geometry)
 
     def cpu(self) -> Self:
-        """To the CPU; itself if it is there.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).cpu().device
-            device(type='cpu')
-        """
+        """To the CPU; itself if it is there."""
         return self.to("cpu")
 
     def cuda(self, device: torch.device | str | int = "cuda") -> Self:
-        """To a CUDA device.
-
-        Args:
-            device: The device; the current one when left out.
-
-        Returns:
-            A Circulant; itself if it is there.
-
-        Raises:
-            RuntimeError: If torch finds no such device.
-            AssertionError: If torch was built without CUDA.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> if torch.cuda.is_available():
-            ...     A = A.cuda()
-        """
+        """To a CUDA device, by default the current one; itself if it is there."""
         return self.to(device)
 
     def float(self) -> Self:
-        """To float32; itself if it is.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6), dtype=torch.float64).float().dtype
-            torch.float32
-        """
+        """To float32; itself if it is float32."""
         return self.to(torch.float32)
 
     def double(self) -> Self:
-        """To float64; itself if it is.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).double().dtype
-            torch.float64
-        """
+        """To float64; itself if it is float64."""
         return self.to(torch.float64)
 
     def half(self) -> Self:
-        """To float16; itself if it is.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).half().dtype
-            torch.float16
-        """
+        """To float16; itself if it is float16."""
         return self.to(torch.float16)
 
     def bfloat16(self) -> Self:
-        """To bfloat16; itself if it is.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).bfloat16().dtype
-            torch.bfloat16
-        """
+        """To bfloat16; itself if it is bfloat16."""
         return self.to(torch.bfloat16)
 
     def detach(self) -> Self:
-        """The same entries, in the same memory, without their history.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).requires_grad_().detach().requires_grad
-            False
-        """
-        return self.with_values(self.values.detach())
+        """The same entries, in the same memory, without their autograd history."""
+        return self._from(self.values.detach(), self.geometry)
 
     def clone(self) -> Self:
-        """A copy with entries of its own; differentiable.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A.clone() == A, A.clone().values.data_ptr() == A.values.data_ptr()
-            (True, False)
-        """
-        return self.with_values(self.values.clone())
+        """A copy with memory of its own; differentiable."""
+        return self._from(self.values.clone(), self.geometry)
 
     def copy(self) -> Self:
-        """A copy with entries of its own; Julia's name for :meth:`clone`.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> A.copy() == A
-            True
-
-        References:
-            ``Base.copy`` in CirculantAttention.jl, ``src/array.jl``.
-        """
+        """The same as :meth:`clone`, under Julia's name."""
         return self.clone()
 
     def similar(self) -> Self:
-        """The same shape, dtype and device with entries not set (to be written in place).
-
-        Example:
-            >>> Circulant(3, (1, 2, 6)).similar().shape
-            torch.Size([1, 2, 6, 6])
-
-        References:
-            ``Base.similar`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        return self.with_values(
-            torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
-        )
+        """The same shape, dtype and device with uninitialized entries."""
+        values = torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
+        return self._from(values, self.geometry)
 
     @property
     def real(self) -> Self:
-        """The real part; itself if real.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> (A * (1 + 2j)).real == A
-            True
-
-        References:
-            ``Base.real`` in CirculantAttention.jl, ``src/batchedmul.jl``.
-        """
-        return self.with_values(self.values.real) if self.is_complex() else self
+        """The real part; itself if real."""
+        return self._from(self.values.real, self.geometry) if self.is_complex() else self
 
     @property
     def imag(self) -> Self:
-        """The imaginary part of a complex Circulant.
-
-        Raises:
-            RuntimeError: If it is real, as torch does.
-
-        Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> (A * (1 + 2j)).imag == 2 * A
-            True
-        """
-        return self.with_values(self.values.imag)
+        """The imaginary part of a complex Circulant; RuntimeError if it is real, as in torch."""
+        return self._from(self.values.imag, self.geometry)
 
     def complex(self) -> Self:
-        """As complex; itself if complex.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).complex().dtype
-            torch.complex64
-
-        References:
-            ``Base.complex`` in CirculantAttention.jl, ``src/batchedmul.jl``.
-        """
+        """As complex; itself if complex."""
         return self if self.is_complex() else self.to(self.dtype.to_complex())
 
     def conj(self) -> Self:
-        """The complex conjugate; itself if real.
+        """The complex conjugate; itself if real."""
+        if not self.is_complex():
+            return self
+        # Not torch's lazy conjugate, which vmap of forward mode does not support.
+        return self._from(self.values.conj_physical(), self.geometry)
+
+    def neg(self) -> Self:
+        """``-A``."""
+        return self._from(-self.values, self.geometry)
+
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Self | Tensor:
+        """Sums over rows, columns, heads, batch, or all.
+
+        Args:
+            dim: -1 sums each row, ``(B, heads, N)``; -2 each column, ``(B, heads, N)``; (-2, -1)
+                both, ``(B, heads)``. 0 (batch), 1 (heads) and (0, 1) give a Circulant, which keeps
+                the dim with size 1. None sums everything into a 0-d tensor.
+            keepdim: Whether sums over rows and columns keep the dim with size 1.
+
+        Returns:
+            A tensor, or a Circulant for sums over batch and heads.
+
+        Raises:
+            ValueError: If ``dim`` is another.
 
         Example:
-            >>> A = Circulant(3, (1, 1, 6))
-            >>> (A * 1j).conj() == A * -1j
-            True
+            >>> A = Circulant(3, (2, 4, 6))
+            >>> A.sum(-1).shape, A.sum(1).shape, A.sum()
+            (torch.Size([2, 4, 6]), torch.Size([2, 1, 6, 6]), tensor(144.))
+
+        References:
+            ``Base.sum`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        # Not torch's lazy conjugate, which vmap of forward mode cannot look through.
-        return self.with_values(self.values.conj_physical()) if self.is_complex() else self
+        if dim is None:
+            return self.values.sum()
+        dims = algebra.normalized_sum_dims(dim)
+        if dims[-1] < 2:
+            return self._from(self.values.sum(dims, keepdim=True), self.geometry)
+        return algebra.sum_entries(self.values, self.geometry, dims, keepdim)
+
+    def softmax(self, dim: int = -1) -> Self:
+        r"""The softmax of each row over its stored entries.
+
+        .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
+
+        Args:
+            dim: -1 (or 3), the only dim with a softmax.
+
+        Returns:
+            A Circulant whose rows sum to one.
+
+        Raises:
+            ValueError: If ``dim`` is another.
+            TypeError: If the entries are complex.
+
+        Example:
+            >>> Circulant(3, (1, 1, 6)).softmax().values.unique()
+            tensor([0.3333])
+
+        References:
+            ``NNlib.softmax`` in CirculantAttention.jl, ``src/similarity.jl``.
+        """
+        algebra.check_softmax(self.dtype, dim)
+        return self._from(algebra.softmax(self.values, self.geometry), self.geometry)
+
+    def repeat(self, *repeats: int | Sequence[int]) -> Self:
+        """Repeats along batch and heads.
+
+        Args:
+            *repeats: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``; also as one sequence.
+
+        Returns:
+            A Circulant of shape ``(b * B, h * heads, N, N)``.
+
+        Raises:
+            TypeError: If an argument is not an int.
+            ValueError: If rows or columns would repeat, or a number is negative.
+
+        Example:
+            >>> Circulant(3, (2, 1, 6)).repeat(1, 4, 1, 1).shape
+            torch.Size([2, 4, 6, 6])
+        """
+        values = algebra.repeat(self.values, algebra.unpacked(repeats))
+        return self._from(values, self.geometry)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Self:
+        """Regroups batch and heads.
+
+        Args:
+            *shape: ``A.reshape(B, heads, N, N)``, also as one sequence; one of B and heads may be
+                -1. ``A.reshape(-1, N, N)`` is short for ``A.reshape(-1, 1, N, N)``.
+
+        Returns:
+            A Circulant with the same entries in the same order.
+
+        Raises:
+            TypeError: If an argument is not an int.
+            ValueError: If rows or columns would change, or batch times heads would.
+
+        Example:
+            >>> Circulant(3, (2, 4, 6)).reshape(8, 1, 6, 6).shape
+            torch.Size([8, 1, 6, 6])
+        """
+        values = algebra.reshape(self.values, self.geometry, algebra.unpacked(shape))
+        return self._from(values, self.geometry)

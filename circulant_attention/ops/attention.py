@@ -1,28 +1,28 @@
-"""Attention without its matrix: the fused native op and its derivatives.
+"""Fused attention, which never forms its matrix: the native op and its derivatives.
 
-The op computes ``y`` and the log-sum-exp of each row without storing a score; its backward
-computes the scores again. Whatever asks for more than first derivatives in reverse mode (second
-derivatives, forward mode, torch.func transforms) gets the same function composed of the ops in
-:mod:`circulant_attention.ops`.
+The op computes ``y`` and the log-sum-exp of each row and stores no score; its backward computes
+the scores again. Second derivatives, forward mode and torch.func transforms use the same function
+composed of :mod:`circulant_attention.ops.primitives`.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circulant_attention.ops import primitives as ops
+from circulant_attention.ops import primitives
+from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.registration import (
-    NAMESPACE,
     batch_into_groups,
     groups_into_batch,
     transform_active,
 )
 
 _native = getattr(torch.ops, NAMESPACE)
-# The device types with a kernel of the op; elsewhere attention is composed, too.
+# The device types with a kernel of the op; on others attention is composed of the primitives.
 _DEVICES = [
     key.lower()
     for key in ("CPU", "CUDA")
@@ -40,14 +40,14 @@ def attention(
         k: Keys, of the same shape and dtype.
         v: Values ``(G, C_v, *spatial)``, of the same dtype.
         window: The odd window length per spatial dim.
-        kind: A :class:`circulant_attention.ops.Kind`.
-        scale: What the similarities are multiplied by.
+        kind: A :class:`circulant_attention.ops.primitives.SimilarityKind`.
+        scale: The factor of the similarities.
 
     Returns:
         A tensor of the shape of ``v``.
     """
     settings = (window, int(kind), scale)
-    transformed = not torch.compiler.is_compiling() and transform_active()
+    transformed = transform_active() and not torch.compiler.is_compiling()
     if transformed or q.device.type not in _DEVICES:
         return composed_attention(q, k, v, *settings)
     y: Tensor = _native.attention(q, k, v, *settings)[0]
@@ -57,16 +57,16 @@ def attention(
 def composed_attention(
     q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
 ) -> Tensor:
-    """The same function of the primitives, which forms the matrix and has every derivative."""
-    scores = ops.similarity(q, k, window, kind) * scale
-    return ops.apply(torch.softmax(scores, -1), v, window)
+    """The same function composed of the primitives; forms the matrix, has every derivative."""
+    scores = primitives.similarity(q, k, window, kind) * scale
+    return primitives.apply(torch.softmax(scores, -1), v, window)
 
 
 def _fake(
     q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     half = q.dtype in (torch.float16, torch.bfloat16)
-    pixels = ops.product(q.shape[2:])
+    pixels = prod(q.shape[2:])
     lse = q.new_empty(q.shape[0], pixels, dtype=torch.float32 if half else q.dtype)
     return v.new_empty(v.shape), lse
 
@@ -82,7 +82,7 @@ def _backward(ctx: Any, dy: Tensor, _: Any) -> Any:
     q, k, v, y, lse = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
     if torch.is_grad_enabled():
-        # The derivative is to be differentiated itself.
+        # create_graph=True: the gradients need a graph of their own.
         wanted = [x for x, needs in zip((q, k, v), needed, strict=True) if needs]
         recomputed = composed_attention(q, k, v, *ctx.settings)
         found = iter(torch.autograd.grad(recomputed, wanted, dy, create_graph=True))

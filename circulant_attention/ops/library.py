@@ -37,10 +37,10 @@ def load(paths: list[Path]) -> None:
     """Loads ``paths`` in order.
 
     Raises:
-        ImportError: One of them cannot be loaded; names each path tried and what became of it.
+        ImportError: If one cannot be loaded. The message lists every path and its result.
     """
     if hasattr(getattr(torch.ops, NAMESPACE), "similarity"):
-        # A second registration of the same schemas would end the process without a message.
+        # Registering the same schemas twice ends the process without a message.
         raise ImportError(
             f"the operators of {NAMESPACE} are registered already, by a library among "
             f"{sorted(torch.ops.loaded_libraries)}; a process can load only one"

@@ -1,22 +1,22 @@
-"""The native ops and their derivatives: linear maps closed under differentiation.
+"""The primitive native ops and their derivatives: linear maps closed under differentiation.
 
-All take groups: one group is one (batch, head) pair. ``x``, ``y`` are ``(G, C, *spatial)``,
-``values`` are ``(G, N, K)`` in CSR order; real dtypes only, equal among the inputs of a call.
-Nothing is checked here beyond what memory safety needs: the public functions do that.
+All take groups: a group is one (batch, head) pair. ``x`` and ``y`` are ``(G, C, *spatial)``,
+``values`` are ``(G, N, K)`` in CSR order; all inputs of a call have one real dtype. The public
+functions check their arguments; the ops check again only what memory safety needs.
 
-Each cotangent and tangent below is one of the same ops, so derivatives of every order, forward
-and reverse, come without a kernel of their own, and none of them scatters.
+Each cotangent and tangent below is one of the same ops: derivatives of every order, forward and
+reverse, need no kernel of their own, and none of them scatters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from enum import IntEnum
+from math import prod
 from typing import Any
 
 from torch import Tensor
 
-from circulant_attention.ops import library as _library  # noqa: F401  (registers the native ops)
 from circulant_attention.ops.registration import (
     add_tangents,
     batch_into_groups,
@@ -24,20 +24,18 @@ from circulant_attention.ops.registration import (
     groups_into_batch,
 )
 
+Product = Callable[[Tensor, Tensor, list[int]], Tensor]
+"""The type of :func:`apply` and :func:`apply_transposed`."""
 
-class Kind(IntEnum):
-    """Which similarity; mirrors the ``kind`` argument in ``csrc/ops.cpp``."""
+
+class SimilarityKind(IntEnum):
+    """The ``kind`` argument of the native ops, as in ``csrc/ops.cpp``."""
 
     DOT = 0
     DISTANCE = 1
 
 
-def product(sizes: Sequence[int]) -> int:
-    """``math.prod``, also for the symbolic sizes of a compiler."""
-    result = 1
-    for size in sizes:
-        result = result * size
-    return result
+_DOT = SimilarityKind.DOT
 
 
 def _ones_like_pixels(x: Tensor) -> Tensor:
@@ -58,7 +56,7 @@ def column_sums(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
 class _Similarity:
     @staticmethod
     def fake(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
-        return x.new_empty(x.shape[0], product(x.shape[2:]), product(window))
+        return x.new_empty(x.shape[0], prod(x.shape[2:]), prod(window))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -72,11 +70,11 @@ class _Similarity:
         dx = dy = None
         if ctx.needs_input_grad[0]:
             dx = apply(grad, y, ctx.window)
-            if ctx.kind == Kind.DISTANCE:
+            if ctx.kind == SimilarityKind.DISTANCE:
                 dx = dx - row_sums(grad, x) * x
         if ctx.needs_input_grad[1]:
             dy = apply_transposed(grad, x, ctx.window)
-            if ctx.kind == Kind.DISTANCE:
+            if ctx.kind == SimilarityKind.DISTANCE:
                 dy = dy - column_sums(grad, y, ctx.window) * y
         return dx, dy, None, None
 
@@ -87,15 +85,15 @@ class _Similarity:
         # -1/2 |x_i - y_j|^2 = x_i . y_j - 1/2 |x_i|^2 - 1/2 |y_j|^2; the last two terms are dot
         # products with a channel of ones.
         if dx is not None:
-            terms.append(similarity(dx, y, ctx.window, Kind.DOT))
-            if ctx.kind == Kind.DISTANCE:
+            terms.append(similarity(dx, y, ctx.window, _DOT))
+            if ctx.kind == SimilarityKind.DISTANCE:
                 norm = (x * dx).sum(1, keepdim=True)
-                terms.append(-similarity(norm, _ones_like_pixels(y), ctx.window, Kind.DOT))
+                terms.append(-similarity(norm, _ones_like_pixels(y), ctx.window, _DOT))
         if dy is not None:
-            terms.append(similarity(x, dy, ctx.window, Kind.DOT))
-            if ctx.kind == Kind.DISTANCE:
+            terms.append(similarity(x, dy, ctx.window, _DOT))
+            if ctx.kind == SimilarityKind.DISTANCE:
                 norm = (y * dy).sum(1, keepdim=True)
-                terms.append(-similarity(_ones_like_pixels(x), norm, ctx.window, Kind.DOT))
+                terms.append(-similarity(_ones_like_pixels(x), norm, ctx.window, _DOT))
         return add_tangents(*terms)
 
     @staticmethod
@@ -129,7 +127,7 @@ class _Apply:
         dvalues = dx = None
         if ctx.needs_input_grad[0]:
             rows, columns = (x, grad) if cls.transposed else (grad, x)
-            dvalues = similarity(rows, columns, ctx.window, Kind.DOT)
+            dvalues = similarity(rows, columns, ctx.window, _DOT)
         if ctx.needs_input_grad[1]:
             adjoint = apply if cls.transposed else apply_transposed
             dx = adjoint(values, grad, ctx.window)
@@ -192,7 +190,7 @@ def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
         x: Queries ``(G, C, *spatial)``.
         y: Keys, of the same shape and dtype.
         window: The odd window length per spatial dim.
-        kind: A :class:`Kind`.
+        kind: A :class:`SimilarityKind`.
 
     Returns:
         ``(G, N, K)``: ``sum_c x_ci y_cj``, or ``-1/2 sum_c (x_ci - y_cj)^2``.

@@ -1,9 +1,9 @@
-"""One place where a native op becomes differentiable in every way that torch knows.
+"""Registers the derivatives of a native op for every mode of torch.
 
 ``torch.library`` gives reverse mode of any order, ``vmap``, ``torch.compile`` and
-``torch.export``, but refuses ``torch.func`` transforms and drops forward-mode tangents without a
-word. ``torch.autograd.Function`` has those, but compiles less and costs more per call. So an op
-is registered with the first, and goes through the second only while a transform is active.
+``torch.export``, but refuses ``torch.func`` transforms and silently drops forward-mode tangents.
+``torch.autograd.Function`` supports both, but compiles less and costs more per call. So an op is
+registered with ``torch.library``, and uses a Function only while a transform is active.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-NAMESPACE = "circulant_attention"
+from circulant_attention.ops.library import NAMESPACE
 
 
 def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
     """Registers the derivatives of the native op ``name``.
 
-    They are written with differentiable functions, so that derivatives of any order follow.
+    The derivatives use differentiable functions, so that derivatives of any order follow.
 
     Args:
         name: The op's name in this library's namespace.
-        rules: A class with the functions ``fake(*inputs)``, outputs of the right shape, dtype and
-            device, uncomputed; ``setup_context(ctx, inputs, output)``, which keeps what the others
-            need; ``backward(ctx, *grads)``, cotangents of the inputs; ``jvp(ctx, *tangents)``,
+        rules: A class with the functions ``fake(*inputs)``, which allocates the outputs;
+            ``setup_context(ctx, inputs, output)``, which saves what the others need;
+            ``backward(ctx, *grads)``, the cotangents of the inputs; ``jvp(ctx, *tangents)``, the
             tangents of the outputs; ``vmap(info, in_dims, *inputs)``, the op over one more dim.
 
     Returns:
@@ -49,7 +49,7 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
     transformed: Any = type(f"{name}_function", (torch.autograd.Function,), members)
 
     def call(*inputs: Any) -> Any:
-        if not torch.compiler.is_compiling() and transform_active():
+        if transform_active() and not torch.compiler.is_compiling():
             return transformed.apply(*inputs)
         return op(*inputs)
 
@@ -58,12 +58,12 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
 
 
 def transform_active() -> bool:
-    """Whether a torch.func transform or a forward-mode level is active (private predicates)."""
+    """Whether a torch.func transform or a forward-mode level is active (private to torch)."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def batch_into_groups(info: Any, in_dim: int | None, x: Tensor) -> Tensor:
-    """Joins the dim that ``vmap`` maps over, or a repeat of ``x``, to the leading group dim."""
+    """Joins the dim that ``vmap`` maps over to the group dim; repeats an unmapped ``x``."""
     if in_dim is None:
         x = x.expand(info.batch_size, *x.shape)
     else:
@@ -77,6 +77,6 @@ def groups_into_batch(info: Any, y: Tensor) -> Tensor:
 
 
 def add_tangents(*tangents: Tensor | None) -> Tensor | None:
-    """The sum of the tangents that are there."""
+    """The sum of the tangents that are not None."""
     present = [tangent for tangent in tangents if tangent is not None]
     return sum(present[1:], present[0]) if present else None

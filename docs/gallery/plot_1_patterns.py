@@ -26,7 +26,7 @@ print(matrices["image of 6 x 10"])
 figure, axes = pyplot.subplots(1, 3, figsize=(8.5, 3.6), layout="constrained")
 for ax, (name, A) in zip(axes, matrices.items(), strict=True):
     A.spy(ax=ax)
-    ax.set_title(f"{name}\n{A.geometry.offsets} entries in a row")
+    ax.set_title(f"{name}\n{A.geometry.nnz_per_row} entries in a row")
 
 # %%
 # Longer windows, and one per dim: where the window is as long as the grid in a dim, the

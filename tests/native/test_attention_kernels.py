@@ -51,7 +51,7 @@ def check(size, window, groups, channels, kind, dtype, device):
     v, dy = (torch.randn(groups, c_v, *size, device=device).to(dtype) for _ in "vg")
     y, lse, *gradients = run(q, k, v, dy, window, kind, scale)
     leaves = [x.double().requires_grad_() for x in (q, k, v)]
-    name = "dot" if kind == ops.Kind.DOT else "distance"
+    name = "dot" if kind == ops.SimilarityKind.DOT else "distance"
     near = reference.mask(size, window).to(device)
     scores = scale * reference.similarity(name, *leaves[:2], window)
     scores = torch.where(near, scores, -torch.inf)
@@ -77,7 +77,7 @@ def compare(ours, theirs, terms):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-@pytest.mark.parametrize("kind", list(ops.Kind))
+@pytest.mark.parametrize("kind", list(ops.SimilarityKind))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values(grid, kind, dtype, device):
     for channels in CHANNELS if math.prod(grid[0]) < 400 else CHANNELS[:1]:
@@ -96,7 +96,7 @@ def test_values_of_every_width(dtype, device):
 @given(
     problem=problems(),
     value_channels=st.integers(1, 9),
-    kind=st.sampled_from(list(ops.Kind)),
+    kind=st.sampled_from(list(ops.SimilarityKind)),
     dtype=st.sampled_from(DTYPES),
 )
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -108,7 +108,7 @@ def test_values_of_random_shapes(problem, value_channels, kind, dtype, device):
 @pytest.mark.parametrize(
     ("size", "window"), [((2, 2100), (1, 7)), ((5, 2050), (3, 5)), ((150, 9), (9, 5))], ids=str
 )
-@pytest.mark.parametrize("kind", list(ops.Kind))
+@pytest.mark.parametrize("kind", list(ops.SimilarityKind))
 def test_values_of_large_grids(size, window, kind, device):
     """Grids that are cut, where the dense formula would take long, against the primitives."""
     q, k, v, dy = torch.randn(4, 2, 3, *size, device=device)

@@ -40,7 +40,7 @@ Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 SCALE = 0.2
 
 
-def fused(kind: ops.Kind) -> Call:
+def fused(kind: ops.SimilarityKind) -> Call:
     """y and lse side by side, in the finer of their dtypes, of queries x and keys y."""
 
     def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def fused(kind: ops.Kind) -> Call:
     return call
 
 
-def fused_backward(kind: ops.Kind) -> Call:
+def fused_backward(kind: ops.SimilarityKind) -> Call:
     """dq, dk and dv one after the other."""
 
     def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
@@ -66,15 +66,15 @@ PRIMITIVES = ["dot", "distance", "apply", "apply_transposed", "transpose"]
 
 # Of features x, y and of values.
 CALLS: dict[str, Call] = {
-    "dot": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.Kind.DOT)),
-    "distance": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.Kind.DISTANCE)),
+    "dot": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.SimilarityKind.DOT)),
+    "distance": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.SimilarityKind.DISTANCE)),
     "apply": lambda x, y, values: ops.apply(values, x, WINDOW),
     "apply_transposed": lambda x, y, values: ops.apply_transposed(values, x, WINDOW),
     "transpose": lambda x, y, values: ops.transpose(values, list(SIZE), WINDOW),
-    "attention dot": fused(ops.Kind.DOT),
-    "attention distance": fused(ops.Kind.DISTANCE),
-    "gradients dot": fused_backward(ops.Kind.DOT),
-    "gradients distance": fused_backward(ops.Kind.DISTANCE),
+    "attention dot": fused(ops.SimilarityKind.DOT),
+    "attention distance": fused(ops.SimilarityKind.DISTANCE),
+    "gradients dot": fused_backward(ops.SimilarityKind.DOT),
+    "gradients distance": fused_backward(ops.SimilarityKind.DISTANCE),
 }
 calls = pytest.mark.parametrize("name", CALLS)
 primitives = pytest.mark.parametrize("name", PRIMITIVES)
@@ -224,7 +224,7 @@ def test_nothing_is_allocated_but_the_result(name: str, cuda: torch.device):
 def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: torch.device):
     """delta, in the gradients, is as large as lse: one number per group and pixel."""
     x, y, _ = (x.to(cuda) for x in inputs(dtype))
-    settings = (WINDOW, int(ops.Kind.DOT), SCALE)
+    settings = (WINDOW, int(ops.SimilarityKind.DOT), SCALE)
     result, lse = NATIVE.attention(x, y, x, *settings)
     size = rounded_up(result, lse)
     assert allocated(lambda: NATIVE.attention(x, y, x, *settings), cuda) == size
@@ -259,6 +259,6 @@ def test_inputs_need_no_alignment(name: str, cuda: torch.device):
 def test_float32_is_not_rounded_to_tf32(cuda: torch.device):
     """Numbers with one bit more than TF32 keeps, whose product must be exact."""
     x = torch.full((1, 1, 64, 64), 1 + 2.0**-11, device=cuda)
-    values = ops.similarity(x, torch.ones_like(x), [3, 3], int(ops.Kind.DOT))
+    values = ops.similarity(x, torch.ones_like(x), [3, 3], int(ops.SimilarityKind.DOT))
     assert torch.equal(values, torch.full_like(values, 1 + 2.0**-11))
     assert torch.equal(ops.apply(torch.ones_like(values) / 8, x, [3, 3]), x * 9 / 8)

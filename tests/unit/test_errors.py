@@ -348,7 +348,7 @@ def test_features_of_another_grid_batch_or_channels_by_heads(name, device):
         (good_x(device, 3, 6), "expected x with the batch size of A, 2, got 3"),
         (
             good_x(device, 2, 4),
-            "expected the channels of x to be divisible by the heads of A=3, got 4",
+            "expected the channels of x to be divisible by A.shape[1]=3, got 4",
         ),
         (good_x(OTHER_DEVICE), f"expected x on the device of A, {A.device}, got meta"),
     ):

@@ -15,9 +15,8 @@ def test_sizes():
     geometry = make_geometry((3, 1, 5), (4, 2, 6))
     assert geometry.spatial_size == (4, 2, 6)
     assert geometry.window == (3, 1, 5)
-    assert geometry.dims == 3
     assert geometry.pixels == 48
-    assert geometry.offsets == 15
+    assert geometry.nnz_per_row == 15
 
 
 @pytest.mark.parametrize("window", [3, (3, 3), [3, 3], torch.Size([3, 3])], ids=repr)
@@ -62,7 +61,7 @@ def test_pattern_is_that_of_the_pairs_within_the_window(size, window, device):
     near = reference.mask(size, reference.widths(window, len(size)))
     # nonzero lists row after row, ascending columns in each.
     columns = near.nonzero()[:, 1].to(device)
-    rows = torch.arange(geometry.pixels + 1, device=device) * geometry.offsets
+    rows = torch.arange(geometry.pixels + 1, device=device) * geometry.nnz_per_row
     assert_close(geometry.col_indices(device).long(), columns, rtol=0, atol=0)
     assert_close(geometry.crow_indices(device).long(), rows, rtol=0, atol=0)
 
@@ -84,4 +83,4 @@ def test_indices_are_wide_once_entries_reach_2_to_the_31(pixels, dtype):
 
 
 def test_a_window_may_span_the_whole_grid():
-    assert make_geometry((5, 3), (5, 3)).offsets == 15
+    assert make_geometry((5, 3), (5, 3)).nnz_per_row == 15

@@ -109,7 +109,7 @@ def test_derivatives(name: str, spatial: tuple[int, ...], device: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_opcheck(dtype: torch.dtype, device: str) -> None:
     q, k, v = torch.randn(3, 2, 3, 4, 5, dtype=dtype, device=device)
-    settings = ([3, 3], int(ops.Kind.DOT), 0.5)
+    settings = ([3, 3], int(ops.SimilarityKind.DOT), 0.5)
     forward, backward = (
         torch.ops.circulant_attention.attention.default,
         torch.ops.circulant_attention.attention_backward.default,
@@ -122,7 +122,7 @@ def test_opcheck(dtype: torch.dtype, device: str) -> None:
 
 def test_vmap_of_the_bare_ops(device: str) -> None:
     q, k, v = torch.randn(3, 4, 2, 3, 4, 5, dtype=torch.float64, device=device)
-    settings = ([3, 3], int(ops.Kind.DOT), 0.5)
+    settings = ([3, 3], int(ops.SimilarityKind.DOT), 0.5)
     native = torch.ops.circulant_attention
     y, lse = torch.func.vmap(lambda q, k: native.attention(q, k, v[0], *settings))(q, k)
     one, one_lse = native.attention(q[1], k[1], v[0], *settings)

@@ -28,7 +28,7 @@ def arguments(
 
     values = torch.randn(groups, n, k, dtype=torch.double, device=device, requires_grad=True)
     if name == "similarity":
-        return features(), features(), list(window), int(ops.Kind.DOT)
+        return features(), features(), list(window), int(ops.SimilarityKind.DOT)
     if name == "transpose":
         return values, list(spatial), list(window)
     return values, features(), list(window)
@@ -67,7 +67,7 @@ def test_opcheck_of_transposed_and_expanded_inputs(name: str, device: str) -> No
 
 def test_opcheck_of_the_distance(device: str) -> None:
     x, y, window, _ = arguments("similarity", *GRIDS[1], groups=2, device=device)
-    torch.library.opcheck(native("similarity"), (x, y, window, int(ops.Kind.DISTANCE)))
+    torch.library.opcheck(native("similarity"), (x, y, window, int(ops.SimilarityKind.DISTANCE)))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -102,7 +102,7 @@ def test_rows_of_an_adjacency_sum_to_one(problem, device):
     ):
         assert bool((A.values >= 0).all())
         # Each entry is rounded by the quotient, and their sum at every step.
-        bound = 2 * (A.geometry.offsets + 8) * rounding.eps(torch.float64)
+        bound = 2 * (A.geometry.nnz_per_row + 8) * rounding.eps(torch.float64)
         assert_close(A.sum(-1), torch.ones_like(A.sum(-1)), rtol=0, atol=bound)
 
 

@@ -1,4 +1,4 @@
-"""The entries of a new Circulant: ones, or checked data."""
+"""The values of a Circulant that is being made: ones, or checked data."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ def ones(
     dtype = torch.float32 if dtype is None else dtype
     check_dtype("dtype", dtype)
     geometry = make_geometry(window, sizes[2:])
-    entries = geometry.pixels * geometry.offsets
-    return geometry, torch.ones(*sizes[:2], entries, dtype=dtype, device=device)
+    return geometry, torch.ones(*sizes[:2], geometry.nnz, dtype=dtype, device=device)
 
 
 def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
-    """The values ``(B, heads, N * K)`` of dense or sparse data that fits the geometry."""
+    """The values ``(B, heads, N * K)`` of dense or sparse data; raises unless the data fits."""
     check_dtype("data", data.dtype)
-    entries = geometry.pixels * geometry.offsets
     if data.layout == torch.strided:
-        if data.dim() != 3 or data.shape[2] != entries:
+        if data.dim() != 3 or data.shape[2] != geometry.nnz:
             raise ValueError(
-                f"expected values of shape (B, heads, {entries}) for spatial size "
+                f"expected values of shape (B, heads, {geometry.nnz}) for spatial size "
                 f"{geometry.spatial_size} and window {geometry.window}, got {tuple(data.shape)}"
             )
         return data
@@ -53,8 +51,8 @@ def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
             raise ValueError(
                 f"data's pattern is not the circulant one of spatial size "
                 f"{geometry.spatial_size} and window {geometry.window}: expected {n} rows of "
-                f"{geometry.offsets} ascending columns around each pixel, got other {name}"
+                f"{geometry.nnz_per_row} ascending columns around each pixel, got other {name}"
             )
     values = data.values()
-    lead = values.shape[:-1]
-    return values.reshape(*(lead[:1] or (1,)), *(lead[1:] or (1,)), entries)
+    batch_shape = values.shape[:-1]
+    return values.reshape(*(batch_shape[:1] or (1,)), *(batch_shape[1:] or (1,)), geometry.nnz)
