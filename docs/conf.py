@@ -18,6 +18,7 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "results",
+    "rooms",
     "signatures",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
@@ -53,11 +54,11 @@ import warnings
 import torch
 from circulant_attention import *
 torch.manual_seed(0)
-# Said once by torch when the first sparse CSR tensor is made.
+# Torch warns once when the first sparse CSR tensor is made.
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
 """
 
-# Pictures of the pages, from the code that stands above them.
+# Pictures of the pages, from the code above them.
 plot_include_source = True
 plot_html_show_source_link = False
 plot_html_show_formats = False
@@ -65,7 +66,7 @@ plot_formats = [("png", 150)]
 plot_rcparams = {"figure.constrained_layout.use": True, "font.size": 10}
 plot_apply_rcparams = True
 
-# The scripts of the gallery run when they or what they were made with changed.
+# The programs of the gallery run again when they changed.
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "generated/gallery",
@@ -80,8 +81,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
 }
 
-# References into the documentation of other projects need a network, so they are links only when
-# asked for; without, they are plain text.
+# Links into the documentation of other projects need a network. Without it they are plain text.
 if os.environ.get("CIRCULANT_ATTENTION_DOCS_LINKS") == "1":
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -92,6 +92,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
     # matplotlib is optional, so its types are imported for type checkers only.
     (r"py:class", "Axes"),
-    # Which native similarity a similarity is.
-    (r"py:class", r"circulant_attention\.ops\.Kind"),
+    # Internal: the native kind of a similarity.
+    (r"py:class", r"circulant_attention\.ops\.(\w+\.)*(Similarity)?Kind"),
 ]

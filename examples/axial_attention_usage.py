@@ -1,7 +1,7 @@
-"""Axial attention, used exactly as the README of the `axial_attention` package uses it.
+"""The examples of the README of the `axial_attention` package, with another import.
 
-Only the import differs. The fourth example convolves 512 x 512 pixels with 512 channels 48 times:
-allow a few minutes and 5 GB on a CPU.
+The fourth example convolves 512 x 512 pixels with 512 channels 48 times: allow a few minutes and
+5 GB on a CPU.
 """
 
 # ruff: noqa: E402, I001

@@ -33,7 +33,7 @@ class Classifier(nn.Module):
 
 
 def main() -> None:
-    """Train, then state and check the accuracy."""
+    """Train, then print and check the accuracy."""
     torch.manual_seed(0)
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16

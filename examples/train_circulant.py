@@ -1,4 +1,4 @@
-"""Denoise a photograph with convolutions and circulant attention that learns its bandwidth."""
+"""Denoise a photograph with convolutions and circulant attention with learned bandwidths."""
 
 import torch
 from photographs import check_denoiser, train_denoiser
@@ -9,7 +9,7 @@ from circulant_attention.nn import CirculantTransformerBlock
 
 
 class Denoiser(nn.Module):
-    """Subtracts the noise that it sees; like pixels are found by the distance of their features."""
+    """Subtracts its estimate of the noise; attention compares pixels by feature distance."""
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Denoise images ``(B, 1, H, W)`` of any size of at least the window."""
+        """Denoise images ``(B, 1, H, W)`` that are at least as large as the window."""
         return x - self.layers(x)
 
 

@@ -8,7 +8,7 @@ from circulant_attention.nn import CosMHSA
 
 
 class Denoiser(nn.Module):
-    """Subtracts the noise that it sees: convolutions near by, cosine attention over the tile."""
+    """Subtracts its estimate of the noise: local convolutions, cosine attention over the tile."""
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()

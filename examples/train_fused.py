@@ -1,8 +1,8 @@
-"""Tell whether there is a nine in a bag of handwritten digits.
+"""Find whether a bag of handwritten digits holds a nine.
 
 Data: the 1797 digits of scikit-learn, 8 x 8 pixels; every fifth is kept for the test. A bag holds
-three to ten of them, half of the bags at least one nine. Only the bag has a label: fused attention
-has to find the digit that matters, which its weights then show.
+three to ten of them; half of the bags hold at least one nine. Only bags have labels: fused
+attention has to find the relevant digit, and its weights show it.
 """
 
 import time
@@ -54,12 +54,12 @@ class Bags:
         self.others = (labels != 9).nonzero().squeeze(1)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Bags, their masks, whether there is a nine in each, and where."""
+        """Bags, their masks, which bags hold a nine, and which digits are nines."""
         most = SIZES[1]
         chosen = self.others[torch.randint(len(self.others), (count, most))]
         mask = torch.arange(most) < torch.randint(SIZES[0], most + 1, (count, 1))
         label = torch.arange(count) % 2 == 0
-        # In every other bag one to three of its places get a nine.
+        # Every other bag gets one to three nines.
         places = torch.rand(count, most).masked_fill(~mask, 2).argsort(1).argsort(1)
         is_nine = (places < torch.randint(1, 4, (count, 1))) & label.unsqueeze(1)
         chosen[is_nine] = self.nines[torch.randint(len(self.nines), (int(is_nine.sum()),))]
@@ -67,7 +67,7 @@ class Bags:
 
 
 def main() -> None:
-    """Train, then state and check the accuracy."""
+    """Train, then print and check the accuracy."""
     torch.manual_seed(0)
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16

@@ -1,4 +1,4 @@
-"""Formulas as MathML, made by docutils: pages show them without scripts, fonts or a network."""
+"""Renders formulas as MathML with docutils: pages need no scripts, fonts or network."""
 
 import re
 
@@ -11,9 +11,9 @@ from sphinx.writers.html5 import HTML5Translator
 
 
 def mathml(node: nodes.Element, *, as_block: bool) -> str:
-    # A browser chooses the style of a sum by where the formula stands, and docutils knows no other.
+    # Browsers choose the style of a sum themselves, and docutils knows no \textstyle.
     tex = node.astext().replace(r"\textstyle", "").replace(r"\dots", r"\ldots")
-    # It reads \frac12 as 12 over what follows, and sets an index below an accent.
+    # docutils reads \frac12 as 12 over the next token, and sets an index below an accent.
     tex = re.sub(r"\\([td]?frac)(\d)(\d)", r"\\\1{\2}{\3}", tex)
     tex = re.sub(r"\\(bar|hat|tilde) ?([A-Za-z])_", r"\\\1{\2}{}_", tex)
     try:

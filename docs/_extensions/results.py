@@ -1,4 +1,4 @@
-"""The directive that shows the committed benchmark results, and says so if there are none."""
+"""A directive that shows the committed benchmark results, or says that there are none."""
 
 import posixpath
 import re
@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
-# The files in the order of the page, with what makes them; others come last, under their own title.
+# The files in the order of the page: title and command. Others come last, under their own title.
 KNOWN = {
     "cpu": ("Attention on a processor", "make bench"),
     "kernels": ("Each kernel against sgemm", "make bench-kernels"),

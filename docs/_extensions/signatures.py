@@ -1,12 +1,12 @@
-"""Signatures as users see them, without the types that only the package itself passes."""
+"""Shows signatures without the types that only the package itself passes."""
 
 import re
 
 from sphinx.application import Sphinx
 from sphinx.ext.autodoc import Options
 
-# Entries that are computed when somebody looks at them: made by the package, never by users.
-INTERNAL = re.compile(r" \| (?:~?circulant_attention\.matrix\.lazy\.)?Deferred\b")
+# Entries that are computed on first use: the package makes them, users never do.
+INTERNAL = re.compile(r" \| (?:~?circulant_attention\.matrix\.lazy\.)?(?:Deferred|LazyValues)\b")
 
 
 def without_internal_types(

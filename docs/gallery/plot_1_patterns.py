@@ -2,9 +2,9 @@
 Sparsity in one, two and three dims
 ===================================
 
-Which entries a :class:`~circulant_attention.Circulant` stores: one row per pixel, one
-entry per pixel of the window. The pattern of a grid of two dims is a band of bands,
-that of three dims a band of those; the far corners are where windows wrap.
+The entries that a :class:`~circulant_attention.Circulant` stores: one row per pixel,
+one entry per pixel of the window. In one dim the pattern is a band, in two a band of
+bands, in three a band of bands of bands. The far corners are where windows wrap.
 """
 
 from matplotlib import pyplot
@@ -20,16 +20,15 @@ matrices = {name: Circulant(3, (1, 1, *size)) for name, size in grids.items()}
 print(matrices["image of 6 x 10"])
 
 # %%
-# All three have 60 rows. A row has 3, 9 and 27 entries, so the matrices fill up: what
-# is sparse is a large grid. Column 0 of every picture is pixel 0, which is a neighbour
-# of the last pixel in every one of them.
+# All three have 60 rows, with 3, 9 and 27 entries. So the matrices fill up; larger grids
+# are sparser. Column 0 is pixel 0, which is a neighbour of the last pixel in each.
 figure, axes = pyplot.subplots(1, 3, figsize=(8.5, 3.6), layout="constrained")
 for ax, (name, A) in zip(axes, matrices.items(), strict=True):
     A.spy(ax=ax)
     ax.set_title(f"{name}\n{A.geometry.nnz_per_row} entries in a row")
 
 # %%
-# Longer windows, and one per dim: where the window is as long as the grid in a dim, the
+# Longer windows, and one per dim. Where the window is as long as the grid in a dim, the
 # blocks of that dim are full.
 windows = {
     "within grid rows": (1, 5),

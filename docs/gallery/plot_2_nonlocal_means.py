@@ -3,8 +3,8 @@ Non-local means of a photograph
 ===============================
 
 Denoising by attention: the features of a pixel are the patch around it, the similarity
-is the distance of patches, the values are the noisy pixels. Next to it, scikit-image's
-non-local means with the same window, patch and bandwidth.
+is the distance of patches, the values are the noisy pixels. For comparison:
+scikit-image's non-local means with the same window, patch and bandwidth.
 """
 
 import torch
@@ -21,9 +21,9 @@ sigma = 20 / 255
 noisy = clean + sigma * torch.randn(clean.shape)
 
 # %%
-# One call each. Ours compares patches in a slightly smoothed image and wraps at the
-# borders; scikit-image subtracts the noise that it expects from the distances, and
-# reflects.
+# One call each. This package compares patches of a slightly smoothed image and wraps at
+# the borders. scikit-image subtracts the expected noise from the distances and reflects
+# at the borders.
 window, patch, bandwidth = 21, 7, 0.7
 ours = nonlocal_means(
     noisy[None], sigma, window=window, patch=patch, bandwidth=bandwidth
@@ -37,7 +37,7 @@ theirs = denoise_nl_means(
 )
 
 # %%
-# The peak signal-to-noise ratio, more is better.
+# The peak signal-to-noise ratio: higher is better.
 images = {"clean": clean, "noisy": noisy, "this package": ours, "scikit-image": theirs}
 figure, axes = pyplot.subplots(2, 2, figsize=(7.5, 6.4), layout="constrained")
 for ax, (name, image) in zip(axes.flat, images.items(), strict=True):

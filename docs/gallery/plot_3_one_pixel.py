@@ -2,9 +2,9 @@
 What one pixel attends to
 =========================
 
-A row of the attention matrix, laid out on the grid, is what its pixel attends to. Here
-for a pixel in a flat place, one on an edge and one in texture, by the distance of
-patches and by their dot product. Brackets hold the largest weight.
+A row of the attention matrix, laid out on the grid, shows the weights of one pixel.
+Here: a pixel in a flat region, one on an edge and one in texture, by the distance of
+patches and by their dot product. The largest weight is in brackets.
 """
 
 import torch
@@ -21,8 +21,8 @@ window, patch = 25, 5
 pixels = {"flat": (30, 40), "edge": (76, 111), "texture": (84, 168)}
 
 # %%
-# Features are patches. For the dot product their mean is taken out, and most of their
-# contrast, so that it asks for the same shape rather than for bright or busy places.
+# Features are patches. For the dot product, the mean and most of the contrast are
+# removed, so that it compares shape instead of brightness and contrast.
 features = patches(photograph[None, None], patch)
 distance = circulant_adjacency(DistanceSimilarity(), 4 * features, 4 * features, window)
 shapes = features - features.mean(1, keepdim=True)
@@ -30,8 +30,8 @@ shapes = 3 * shapes / (shapes.norm(dim=1, keepdim=True) + 0.1)
 dot = circulant_adjacency(DotSimilarity(), shapes, shapes, window)
 
 # %%
-# The photograph with the three windows and, over it, the weights by distance, scaled to
-# the largest of each; to the right, what is in the windows.
+# Left: the photograph, the three windows, and the weights by distance, each scaled to
+# its largest. Right: the contents of the windows.
 colours = ["#ffb000", "#00c2c7", "#ff4f81"]
 figure = pyplot.figure(figsize=(9.5, 5.6), layout="constrained")
 left, right = figure.subfigures(1, 2, width_ratios=[1, 1.3])

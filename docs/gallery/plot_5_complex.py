@@ -2,9 +2,9 @@
 A complex phantom from undersampled k-space
 ===========================================
 
-Magnetic resonance imaging measures Fourier coefficients of a complex image. With two
-fifths of them left out, the image is full of artefacts. Attention to magnitude and
-phase removes them, in turns with putting back what was measured.
+Magnetic resonance imaging measures Fourier coefficients of a complex image. Without two
+fifths of them, the image is full of artefacts. Attention to magnitude and phase removes
+them, alternating with a step that restores the measured coefficients.
 """
 
 import torch
@@ -15,7 +15,7 @@ from skimage.transform import resize
 from circulant_attention.denoising import nonlocal_means
 
 # %%
-# The phantom, with a phase as a scanner would give it.
+# The phantom, with a smooth phase as in a scanner.
 torch.manual_seed(0)
 size = 128
 magnitude = torch.from_numpy(
@@ -25,7 +25,7 @@ down, right = torch.meshgrid(*[torch.linspace(-1, 1, size)] * 2, indexing="ij")
 truth = magnitude * torch.exp(1j * (2 * down + 1.5 * right**2 - down * right))
 
 # %%
-# Every line of k-space is one measurement: the 24 in the middle, and others at random.
+# Each line of k-space is one measurement: the 24 in the middle, and others at random.
 kept = torch.rand(size) < 0.45
 kept[size // 2 - 12 : size // 2 + 12] = True
 mask = torch.fft.ifftshift(kept)[:, None]
@@ -34,8 +34,8 @@ measured = mask * (torch.fft.fft2(truth, norm="ortho") + noise)
 print(f"{int(kept.sum())} of {size} lines are measured")
 
 # %%
-# From the coefficients that are there, with zeros for the others; then denoising and
-# data in turns, with less smoothing from step to step.
+# Start with zeros for the missing coefficients. Then denoise and restore the measured
+# ones in turn, with less smoothing in each step.
 start = torch.fft.ifft2(measured, norm="ortho")
 image = start
 for strength in torch.linspace(0.10, 0.02, 12).tolist():
@@ -44,9 +44,9 @@ for strength in torch.linspace(0.10, 0.02, 12).tolist():
     image = torch.fft.ifft2(torch.where(mask, measured, spectrum), norm="ortho")
 
 # %%
-# Magnitudes above, phases below, where there is anything that could have one.
+# Magnitudes above; below, phases where the magnitude is not zero.
 figure, axes = pyplot.subplots(2, 3, figsize=(8, 5.7), layout="constrained")
-images = {"truth": truth, "zeros for the rest": start, "with attention": image}
+images = {"truth": truth, "missing set to zero": start, "with attention": image}
 for (upper, lower), (name, z) in zip(axes.T, images.items(), strict=True):
     error = (z - truth).norm() / truth.norm()
     upper.imshow(z.abs(), cmap="gray", vmin=0, vmax=1)

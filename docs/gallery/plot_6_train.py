@@ -2,8 +2,8 @@
 Training a denoiser
 ===================
 
-A few layers of convolution around one block of circulant attention, trained on tiles of
-photographs for some seconds, and tried on a photograph that it has not seen.
+A few convolutions around one block of circulant attention, trained for seconds on tiles
+of photographs, tested on an unseen photograph.
 """
 
 import torch
@@ -33,8 +33,7 @@ clean = torch.cat(
 )
 
 # %%
-# The network estimates the noise, which is subtracted. It begins with an estimate of
-# zero.
+# The network estimates the noise, which is subtracted. Its first estimate is zero.
 channels = 16
 estimate = nn.Sequential(
     nn.Conv2d(1, channels, 3, padding=1),
@@ -70,8 +69,7 @@ for _ in range(steps):
     losses.append(loss.item())
 
 # %%
-# The camera man, whom it has not seen. A network of convolutions and circulant
-# attention takes images of any size.
+# The unseen photograph. Convolutions and circulant attention take images of any size.
 photograph = torch.from_numpy(data.camera()[40:296, 80:400]).float()[None, None] / 255
 photograph = nn.functional.avg_pool2d(photograph, 2)
 noisy = photograph + sigma * torch.randn(photograph.shape)
@@ -83,7 +81,7 @@ curve, *panels = axes.flat
 curve.plot(losses, linewidth=0.8, alpha=0.5)
 curve.plot(range(19, steps), torch.tensor(losses).unfold(0, 20, 1).mean(-1), "C0")
 curve.axhline(sigma**2, color="gray", linestyle=":")
-curve.annotate("nothing done", (steps, sigma**2), ha="right", va="bottom", color="gray")
+curve.annotate("no denoising", (steps, sigma**2), ha="right", va="bottom", color="gray")
 curve.set(xlabel="step", ylim=(0, None), title="the loss: mean squared error")
 for ax, (name, image) in zip(
     panels,
