@@ -20,8 +20,8 @@ matrices = {name: Circulant(3, (1, 1, *size)) for name, size in grids.items()}
 print(matrices["image of 6 x 10"])
 
 # %%
-# All three have 60 rows, with 3, 9 and 27 entries. So the matrices fill up; larger grids
-# are sparser. Column 0 is pixel 0, which is a neighbour of the last pixel in each.
+# All three have 60 rows, with 3, 9 and 27 entries. So the matrices fill up; larger
+# grids are sparser. Column 0 is pixel 0, a neighbour of the last pixel in each.
 figure, axes = pyplot.subplots(1, 3, figsize=(8.5, 3.6), layout="constrained")
 for ax, (name, A) in zip(axes, matrices.items(), strict=True):
     A.spy(ax=ax)

@@ -14,8 +14,8 @@ from circulant_attention import DistanceSimilarity, circulant_adjacency
 from circulant_attention.denoising import patches
 
 # %%
-# A random world: waves that are periodic in longitude, long waves strongest. Heights are
-# measured with noise.
+# A random world: waves that are periodic in longitude, long waves strongest. Noise is
+# added to the heights.
 torch.manual_seed(7)
 rows, columns = 96, 192
 frequency = torch.hypot(
@@ -29,8 +29,8 @@ sigma = 0.5
 noisy = (world + sigma * torch.randn(world.shape))[None, None]
 
 # %%
-# Attention by patches in a window of 15 x 15. The poles do not wrap, so rows are padded by
-# reflection in both cases. Columns are padded with zeros in one case, not in the other.
+# Attention by patches in a window of 15 x 15. The poles do not wrap, so rows are padded
+# by reflection in both cases. Columns are padded with zeros in one case only.
 window, patch, half = 15, 5, 15 // 2
 
 
@@ -45,8 +45,8 @@ padded = denoise(pad(reflected, (half + patch, half + patch)))[0, 0, half:-half]
 padded = padded[:, half + patch : -half - patch]
 
 # %%
-# The map, rotated so that the seam is in the middle. The curves are the root mean square
-# errors along meridians.
+# The map, rotated so that the seam is in the middle. The curves are the root mean
+# square errors along meridians.
 images = {"the truth": world, "zero padding": padded, "circulant": circulant}
 figure = pyplot.figure(figsize=(7.5, 7.6), layout="constrained")
 axes = figure.subplot_mosaic(
