@@ -1,1 +1,1 @@
-"""Circulant attention timed against its peers: ``python -m benchmarks``. README.md says how."""
+"""Circulant attention timed against its peers: ``python -m benchmarks``; see README.md."""

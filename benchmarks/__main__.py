@@ -1,4 +1,4 @@
-"""Measures every entry of every case and prints, or writes, the tables: see README.md."""
+"""Measures every entry of every case and prints or writes the tables: see README.md."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,7 @@ from benchmarks.cases import CASES, Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS
 from benchmarks.worker import RETURN_MEMORY, Task
 
-# A process may take this many times the limit of a call: imports, compilation, masks, two calls.
+# Limit of a process, in limits of a call: imports, compilation, masks, two calls.
 PROCESS_CALLS = 5
 
 
@@ -62,7 +62,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def entries(options: argparse.Namespace) -> list[tuple[str, bool]]:
-    """The entries to measure: attentions forward, then with their gradients, then single maps."""
+    """The entries to measure: attention forward, then with gradients, then single maps."""
     attentions = [name for name in options.entries if name in ATTENTIONS]
     operations = [name for name in options.entries if name in OPERATIONS]
     return [
@@ -73,7 +73,7 @@ def entries(options: argparse.Namespace) -> list[tuple[str, bool]]:
 
 
 def measure(case: Case, entry: str, backward: bool, options: argparse.Namespace) -> dict[str, Any]:
-    """Memory, then time, each in a process of its own; the first limit that is hit ends it."""
+    """Memory, then time, each in its own process; stops at the first limit."""
     result: dict[str, Any] = {"case": case.name, "entry": entry, "backward": backward}
     for what in ("memory", "time"):
         task = Task(

@@ -1,9 +1,8 @@
 """Time and memory of cosine attention and of dense attention on growing square grids.
 
 ``python -m benchmarks.bench_cosine`` prints the tables; with ``--output`` it writes them too. Both
-attentions see the same q, k and v in float32; they are two different functions of them, in both of
-which each pixel sees the whole grid. One thread computes, and its processor time counts, so that
-other load does little harm.
+take the same q, k and v in float32 and see the whole grid, but they are different functions. The
+time is the processor time of one thread, which depends little on other load.
 """
 
 import argparse
@@ -35,7 +34,7 @@ def attention(name: str, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor
         return CosAttn2d(size, HEADS, size + 2)
 
     def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        # The fused kernel wants the channels last in memory.
+        # The fused kernel needs the channels last in memory.
         q, k, v = (x.view(1, HEADS, CHANNELS // HEADS, -1).mT.contiguous() for x in (q, k, v))
         return scaled_dot_product_attention(q, k, v).mT.reshape(1, CHANNELS, size, size)
 
@@ -43,7 +42,7 @@ def attention(name: str, size: int) -> Callable[[Tensor, Tensor, Tensor], Tensor
 
 
 def call(name: str, size: int, backward: bool) -> Callable[[], object]:
-    """One evaluation, without or with the gradients by q, k and v."""
+    """One evaluation, without or with the gradients of q, k and v."""
     torch.manual_seed(0)
     function = attention(name, size)
     inputs = [torch.randn(1, CHANNELS, size, size, requires_grad=backward) for _ in range(3)]
@@ -64,7 +63,7 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def seconds(name: str, size: int, backward: bool, budget: float) -> float:
-    """The median of at least five calls after a first one; of that alone if it takes too long."""
+    """The median of at least five calls after a warm-up; the warm-up itself if it is too slow."""
     run = call(name, size, backward)
     first = timed(run)
     if first > budget:
@@ -76,7 +75,7 @@ def seconds(name: str, size: int, backward: bool, budget: float) -> float:
 
 
 def peak(name: str, size: int, backward: bool) -> int:
-    """The bytes of one call beside its inputs, in a process of its own."""
+    """Peak bytes of one call without its inputs, in its own process."""
     command = [sys.executable, "-m", __spec__.name, "--peak", name, str(size), str(int(backward))]
     environment = {**os.environ, **RETURN_MEMORY}
     done = subprocess.run(
@@ -86,7 +85,7 @@ def peak(name: str, size: int, backward: bool) -> int:
 
 
 def print_peak(name: str, size: int, backward: bool) -> None:
-    """What the process of :func:`peak` does; a small call goes first, for torch's own buffers."""
+    """Runs in the process of :func:`peak`; a small call first allocates torch's own buffers."""
     call(name, SIZES[0], backward)()
     run = call(name, size, backward)
     before = status_bytes("VmRSS")

@@ -1,4 +1,4 @@
-"""The problems that are timed, by name."""
+"""The timed problems, by name."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Case:
     """Dot-product attention of q, k, v, each ``(batch, channels, *spatial)``, in float32.
 
-    Every head sees ``channels / heads`` channels; the window is the same in each spatial dim.
+    Every head has ``channels / heads`` channels; the window is the same in each spatial dim.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Case:
     def product_flops(self) -> int:
         """Floating-point operations of one product of a matrix with the pattern of A.
 
-        A multiplication and an addition for each batch, channel, pixel and offset. Nothing outside
-        of the window is counted, so that an entry gains nothing by computing it.
+        A multiplication and an addition for each batch, channel, pixel and offset. Work outside of
+        the window does not count, so that an entry gains nothing by it.
         """
         return 2 * self.batch * self.channels * self.pixels * self.offsets
 

@@ -5,7 +5,7 @@ from typing import Any
 from benchmarks.cases import CASES
 from benchmarks.report import head
 
-# The least ratios that we want, kernel by kernel, on two threads with AVX-512.
+# The smallest acceptable ratio of each kernel, on two threads with AVX-512.
 GOALS = {
     "readme": (0.85, 0.85, 0.70, 0.78, 0.65),
     "large_window": (0.95, 0.90, 0.80, 1.05, 0.60),

@@ -1,9 +1,8 @@
-"""How near the CPU kernels come to sgemm: ``python -m benchmarks.kernels``.
+"""The CPU kernels compared with sgemm: ``python -m benchmarks.kernels``.
 
-Every kernel takes turns with one product of 2048 x 2048 matrices in the same process, and what is
-reported is the median of the ratios of the two rates: other load slows both. Twice: by the clock
-with all threads, and by the processor time of one thread, which other load hardly changes.
-README.md says more.
+Every kernel alternates with one product of 2048 x 2048 matrices in the same process. The report has
+the median of the ratios of the two rates, since other load slows both: by wall time with all
+threads, and by the processor time of one thread, which depends little on other load. See README.md.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from benchmarks.cases import CASES, Case
 from benchmarks.peers import groups, random_values, roll
 from benchmarks.worker import SGEMM_SIZE, make_inputs
 
-# What one call computes, in products of the case: those of the mathematics, not recomputed ones.
+# Products of the case in one call, by the mathematics: recomputation does not count.
 PRODUCTS = {
     "fused forward": 2,
     "fused backward": 5,
@@ -36,12 +35,12 @@ PRODUCTS = {
     "transposed apply": 1,
 }
 TABLE = ("readme", "large_window", "heads", "many_small")
-# Grids, and windows, each with 4 times the pixels or offsets of the one before.
+# Grids and windows; each has 4 times the pixels or offsets of the previous one.
 GROWTH = Case("growth", 1, 32, (120, 120), 7)
 GRIDS = ((60, 60), (120, 120), (240, 240))
 WINDOWS = ((7, 7), (13, 15), (27, 29))
 SMALL = Case("small", 1, 16, (32, 32), 5)
-# Calls shorter than this are repeated until a turn takes so long.
+# Shorter calls are repeated until a turn takes this long.
 TURN_SECONDS = 0.02
 
 
@@ -70,7 +69,7 @@ def kernels(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Torch computes with so many threads."""
+    """Sets the number of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -80,11 +79,11 @@ def threads(number: int) -> Iterator[None]:
 
 
 def keep_memory() -> None:
-    """Memory that is freed is used again from now on, as other allocators do.
+    """Makes glibc reuse freed memory, as other allocators do.
 
-    By default, glibc gives blocks above 32 MiB back to the system, which zeroes every page again.
+    By default, it returns blocks above 32 MiB to the system, which zeroes every page again.
     """
-    # <malloc.h> of glibc; other libraries of C have no such function, or one that does nothing.
+    # From glibc's <malloc.h>; other C libraries have no mallopt, or one without effect.
     trim_threshold, mmap_max = -1, -4
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -131,7 +130,7 @@ def sgemm() -> Callable[[], object]:
 def measure_ratios(
     names: list[str], budget: float, clock: Callable[[], float]
 ) -> list[dict[str, Any]]:
-    """Every kernel's rate over that of sgemm, case by case."""
+    """The rate of every kernel over that of sgemm, case by case."""
     product = sgemm()
     results = []
     for name in names:
@@ -175,7 +174,7 @@ def measure_growth(budget: float) -> list[dict[str, Any]]:
 
 
 def measure_threads(budget: float) -> list[dict[str, Any]]:
-    """How much faster two threads are than one."""
+    """The speedup of two threads over one."""
 
     def with_threads(call: Callable[[], object], number: int) -> Callable[[], object]:
         def run() -> None:
@@ -193,7 +192,7 @@ def measure_threads(budget: float) -> list[dict[str, Any]]:
 
 
 def measure_new_memory(names: list[str], budget: float) -> list[dict[str, Any]]:
-    """How much longer the similarity takes as long as nobody keeps memory; then keeps it."""
+    """The slowdown of the similarity by glibc's default; memory is reused afterwards."""
     calls = {name: kernels(CASES[name])["similarity"] for name in names}
     default = {name: in_turns([call], budget) for name, call in calls.items()}
     keep_memory()
@@ -229,7 +228,7 @@ def measure_dtypes(budget: float) -> list[dict[str, Any]]:
 
 
 def measure_small(budget: float) -> dict[str, Any]:
-    """One small call of the public function, and torch's attention over all pairs of its pixels."""
+    """One small call of the public function, and torch's dense attention of its pixels."""
     from circulant_attention import circulant_attention
 
     q, k, v, _ = make_inputs(SMALL)
@@ -251,12 +250,12 @@ def measure_small(budget: float) -> dict[str, Any]:
 
 
 def instruction_sets() -> list[str]:
-    """Those that the library has code for and the processor runs, fastest first."""
+    """The instruction sets of both the library and the processor, fastest first."""
     code = (
         "import torch, circulant_attention; x = torch.ones(1, 1, 1);"
         "torch.ops.circulant_attention.similarity(x, x, [1], 0)"
     )
-    # A name that there is not is refused with those that there are.
+    # An unknown name is refused with a list of the known ones.
     ran = subprocess.run(
         [sys.executable, "-c", code],
         cwd=report.ROOT,

@@ -1,7 +1,7 @@
-"""The same attention in every way that PyTorch offers; and the package's three linear maps.
+"""The same attention by every method of PyTorch, and the three linear maps of this package.
 
-Each entry is a function that takes a :class:`~benchmarks.cases.Case`, prepares whatever can be
-prepared without q, k and v (index tensors, masks, compilation), and returns a function
+Each entry is a function that takes a :class:`~benchmarks.cases.Case`, prepares everything that does
+not need q, k and v (index tensors, masks, compilation), and returns a function
 ``(q, k, v) -> result`` on tensors ``(batch, channels, *spatial)``. Only :func:`circulant` and the
 three maps, which are the package, import it.
 """
@@ -33,9 +33,9 @@ def circulant(case: Case) -> Run:
 
 
 def torch_sparse(case: Case) -> Run:
-    """``torch.sparse``: sampled products into a CSR matrix, softmax of its values, CSR times dense.
+    """``torch.sparse``: ``sampled_addmm``, softmax of the CSR values, CSR times dense.
 
-    Loops over the groups, because ``torch.sparse.sampled_addmm`` takes no batch on a CPU.
+    Loops over groups: on a CPU, ``torch.sparse.sampled_addmm`` takes no batch.
     """
     n, k_ = case.pixels, case.offsets
     rows = torch.arange(0, n * k_ + 1, k_, dtype=torch.int32)
@@ -73,7 +73,7 @@ def flex_attention(case: Case) -> Run:
             within = within & ((offset + radius + size) % size < case.window)
         return within
 
-    # Compiled as well, or it would make the mask of all pairs of pixels.
+    # Compiled too: otherwise it makes the dense mask of all pairs of pixels.
     make_mask = torch.compile(create_block_mask)
     device = torch.get_default_device()
     mask = make_mask(inside, None, None, case.pixels, case.pixels, device=device)
@@ -131,7 +131,7 @@ def unfold(case: Case) -> Run:
 
 
 def dense_sdpa(case: Case) -> Run:
-    """``scaled_dot_product_attention`` over all pairs of pixels, masked to the window."""
+    """Dense ``scaled_dot_product_attention``, masked to the window."""
     mask = torch.zeros(case.pixels, case.pixels, dtype=torch.bool)
     mask.scatter_(1, neighbours(case), True)
 

@@ -1,4 +1,4 @@
-"""What was measured, where and with what; as JSON and as Markdown tables."""
+"""Results, machine and versions, as JSON and as Markdown tables."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def processor() -> str:
 
 
 def commit() -> str:
-    """The commit of this clone, marked when something but results differs from it."""
+    """The commit of this clone, marked if anything but results has changed."""
     try:
         head = git("rev-parse", "--short=12", "HEAD")
         changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
@@ -122,7 +122,7 @@ def markdown(run: dict[str, Any]) -> str:
 
 
 def numbers(result: dict[str, Any]) -> list[float | None]:
-    """What stands under the headings."""
+    """The numbers under the headings."""
     rate = result["flops"] / result["seconds"]
     return [
         result["seconds"] * 1e3,
@@ -144,7 +144,7 @@ def table(
 ) -> list[str]:
     """A row per result, with its ``numbers``, each to the digits of its heading; then the reasons.
 
-    ``numbers`` are of a result that is ok; None leaves a cell empty.
+    ``numbers`` are those of a successful result; None leaves a cell empty.
     """
     if not results:
         return []
@@ -163,7 +163,7 @@ def table(
 
 
 def code(text: str) -> str:
-    """Text as it is, in Markdown: no backtick may end it early."""
+    """Text as Markdown code; backticks become quotes, since they would end it."""
     return "`" + text.replace("`", "'") + "`"
 
 

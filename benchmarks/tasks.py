@@ -1,7 +1,7 @@
-"""Tasks that are measured in a process of their own: how one gets there and its result back.
+"""Runs a task in its own process and reads its result.
 
-The process is ``python -m MODULE TASK RESULT``: TASK is a :class:`Task` in JSON, RESULT the file
-that it writes its result to, in JSON.
+The process is ``python -m MODULE TASK RESULT``: TASK is a :class:`Task` in JSON, RESULT the
+file for its result, in JSON.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ AnyTask = TypeVar("AnyTask", bound="Task")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A case; a subclass says what to measure of it, and when to stop."""
+    """A case; a subclass adds the measurement and its limits."""
 
     case: Case
 
@@ -38,14 +38,14 @@ class Task:
 
 
 def write_result(target: Path, result: Any) -> None:
-    """All or nothing: when the process is ended meanwhile, an earlier result stays as it is."""
+    """Writes all or nothing: if the process is killed meanwhile, the earlier result stays."""
     new = target.with_suffix(".new")
     new.write_text(json.dumps(result))
     new.replace(target)
 
 
 def run(module: str, task: Task, limit: float, **variables: str) -> tuple[int | None, Any]:
-    """The status of the process, None if it was ended after ``limit`` seconds, and its result.
+    """The exit status, None if the process was killed after ``limit`` seconds, and its result.
 
     The result is None if there is none. ``variables`` are added to the environment.
     """
@@ -68,7 +68,7 @@ def run(module: str, task: Task, limit: float, **variables: str) -> tuple[int | 
 
 
 def end_group(process: "subprocess.Popen[bytes]") -> None:
-    """Ends the process and the compilers that it started."""
+    """Kills the process and the compilers that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

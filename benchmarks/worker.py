@@ -1,7 +1,7 @@
-"""Measures one entry in a process of its own: see :mod:`benchmarks.tasks`.
+"""Measures one entry in its own process: see :mod:`benchmarks.tasks`.
 
-A fresh process keeps entries from sharing allocations, caches of compiled code and thread pools,
-and lets a limit end one of them alone.
+In a fresh process an entry shares no allocations, compiled code or threads with others, and a limit
+ends one entry only.
 """
 
 import gc
@@ -23,30 +23,30 @@ from benchmarks import tasks
 from benchmarks.cases import Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant
 
-# Every entry must agree with ours to this part of the largest element before it is timed: float32
-# rounding stays far below it, a wrong window, scale or boundary far above.
+# Largest accepted difference from this package, relative to the largest element: float32 rounding
+# is far below, a wrong window, scale or boundary far above.
 TOLERANCE = 1e-3
 SGEMM_SIZE = 2048
-# In the environment of a process, this makes glibc give every large block back to the system at
-# once, so that resident memory is what is in use. Only for memory: it makes allocations slower.
+# Environment variables that make glibc return large blocks to the system at once, so that resident
+# memory is memory in use. For memory measurements only: allocations become slower.
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @dataclass(frozen=True)
 class Task(tasks.Task):
-    """What to measure, and when to give up."""
+    """The measurement and its limits."""
 
     entry: str
     backward: bool
     measure: str  # "memory" or "time"
     call_seconds: float  # a call that takes longer is too slow
-    memory_bytes: int  # what a process may take on top of torch and its inputs
+    memory_bytes: int  # limit on top of torch and the inputs
     budget_seconds: float  # stop repeating after this time
     repetitions: int  # or after so many calls
 
 
 class GaveUp(Exception):
-    """An entry reached a limit, or disagrees with ours."""
+    """An entry reached a limit, or disagrees with this package."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -62,7 +62,7 @@ def measure(task: Task) -> dict[str, Any]:
         return {"status": reached.status, "reason": str(reached)}
     except MemoryError:
         return {"status": "too big", "reason": f"more than {gigabytes(task.memory_bytes)}"}
-    except Exception as error:  # whatever a peer raises is its result
+    except Exception as error:  # any error of a peer is its result
         asked = re.search(r"tried to allocate (\d+) bytes", str(error))
         if asked:
             limit, more = gigabytes(task.memory_bytes), gigabytes(int(asked[1]))
@@ -72,13 +72,13 @@ def measure(task: Task) -> dict[str, Any]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, cut to the length of a note."""
+    """The first line of an error message, shortened to a note."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), "")[:300]
 
 
 def measure_memory(task: Task) -> dict[str, Any]:
-    """Peak memory of a call, above what was resident before it, and what the preparation keeps."""
+    """Peak memory of a call above the memory before it, and memory kept by the preparation."""
     inputs = make_inputs(task.case)
     limit_memory(task.memory_bytes)
     before = status_bytes("VmRSS")
@@ -100,7 +100,7 @@ def measure_memory(task: Task) -> dict[str, Any]:
 
 
 def measure_time(task: Task) -> dict[str, Any]:
-    """Median and quartiles of the seconds of a call, between calls of ours and of sgemm."""
+    """Median and quartiles of the seconds of a call; calls of this package and sgemm alternate."""
     inputs = make_inputs(task.case)
     limit_memory(task.memory_bytes)
     call = bind(prepare(task), inputs, task.backward)
@@ -180,7 +180,7 @@ def compare(
 
 
 def difference(results: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> float:
-    """The largest difference, as a part of the largest element; NaN if there is one."""
+    """The largest difference relative to the largest element; NaN if there is a NaN."""
     parts = [
         (result - expected).abs().max() / expected.abs().max()
         for result, expected in zip(results, ours, strict=True)
@@ -195,7 +195,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def status_bytes(name: str) -> int:
-    """A field of /proc/self/status: VmRSS is resident now, VmHWM its peak."""
+    """A field of /proc/self/status: VmRSS is resident memory, VmHWM its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
@@ -207,7 +207,7 @@ def reset_peak() -> None:
 
 
 def limit_memory(extra: int) -> None:
-    """Makes allocations fail once the address space has grown by ``extra`` bytes."""
+    """Limits the growth of the address space to ``extra`` bytes."""
     limit = status_bytes("VmSize") + extra
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -16,9 +16,9 @@ from benchmarks.cuda.measure import copy_bandwidth, product_rate
 from benchmarks.cuda.worker import Task
 from benchmarks.report import write
 
-# The part of the time that the first case may take: most of it is for compiling FlexAttention.
+# Limit of the first case, as a part of all time: compiling FlexAttention takes most of it.
 CASE_SHARE = 0.3
-# An entry that was begun in time may end so many seconds after it.
+# Seconds that an entry may take after the end of the time, if it started before.
 OVERTIME = 60.0
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             found = measure(GPU_CASES[name], dtype, options.budget_seconds, limit)
             run["results"] += [{"case": name, "dtype": dtype, **result} for result in found]
             print(report.summary(run, name, dtype), flush=True)
-            if options.output:  # after each case, in case that something ends this process
+            if options.output:  # after each case: a killed process keeps its results
                 write(options.output, run, report.markdown(run))
     print("\n" + report.markdown(run))
     return 0
@@ -66,7 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def measure(case: Case, dtype: str, budget: float, limit: float) -> list[dict[str, Any]]:
-    """The results of a case, as far as they came within ``limit`` seconds."""
+    """The results of a case that arrive within ``limit`` seconds."""
     if limit < budget:
         reason = "the time for all cases was over"
         return [{"entry": "all", "backward": False, "status": "not run", "reason": reason}]

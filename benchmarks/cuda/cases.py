@@ -1,4 +1,4 @@
-"""The problems that are timed on a GPU, the ones to be given up last first."""
+"""The timed problems on a GPU, in order of importance."""
 
 from benchmarks.cases import CASES, Case
 

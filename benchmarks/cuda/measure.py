@@ -1,4 +1,4 @@
-"""Times calls on a GPU and measures what the GPU could do at most."""
+"""Times calls on a GPU, and measures its peak rates."""
 
 import statistics
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import torch
 
 COPY_BYTES = 2**30
 PRODUCT_SIZE = 8192
-# Calls of a batch are queued together, so that the time between two events is the GPU's unless the
-# CPU cannot keep up.
+# The calls of a batch are queued together, so that the time between two events is that of the GPU
+# unless the CPU cannot keep up.
 BATCH_SECONDS = 0.02
 MOST_CALLS = 1000
 
@@ -25,7 +25,7 @@ class Times:
 
 
 def seconds_of(call: Callable[[], object], calls: int) -> float:
-    """The time of one call, of ``calls`` that are queued one after the other."""
+    """Seconds per call of ``calls`` queued calls."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(calls):
@@ -36,9 +36,9 @@ def seconds_of(call: Callable[[], object], calls: int) -> float:
 
 
 def times(call: Callable[[], object], budget_seconds: float) -> Times:
-    """Median and quartiles over as many batches as fit, three at least.
+    """Median and quartiles over as many batches as fit, at least three.
 
-    ``call`` has been called before: nothing is compiled any more.
+    ``call`` must be warm: nothing is compiled here.
     """
     one = max(seconds_of(call, 1), 1e-6)
     calls = max(1, min(MOST_CALLS, int(BATCH_SECONDS / one)))

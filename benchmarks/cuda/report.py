@@ -1,4 +1,4 @@
-"""What was measured on a GPU, where and with what; as JSON and as Markdown tables."""
+"""Results on a GPU, device and versions, as JSON and as Markdown tables."""
 
 import subprocess
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def markdown(run: dict[str, Any]) -> str:
 def numbers(
     run: dict[str, Any], ours: dict[str, Any] | None
 ) -> Callable[[dict[str, Any]], list[float | None]]:
-    """What stands under the headings, for a result beside ``ours``."""
+    """The numbers under the headings, for a result compared with ``ours``."""
 
     def of(result: dict[str, Any]) -> list[float | None]:
         seconds = result["median"]

@@ -1,7 +1,6 @@
-"""Measures one case in a process of its own: see :mod:`benchmarks.tasks`.
+"""Measures one case in its own process: see :mod:`benchmarks.tasks`.
 
-The results are written anew after each entry: what was measured before a limit ends the process is
-kept.
+The results are written after each entry, so that they stay when a limit ends the process.
 """
 
 import dataclasses
@@ -24,8 +23,8 @@ from benchmarks.peers import ATTENTIONS, OPERATIONS, Run, circulant, random_valu
 from benchmarks.worker import GaveUp, bind, compare, first_line, make_inputs
 
 DEVICE = "cuda"
-# An entry must agree with ours to this part of the largest element before it is timed: rounding
-# stays below it, a wrong window, scale or boundary far above.
+# Largest accepted difference from this package, relative to the largest element: rounding is below,
+# a wrong window, scale or boundary far above.
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 
 
@@ -43,15 +42,15 @@ PEERS = ("FlexAttention", "torch.sparse", "pad + unfold", "dense SDPA")
 
 @dataclass(frozen=True)
 class Task(tasks.Task):
-    """What to measure of a case, and when to stop."""
+    """The measurement of a case and its limits."""
 
     dtype: str
     budget_seconds: float  # of repetitions of an entry
-    total_seconds: float  # no entry is begun after this time
+    total_seconds: float  # no entry starts after this time
 
 
 def entries(dtype: torch.dtype) -> list[tuple[str, bool]]:
-    """Names, and whether with gradients: ours first, so that it is there if time runs out."""
+    """Names, and whether with gradients. This package is first, in case time runs out."""
     maps = list(MAPS) if dtype == torch.float32 else []
     return [
         ("circulant_attention", False),
@@ -81,13 +80,13 @@ def measure(task: Task, keep: Callable[[list[dict[str, Any]]], None]) -> None:
 
 
 def load_libraries(dtype: torch.dtype) -> None:
-    """A product and its gradient: each thread's first one takes memory for cuBLAS and keeps it."""
+    """Warms up cuBLAS, which keeps memory from the first product of each thread."""
     x = torch.zeros(16, 16, dtype=dtype, device=DEVICE, requires_grad=True)
     torch.mm(x, x).sum().backward()
 
 
 def measure_entry(task: Task, name: str, backward: bool, inputs: list[Tensor]) -> dict[str, Any]:
-    """Times and memory of an entry, or why there are none."""
+    """Times and memory of an entry, or the reason that there are none."""
     case = task.case
     try:
         before = torch.cuda.memory_allocated()
@@ -121,16 +120,15 @@ def measure_entry(task: Task, name: str, backward: bool, inputs: list[Tensor]) -
         return {"status": reached.status, "reason": str(reached)}
     except torch.cuda.OutOfMemoryError as error:
         return {"status": "too big", "reason": first_line(error)}
-    except Exception as error:  # whatever a peer raises is its result
+    except Exception as error:  # any error of a peer is its result
         return {"status": "refused", "reason": f"{type(error).__name__}: {first_line(error)}"}
 
 
 def work(case: Case, name: str, backward: bool, size: int) -> dict[str, int]:
-    """Useful operations, and the bytes that have to move: inputs and results, once each.
+    """Useful operations, and the bytes of inputs and results, once each.
 
-    Attention is two products with the pattern of A and its derivative four more; a map is one; a
-    transposition only moves numbers. Nothing outside of the window counts, nor what is computed
-    again.
+    Attention is two products with the pattern of A, its derivative four more, a map one; a
+    transposition computes nothing. Work outside of the window and recomputation do not count.
     """
     features = case.batch * case.channels * case.pixels * size
     values = case.batch * case.heads * case.pixels * case.offsets * size
