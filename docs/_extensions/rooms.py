@@ -34,7 +34,7 @@ NATIVE = {
     "csrc/cuda": "kernels, launches",
     "csrc/common": "index arithmetic, dtypes, checks",
 }
-AROUND = "tests  parity  benchmarks  examples  docs"
+AROUND = "tests, parity, benchmarks, examples, docs"
 
 # In pixels. Narrow, so that the letters stay legible on a phone.
 WIDTH, MARGIN, LINE, GAP = 460, 12, 16, 6
@@ -52,10 +52,10 @@ def contents(path: Path) -> list[str]:
     """What a room holds, in lines: its files, then each folder with its files."""
     if not path.is_dir():
         return []
-    lines = textwrap.wrap(" ".join(names(path)), FILES_PER_LINE)
+    lines = textwrap.wrap(", ".join(names(path)), FILES_PER_LINE)
     for folder in sorted(path.iterdir()):
         if folder.is_dir() and names(folder):
-            text = f"{folder.name}/ " + " ".join(names(folder))
+            text = f"{folder.name}/: " + ", ".join(names(folder))
             lines += textwrap.wrap(text, FILES_PER_LINE, subsequent_indent="\u00a0\u00a0")
     return lines
 
@@ -132,7 +132,7 @@ def picture() -> str:
         drawing.box("python", *room)
     ops = re.findall(r'"(\w+)\(', (ROOT / "csrc" / "ops.cpp").read_text(encoding="utf-8"))
     drawing.heading(f"torch.ops.{PACKAGE}: how Python calls native code")
-    drawing.box("around", "ops", "", textwrap.wrap(" ".join(ops), FILES_PER_LINE))
+    drawing.box("around", "ops", "", textwrap.wrap(", ".join(ops), FILES_PER_LINE))
     drawing.heading("csrc/: no Python, LibTorch's stable ABI")
     for name, words in NATIVE.items():
         drawing.box("native", name, words, contents(ROOT / name))
