@@ -17,6 +17,7 @@ extensions = [
     "mathml",
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
+    "names",
     "results",
     "rooms",
     "signatures",

@@ -25,8 +25,8 @@ ROOMS = {
     "similarity": "similarity, softmax, adjacency",
     "matrix": "the Circulant: storage, algebra, indexing, display",
     "ops": "native ops, derivatives, dtypes",
-    "checks": "checks of arguments",
     "geometry": "grid, window, pattern",
+    "checks": "checks of arguments",
 }
 NATIVE = {
     "csrc/ops.cpp": "schemas, legend of symbols",
