@@ -10,7 +10,7 @@ from torch import Tensor
 from circulant_attention import checks
 from circulant_attention.geometry import Window, make_geometry
 from circulant_attention.matrix.circulant import Circulant, check_circulant
-from circulant_attention.matrix.lazy import AttentionValues
+from circulant_attention.matrix.lazy import AttentionValues, attention_weights
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.similarity import (
@@ -182,9 +182,9 @@ def _attend(
     q, k, v = cast_for_autocast(q, k, v)
     q, k, v = split_heads(q, nheads), split_heads(k, nheads), split_heads(v, nheads)
     y = dtypes.attention(q, k, v, geometry.window, kind, q.shape[1] ** -0.5)
-    values = AttentionValues(q, k, geometry, kind, batch_shape)
-    # In a compiled graph unused computations are dropped, and no lazy one can leave it.
-    source = values.compute() if torch.compiler.is_compiling() else values
+    # A compiler drops the weights if they are not used.
+    weights = attention_weights if torch.compiler.is_compiling() else AttentionValues
+    source = weights(q, k, geometry, kind, batch_shape)
     return join_heads(y, nheads), Circulant._from(source, geometry)
 
 
@@ -355,8 +355,9 @@ def circulant_mh_adjacency(
 class _MultiHead:
     """Multi-head application, ``mh(A, x)``, or infix as ``A @ mh @ x``; Julia's ``⨷``.
 
-    Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`. torch.compile
-    traces the first form only.
+    Head h of A acts on channel group h of x, as in :func:`circulant_mh_attention`. Under
+    ``torch.compile(fullgraph=True)`` write ``mh(A, x)``: torch traces the operator ``@`` only if
+    one side is a tensor, so ``A @ mh`` breaks the graph.
 
     Args:
         A: A :class:`Circulant` ``(B, heads, N, N)``.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 
 import torch
@@ -60,22 +60,39 @@ class Geometry:
         return True
 
     def crow_indices(self, device: torch.device | str = "cpu") -> Tensor:
-        """The row pointers ``(N + 1,)`` of the pattern in CSR form.
-
-        Cached and shared: not to be written to.
-        """
+        """The row pointers ``(N + 1,)`` of the pattern in CSR form; cached."""
         return _pattern(self, torch.device(device))[0]
 
     def col_indices(self, device: torch.device | str = "cpu") -> Tensor:
         """The columns ``(N * K,)`` of the pattern in CSR form, ascending within each row.
 
-        int32, or int64 once ``N * K`` reaches ``2**31``. Cached and shared: not to be written to.
+        int32, or int64 once ``N * K`` reaches ``2**31``; cached.
         """
         return _pattern(self, torch.device(device))[1]
 
 
-@lru_cache(maxsize=64)
+_CACHE: OrderedDict[tuple[Geometry, torch.device], tuple[Tensor, Tensor]] = OrderedDict()
+_CACHED_PATTERNS = 64
+
+
 def _pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The row pointers and the columns, from the cache where that is right."""
+    # A tracer must record how its index tensors come about, and its fake tensors must not leave it.
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return _new_pattern(geometry, device)
+    key = geometry, device
+    found = _CACHE.pop(key, None)
+    # Torch counts changes in place: a tensor that a user has written to is not shared any further.
+    if found is None or found[0]._version or found[1]._version:
+        with torch.inference_mode(False):
+            found = _new_pattern(geometry, device)
+    _CACHE[key] = found
+    if len(_CACHE) > _CACHED_PATTERNS:
+        _CACHE.popitem(last=False)
+    return found
+
+
+def _new_pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
     """The row pointers and the columns."""
     dtype = torch.int32 if geometry.nnz < 2**31 else torch.int64
     columns = torch.zeros(1, 1, dtype=dtype, device=device)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.ops.versions import CHANGED, unchanged
 
 
 class LazyValues:
@@ -26,8 +30,14 @@ class LazyValues:
         self.device = inputs[0].device
         self.inputs = inputs
         self._records_grad = torch.is_grad_enabled()
-        self._versions = None if torch.compiler.is_compiling() else _versions(inputs)
         self._values: Tensor | None = None
+        if torch.compiler.is_compiling():
+            # The compiler keeps changes in place in order, and can return computed values only; it
+            # drops them where they are not used.
+            self._versions, self._lock = None, None
+            self._values = self.compute(*inputs)
+        else:
+            self._versions, self._lock = _versions(inputs), threading.Lock()
 
     @property
     def requires_grad(self) -> bool:
@@ -36,7 +46,7 @@ class LazyValues:
             return self._values.requires_grad
         return self._records_grad and any(x.requires_grad for x in self.inputs)
 
-    def compute(self) -> Tensor:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """Computes the values."""
         raise NotImplementedError
 
@@ -46,33 +56,75 @@ class LazyValues:
         Raises:
             RuntimeError: If an input was changed in place before the first call.
         """
-        if self._values is None:
-            self.check_unchanged()
-            # With the grad mode at construction: a first use under torch.no_grad cuts no gradient.
-            with torch.set_grad_enabled(self._records_grad):
-                self._values = self.compute()
-        return self._values
+        if torch.compiler.is_compiling():
+            if self._values is None:
+                with torch.set_grad_enabled(self._records_grad):
+                    self._values = self.compute(*self.checked_inputs())
+            return self._values
+        if self._values is not None or self._lock is None:
+            assert self._values is not None
+            return self._values
+        with self._lock:
+            if self._values is not None:
+                return self._values
+            # In the modes at construction: a first use under torch.no_grad or inference mode must
+            # not cut gradients.
+            with torch.inference_mode(False), torch.set_grad_enabled(self._records_grad):
+                values = self.compute(*self.checked_inputs())
+            # A fake tensor of an exporter must not outlive its trace.
+            if not isinstance(values, FakeTensor) or isinstance(self.inputs[0], FakeTensor):
+                self._values = values
+            return values
 
-    def check_unchanged(self) -> None:
-        """Raises RuntimeError if an input was changed in place since construction."""
-        # Compiled graphs keep changes in place in order themselves.
-        if not torch.compiler.is_compiling() and _versions(self.inputs) != self._versions:
-            raise RuntimeError(
-                "the entries of this Circulant are not computed yet, and a tensor that they depend "
-                "on has been changed in place since: use A.values before the change"
-            )
+    def checked_inputs(self) -> tuple[Tensor, ...]:
+        """The inputs; raises RuntimeError if one was changed in place since construction."""
+        if self._versions is None:
+            return self.inputs
+        if torch.compiler.is_compiling():
+            pairs = zip(self.inputs, self._versions, strict=True)
+            return tuple(unchanged(x, version) if version >= 0 else x for x, version in pairs)
+        if _versions(self.inputs) != self._versions:
+            raise RuntimeError(CHANGED)
+        return self.inputs
 
 
 def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
-    """The version counters of the inputs: torch counts changes in place."""
-    return [0 if x.is_inference() else x._version for x in inputs]
+    """The version counters of the inputs: torch counts changes in place.
+
+    -1 for tensors made in inference mode, which have none.
+    """
+    return [-1 if x.is_inference() else x._version for x in inputs]
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    geometry: Geometry,
+    kind: SimilarityKind,
+    batch_shape: tuple[int, int],
+) -> Tensor:
+    """The values ``(B, heads, N * K)`` of ``softmax(simfun(q / C**0.25, k / C**0.25))``.
+
+    Args:
+        q: Queries ``(B * heads, C, *spatial)``.
+        k: Keys of the same shape.
+        geometry: The grid and the window.
+        kind: The similarity.
+        batch_shape: ``(B, heads)``.
+
+    Returns:
+        The values, in the real dtype of q and k.
+    """
+    scale = q.shape[1] ** -0.5
+    weights = dtypes.adjacency(q, k, geometry.window, kind, scale)
+    return weights.reshape(*batch_shape, geometry.nnz)
 
 
 class AttentionValues(LazyValues):
-    """The values of ``softmax(simfun(q / C**0.25, k / C**0.25))``.
+    """The values of :func:`attention_weights`; keeps q and k until they are computed.
 
     Args:
-        q: Queries ``(B * heads, C, *spatial)``; kept, as ``k``, as long as the matrix.
+        q: Queries ``(B * heads, C, *spatial)``.
         k: Keys of the same shape.
         geometry: The grid and the window.
         kind: The similarity.
@@ -87,18 +139,19 @@ class AttentionValues(LazyValues):
         kind: SimilarityKind,
         batch_shape: tuple[int, int],
     ) -> None:
-        dtype = q.dtype if q.dtype == k.dtype else torch.promote_types(q.dtype, k.dtype)
-        shape = torch.Size((*batch_shape, geometry.nnz))
-        super().__init__(shape, dtypes.real_dtype(dtype) if dtype.is_complex else dtype, q, k)
         self.geometry = geometry
         self.kind = kind
+        dtype = q.dtype if q.dtype == k.dtype else torch.promote_types(q.dtype, k.dtype)
+        # Changes in place of inference tensors are not counted, so these are copied.
+        q = q.clone() if q.is_inference() else q
+        k = k.clone() if k.is_inference() else k
+        shape = torch.Size((*batch_shape, geometry.nnz))
+        super().__init__(shape, dtypes.real_dtype(dtype) if dtype.is_complex else dtype, q, k)
 
-    def compute(self) -> Tensor:
-        """The adjacency of q and k."""
-        q, k = self.inputs
-        scale = q.shape[1] ** -0.25
-        weights = dtypes.adjacency(q * scale, k * scale, self.geometry.window, self.kind)
-        return weights.reshape(self.shape)
+    def compute(self, *inputs: Tensor) -> Tensor:
+        """The weights of q and k."""
+        q, k = inputs
+        return attention_weights(q, k, self.geometry, self.kind, (self.shape[0], self.shape[1]))
 
 
 class TransposedValues(LazyValues):
@@ -113,18 +166,20 @@ class TransposedValues(LazyValues):
     """
 
     def __init__(self, parent: Tensor, geometry: Geometry) -> None:
-        super().__init__(parent.shape, parent.dtype, parent)
         self.geometry = geometry
+        super().__init__(parent.shape, parent.dtype, parent)
 
-    def compute(self) -> Tensor:
+    def compute(self, *inputs: Tensor) -> Tensor:
         """The permuted values of the parent."""
-        return algebra.transpose(self.inputs[0], self.geometry)
+        return algebra.transpose(inputs[0], self.geometry)
 
 
 def transpose_source(source: Tensor | LazyValues) -> Tensor | None:
     """The values that ``source`` is the transpose of, if its own are not computed; else None."""
-    if not isinstance(source, TransposedValues) or source._values is not None:
+    if not isinstance(source, TransposedValues):
         return None
-    source.check_unchanged()
-    (parent,) = source.inputs
+    made_here = source._versions is None and torch.compiler.is_compiling()
+    if source._values is not None and not made_here:
+        return None
+    (parent,) = source.checked_inputs()
     return parent if source._records_grad else parent.detach()

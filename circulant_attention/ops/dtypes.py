@@ -12,8 +12,10 @@ from torch import Tensor
 
 from circulant_attention.ops import attention as fused
 from circulant_attention.ops import primitives
+from circulant_attention.ops.autocast import without_autocast
 from circulant_attention.ops.primitives import SimilarityKind
 
+_HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -47,9 +49,23 @@ def similarity(x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKi
     return primitives.similarity(complex_to_channels(x), complex_to_channels(y), list(window), kind)
 
 
-def adjacency(x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKind) -> Tensor:
-    """The row softmax ``(G, N, K)`` of the similarities."""
-    return torch.softmax(similarity(x, y, window, kind), -1)
+def adjacency(
+    x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKind, scale: float = 1.0
+) -> Tensor:
+    """The row softmax ``(G, N, K)`` of ``scale`` times the similarities.
+
+    The scores of half-precision features are computed and kept in float32, as in fused attention:
+    the softmax of scores that were rounded to half is far off where they are large.
+    """
+    dtype = real_dtype(torch.promote_types(x.dtype, y.dtype))
+    with without_autocast(x.device):
+        if dtype in _HALF:
+            x, y = x.float(), y.float()
+        if scale != 1.0:
+            # On the features, which are fewer than the scores. Both, so that distances scale.
+            x, y = x * scale**0.5, y * scale**0.5
+        weights = torch.softmax(similarity(x, y, window, kind), -1)
+        return weights if weights.dtype == dtype else weights.to(dtype)
 
 
 def apply(values: Tensor, x: Tensor, window: tuple[int, ...], *, transposed: bool) -> Tensor:
