@@ -2,15 +2,17 @@
 
 from circulant_attention.attention import (
     circulant_attention,
-    circulant_attention_,
     circulant_mh_adjacency,
     circulant_mh_attention,
+)
+from circulant_attention.matrix import Circulant
+from circulant_attention.matrix.application import (
+    circulant_attention_,
     circulant_mh_transposed_attention,
     circulant_transposed_attention,
     circulant_transposed_attention_,
     mh,
 )
-from circulant_attention.matrix import Circulant
 from circulant_attention.matrix.functions import (
     cat,
     circulant,
