@@ -3,8 +3,8 @@
 #include <tuple>
 #include <vector>
 
-#include "chunks.h"
-#include "op.h"
+#include "schedule.h"
+#include "tensors.h"
 
 namespace circulant {
 namespace {

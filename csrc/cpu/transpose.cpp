@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "chunks.h"
-#include "op.h"
+#include "schedule.h"
+#include "tensors.h"
 
 namespace circulant {
 namespace {

@@ -1,6 +1,6 @@
-#include "../tiled/product.h"
+#include "product.h"
 
-#include "engines.h"
+#include "entry.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

@@ -1,8 +1,240 @@
-#include "../tiled/backward.h"
+// The gradients of fused attention, the weights recomputed from the log-sum-exp.
+//
+// With P = exp(S - lse), dP_ij = dy_i . v_j and delta_i = dy_i . y_i:
+//   dS = P (dP - delta), the gradient to the scores; times `scale`, that to the similarity,
+//   dv_j = sum_i P_ij dy_i, dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i,
+// and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
+//
+// A few rows of queries at a time, and for these a few key rows at a time: for all tiles, P and dS
+// and the share of dq; then, with P and dS of all columns at hand, the shares of dk and dv.
+#include <cstdint>
 
-#include "engines.h"
+#include "../params.h"
+#include "entry.h"
+#include "../simd/math.h"
+#include "packing.h"
+#include "../simd/prefetch.h"
+#include "query_tiles.h"
+#include "row_block.h"
+#include "scatter.h"
+#include "microkernels.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+
+template <class S>
+class Backward {
+  using T = Compute<S>;
+  static constexpr int64_t L = kLanes<T>;
+
+ public:
+  Backward(const AttentionBackward& a, const Chunk& chunk, Arena& arena)
+      : a_(a),
+        chunk_(chunk),
+        dy_(image(a.dy, a.value_channels)),
+        q_(image(a.q, a.channels)),
+        k_(image(a.k, a.channels)),
+        v_(image(a.v, a.value_channels)),
+        y_(image(a.y, a.value_channels)),
+        lse_(image_of_group<T>(a.lse, chunk.group, 1, a.geometry)),
+        dq_(image_of_group<S>(a.dq, chunk.group, a.channels, a.geometry)),
+        columns_{chunk.columns, a.geometry.size[2], a.geometry.window[2]},
+        block_{smaller(kTileRows, chunk.rows.size()), a.geometry.window[0], a.geometry.window[1]},
+        keys_(arena, k_, chunk.rows, chunk.columns),
+        values_(arena, v_, chunk.rows, chunk.columns),
+        // For the distance, one more channel sums the weights.
+        q_rows_(arena, columns_, a.channels + a.distance, block_.rows),
+        dy_rows_(arena, columns_, a.value_channels, block_.rows),
+        dk_rows_(arena, columns_, chunk.rows, a.channels + a.distance,
+                 image_of_group<T>(a.dk, chunk.group, a.channels, a.geometry),
+                 a.dk_touched + chunk.group * a.geometry.size[0] * a.geometry.size[1]),
+        dv_rows_(arena, columns_, chunk.rows, a.value_channels,
+                 image_of_group<T>(a.dv, chunk.group, a.value_channels, a.geometry),
+                 a.dv_touched + chunk.group * a.geometry.size[0] * a.geometry.size[1]),
+        weights_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
+        score_gradients_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
+        q_tiles_(arena, chunk.columns, a.channels),
+        dy_tiles_(arena, chunk.columns, a.value_channels),
+        dq_tiles_(arena, chunk.columns, a.channels),
+        log_sums_(arena, chunk.columns, 1),
+        deltas_(arena, chunk.columns, 1),
+        gradient_sums_(arena, chunk.columns, 1),
+        key_units_(arena.take<const T*>(block_.units())),
+        value_units_(arena.take<const T*>(block_.units())),
+        scores_(arena.take<T>(unit_size<T>(columns_.window))),
+        gradients_(arena.take<T>(kTileRows * unit_size<T>(columns_.window))) {}
+
+  void run() {
+    keys_.clear();
+    values_.clear();
+    q_rows_.clear();
+    dy_rows_.clear();
+    if (a_.distance) q_rows_.fill_channel(a_.channels, T(1));
+    weights_.clear();
+    score_gradients_.clear();
+    for_each_row_block(
+        chunk_, block_,
+        [this](int64_t d) {
+          keys_.start_plane(d);
+          values_.start_plane(d);
+          dk_rows_.start_plane(d);
+          dv_rows_.start_plane(d);
+        },
+        [this](int64_t d, int64_t h, int64_t i) {
+          keys_.pack_until(i + block_.key_rows());
+          values_.pack_until(i + block_.key_rows());
+          dk_rows_.enter_until(i + block_.key_rows());
+          dv_rows_.enter_until(i + block_.key_rows());
+          point_to_units(keys_, block_, i, key_units_);
+          point_to_units(values_, block_, i, value_units_);
+          row_block(d, h, i);
+          const bool last = h + block_.rows == chunk_.rows.end;
+          const int64_t done = i + (last ? block_.key_rows() : block_.rows);
+          dk_rows_.leave_until(done, a_.distance ? &k_ : nullptr);
+          dv_rows_.leave_until(done, static_cast<const Image<const S>*>(nullptr));
+        });
+  }
+
+ private:
+  Image<const S> image(const void* tensor, int64_t channels) const {
+    return image_of_group<S>(tensor, chunk_.group, channels, a_.geometry);
+  }
+
+  // The queries of rows h.. of plane d; row i of the keys is the first that they touch.
+  void row_block(int64_t d, int64_t h, int64_t i) {
+    const int64_t units = block_.units(), tiles = q_tiles_.count();
+    prefetch(d, h, 2 * units * tiles);
+    load_queries(d, h);
+    for (int64_t u = 0; u < units;) {
+      const int64_t end = scatter_end(block_, u);
+      for (int64_t t = 0; t < tiles; ++t) add_units(t, u, end);
+      scatter_units(block_, u, end, i, weights_, dy_rows_, dv_rows_, columns_.window);
+      scatter_units(block_, u, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window);
+      u = end;
+    }
+    dq_tiles_.store(dq_, d, h, block_.rows,
+                    [this](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
+                      if (!a_.distance) return sum;
+                      const Vec<T> q = load(q_tiles_.tile(t) + (c * kTileRows + r) * L);
+                      return sum - load(gradient_sums_.tile(t) + r * L) * q;
+                    });
+  }
+
+  // The rows that the next block reads.
+  void prefetch(int64_t d, int64_t h, int64_t steps) {
+    const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
+    prefetcher_.clear();
+    if (rows > 0) {
+      q_.prefetch(prefetcher_, d, next, rows);
+      dy_.prefetch(prefetcher_, d, next, rows);
+      y_.prefetch(prefetcher_, d, next, rows);
+      keys_.prefetch(prefetcher_, rows);
+      values_.prefetch(prefetcher_, rows);
+    }
+    prefetcher_.spread(steps);
+  }
+
+  void load_queries(int64_t d, int64_t h) {
+    for (int64_t c = 0; c < a_.channels; ++c) q_rows_.pack(q_, c, d, h, block_.rows);
+    q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
+    dq_tiles_.clear();
+    gradient_sums_.clear();
+    log_sums_.load(lse_, d, h, block_.rows, T(kLog2E));
+    deltas_.clear();
+    for (int64_t c = 0; c < a_.value_channels; ++c) {
+      dy_rows_.pack(dy_, c, d, h, block_.rows);
+      for (int64_t r = 0; r < block_.rows; ++r) load_gradients(c, d, h, r);
+    }
+  }
+
+  // One row of one channel of dy to the tiles, and its share of delta.
+  void load_gradients(int64_t c, int64_t d, int64_t h, int64_t r) {
+    const T* dy = dy_rows_.queries(c, r);
+    const S* y = y_.row(c, d, h + r) + chunk_.columns.begin;
+    for (int64_t t = 0; t < dy_tiles_.count(); ++t) {
+      const Vec<T> x = load(dy + t * L);
+      T* delta = deltas_.tile(t) + r * L;
+      store(dy_tiles_.tile(t) + (c * kTileRows + r) * L, x);
+      store(delta, fma(x, load_first(y + t * L, dy_tiles_.lanes(t)), load(delta)));
+    }
+  }
+
+  // P and dS of tile t with the key rows of units [begin, end), and their share of dq.
+  void add_units(int64_t t, int64_t begin, int64_t end) {
+    const int64_t window = columns_.window, size = unit_size<T>(window);
+    const T factor = T(-0.5 * a_.scale * kLog2E);
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t first = block_.first(u), rows = block_.count(u);
+      T* gradients = gradients_ + (u - begin) * size + first * L;
+      score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L,
+                      key_units_[u] + t * L, keys_.pitch(), a_.channels, factor,
+                      scores_ + first * L, nullptr);
+      prefetcher_.step();
+      score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_units_[u] + t * L,
+                      values_.pitch(), a_.value_channels, T(1), gradients, nullptr);
+      prefetcher_.step();
+      with_rows(rows, [=](auto n) {
+        this->template differentiate<decltype(n)::value>(t, u - begin, first, gradients);
+      });
+    }
+    gather_units(block_, begin, end, gradients_, key_units_, t * L, keys_.pitch(), window,
+                 a_.channels, dq_tiles_.tile(t));
+  }
+
+  // From the scores and dP of one unit, in `gradients`, the weights and dS.
+  template <int rows>
+  void differentiate(int64_t t, int64_t unit, int64_t first, T* gradients) {
+    // Copies, which the compiler knows that no store changes.
+    const ShearedWeights<T> all_weights = weights_, all_gradients = score_gradients_;
+    const int64_t window = columns_.window, lanes = q_tiles_.lanes(t);
+    const Vec<T> scale = broadcast(T(a_.scale));
+    Vec<T> log_sum[rows], delta[rows], sum[rows];
+    CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
+      log_sum[r] = load(log_sums_.tile(t) + (first + r) * L);
+      delta[r] = load(deltas_.tile(t) + (first + r) * L);
+      sum[r] = load(gradient_sums_.tile(t) + (first + r) * L);
+    }
+    const T* scores = scores_ + first * L;
+    for (int64_t d = 0; d < window; ++d) {
+      const bool whole = all_weights.whole(d, t * L, lanes);
+      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
+        const Vec<T> weight = exp2<T>(load(scores + r * L) - log_sum[r]);
+        const Vec<T> gradient = weight * scale * (load(gradients + r * L) - delta[r]);
+        sum[r] += gradient;
+        store(gradients + r * L, gradient);
+        T* weight_place = all_weights.place(unit, d, first + r, t * L);
+        T* gradient_place = all_gradients.place(unit, d, first + r, t * L);
+        if (whole) {
+          store(weight_place, weight);
+          store(gradient_place, gradient);
+        } else {
+          all_weights.put(d, t * L, lanes, weight, weight_place);
+          all_gradients.put(d, t * L, lanes, gradient, gradient_place);
+        }
+      }
+      scores += kTileRows * L;
+      gradients += kTileRows * L;
+    }
+    CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
+      store(gradient_sums_.tile(t) + (first + r) * L, sum[r]);
+    }
+  }
+
+  const AttentionBackward& a_;
+  const Chunk& chunk_;
+  Image<const S> dy_, q_, k_, v_, y_;
+  Image<const T> lse_;
+  Image<S> dq_;
+  KeyColumns columns_;
+  RowBlock block_;
+  KeyRows<S> keys_, values_;
+  QueryRows<T> q_rows_, dy_rows_;
+  SumRows<T> dk_rows_, dv_rows_;
+  ShearedWeights<T> weights_, score_gradients_;
+  QueryTiles<T> q_tiles_, dy_tiles_, dq_tiles_, log_sums_, deltas_, gradient_sums_;
+  const T **key_units_, **value_units_;
+  T *scores_, *gradients_;
+  Prefetcher prefetcher_;
+};
 
 int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch) {
   return run_for_dtype<Backward>(problem, chunk, scratch);

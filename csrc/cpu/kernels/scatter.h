@@ -12,10 +12,10 @@
 
 #include <cstdint>
 
-#include "../problem.h"
+#include "../params.h"
 #include "packing.h"
 #include "row_block.h"
-#include "tiles.h"
+#include "microkernels.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "problem.h"
+#include "params.h"
 
 namespace circulant {
 
@@ -24,5 +24,9 @@ struct Engines {
   Engine<Attention> attention;
   Engine<AttentionBackward> attention_backward;
 };
+
+// Chosen on the first call. The environment variable CIRCULANT_ATTENTION_CPU (avx512, avx2 or
+// plain) forces a choice; one that this processor or this build lacks is an error.
+const Engines& engines();
 
 }  // namespace circulant

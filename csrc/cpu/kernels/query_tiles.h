@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "../problem.h"
+#include "../params.h"
 #include "packing.h"
-#include "tiles.h"
+#include "microkernels.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

@@ -8,10 +8,10 @@
 #include <cstdint>
 
 #include "../../common/geometry.h"
-#include "../problem.h"
-#include "prefetch.h"
-#include "storage.h"
-#include "tiles.h"
+#include "../params.h"
+#include "../simd/prefetch.h"
+#include "../simd/half.h"
+#include "microkernels.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

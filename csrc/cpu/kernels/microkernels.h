@@ -16,7 +16,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "vector.h"
+#include "../simd/vector.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

@@ -9,10 +9,10 @@
 #include <cstdint>
 
 #include "../../common/geometry.h"
-#include "../problem.h"
-#include "prefetch.h"
-#include "storage.h"
-#include "transpose_block.h"
+#include "../params.h"
+#include "../simd/prefetch.h"
+#include "../simd/half.h"
+#include "../simd/transpose.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

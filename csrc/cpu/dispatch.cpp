@@ -1,4 +1,4 @@
-#include "instruction_set.h"
+#include "dispatch.h"
 
 #include <cstdlib>
 #include <cstring>

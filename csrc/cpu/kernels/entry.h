@@ -1,8 +1,8 @@
 // The engines, which are compiled once per instruction set.
 #pragma once
 
-#include "../engine.h"
-#include "../tiled/packing.h"
+#include "../dispatch.h"
+#include "packing.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

@@ -11,11 +11,11 @@
 #include <cstdint>
 
 #include "../../common/geometry.h"
-#include "../problem.h"
+#include "../params.h"
 #include "broadcast.h"
 #include "channel_rows.h"
 #include "packing.h"
-#include "prefetch.h"
+#include "../simd/prefetch.h"
 #include "row_block.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {

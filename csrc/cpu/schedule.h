@@ -8,7 +8,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include "engine.h"
+#include "dispatch.h"
 
 namespace circulant {
 

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "../problem.h"
+#include "../params.h"
 #include "packing.h"
-#include "transpose_block.h"
+#include "../simd/transpose.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

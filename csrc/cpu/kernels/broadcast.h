@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "tiles.h"
-#include "vector.h"
+#include "microkernels.h"
+#include "../simd/vector.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 

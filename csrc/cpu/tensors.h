@@ -7,10 +7,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
-#include "../common/arguments.h"
+#include "../common/checks.h"
 #include "../common/dtype.h"
-#include "engine.h"
-#include "instruction_set.h"
+#include "dispatch.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>

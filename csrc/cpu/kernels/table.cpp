@@ -1,4 +1,4 @@
-#include "engines.h"
+#include "entry.h"
 
 namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
 
