@@ -1,22 +1,28 @@
-// The schemas of every native op.
+// The schemas of all native ops, and the legend of the symbols in csrc/.
 //
 // G        groups: one group is one (batch, head) pair
 // C        channels of a group
 // spatial  the sizes of 1 to 3 spatial dims, last dim fastest
 // N        pixels, the product of spatial
 // window   one odd number of pixels per spatial dim, at most the size of that dim
+// W        the window of one dim, mostly the last
 // K        offsets in a window, the product of window
+// d, h, w  a plane, a row and a column of the grid; p, o, n: an offset along each of them
 // A        the (N, N) circulant matrix of a group: A_ij is stored where j = i + offset, modulo the
 //          spatial size in each dim
 // values   (G, N, K), the stored entries of A in CSR order: columns ascend in each row
+// i, j     a row and a column of A: a query and a key; "key row" is a row of pixels of keys
 // x, y     (G, C, *spatial)
 // kind     0: dot, 1: distance
-// q, k     (G, C, *spatial), and v, y with channels of their own
+// q, k     (G, C, *spatial); v, y: the same with C of their own
 // S        scale * similarity(q, k), the scores
+// P        exp(S - lse), the weights of attention
 // lse      (G, N), log sum_j exp(S_ij); float32 for the half types, else of the dtype of q
+// dx       the gradient of the loss with respect to x
+// L        lanes of a vector of the CPU; S, T in kernels: the types of elements and of sums
 //
-// Tensors are float16, bfloat16 (both summed in float32), float32 or float64, all of one dtype, on
-// one device. Outputs are new contiguous tensors. Complex tensors come as real ones of twice the
+// Tensors are float16, bfloat16 (sums of both in float32), float32 or float64, all of one dtype, on
+// one device. Outputs are new contiguous tensors. Complex tensors enter as real ones with twice the
 // channels.
 #include <torch/csrc/stable/library.h>
 
@@ -27,13 +33,13 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
   m.def("apply(Tensor values, Tensor x, int[] window) -> Tensor");
   // y_j = sum_i A_ij x_i.
   m.def("apply_transposed(Tensor values, Tensor x, int[] window) -> Tensor");
-  // The values of the transposed matrix. Nothing is rounded.
+  // The values of the transposed matrix, bit by bit.
   m.def("transpose(Tensor values, SymInt[] spatial_size, int[] window) -> Tensor");
-  // y_i = sum_j exp(S_ij - lse_i) v_j and lse; S is never stored.
+  // y_i = sum_j P_ij v_j and lse, without storing S.
   m.def(
       "attention(Tensor q, Tensor k, Tensor v, int[] window, int kind, float scale) -> "
       "(Tensor y, Tensor lse)");
-  // dq, dk, dv from dy and from what `attention` took and gave.
+  // dq, dk, dv from dy and the inputs and outputs of `attention`.
   m.def(
       "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse, "
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");

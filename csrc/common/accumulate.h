@@ -1,5 +1,4 @@
-// The type that sums are kept in. Apart from dtype.h, so that CUDA kernels can do without torch's
-// Tensor.
+// The type of sums. Separate from dtype.h, so that CUDA kernels do not include torch's Tensor.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -7,7 +6,7 @@
 
 namespace circulant {
 
-// The type that sums of T are kept in.
+// The type of sums of T.
 template <class T>
 struct Accumulate {
   using type = T;

@@ -1,7 +1,7 @@
 // Checks of an op's arguments, shared by every device.
 //
-// Python validates first and has the messages meant for users. What is checked here is what the
-// kernels rely on to stay inside their tensors.
+// Python validates first, with messages for users. These checks are the ones that keep the kernels
+// inside their tensors.
 #pragma once
 
 #include <cstdint>
@@ -74,8 +74,7 @@ inline void check_alike(const Tensor& a, const Tensor& b, const char* op) {
   check_same_shape(a, b, op);
 }
 
-// Checks that `values` is (G, N, K) with the N and K of `geometry` and, if they are given, with so
-// many groups.
+// Checks that `values` is (G, N, K), with N and K of `geometry` and G = `groups` if that is given.
 inline void check_values(const Tensor& values, std::optional<int64_t> groups,
                          const Geometry& geometry, const char* op) {
   STD_TORCH_CHECK(values.dim() == 3, op, ": values must be (G, N, K), got ", values.dim(), " dims");
@@ -87,7 +86,7 @@ inline void check_values(const Tensor& values, std::optional<int64_t> groups,
                   values.size(2), ")");
 }
 
-// Check the arguments of an op, and return their geometry.
+// Checks of all arguments of an op, which return their geometry.
 
 inline Geometry checked_similarity(const Tensor& x, const Tensor& y,
                                    const std::vector<int64_t>& window, const char* op) {
@@ -126,14 +125,14 @@ inline Geometry checked_attention(const Tensor& q, const Tensor& k, const Tensor
   return geometry;
 }
 
-// Checks dy, and y and lse, which attention gave for q and v.
+// Checks dy, and y and lse as attention returns them for q and v.
 inline void check_attended(const Tensor& dy, const Tensor& y, const Tensor& lse, const Tensor& q,
                            const Tensor& v, int64_t pixels, const char* op) {
   check_alike(dy, v, op);
   check_alike(y, v, op);
   STD_TORCH_CHECK(lse.scalar_type() == sum_type(q) && lse.dim() == 2 && lse.size(0) == q.size(0) &&
                       lse.size(1) == pixels,
-                  op, ": lse must be what attention gave");
+                  op, ": lse must be (G, N), as attention returns it");
 }
 
 }  // namespace circulant

@@ -1,9 +1,9 @@
-// Numbers that fused attention on every device computes with.
+// Constants of fused attention.
 #pragma once
 
 namespace circulant {
 
-// Scores are taken in units of log 2, since 2^x and log2(x) are what processors compute.
+// Scores are multiplied by log2(e): processors compute 2^x and log2(x).
 constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 
 }  // namespace circulant

@@ -34,7 +34,7 @@ void visit_dtype(torch::headeronly::ScalarType dtype, const char* op, F&& f) {
   }
 }
 
-// The dtype that sums over tensors like `x` are kept in.
+// The dtype of sums over tensors like `x`.
 inline torch::headeronly::ScalarType sum_type(const torch::stable::Tensor& x) {
   using torch::headeronly::ScalarType;
   const ScalarType type = x.scalar_type();

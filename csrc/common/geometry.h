@@ -17,8 +17,8 @@
 
 namespace circulant {
 
-// Always inlined: the CPU kernels are compiled once per instruction set, and a copy of such a
-// function that was compiled for one must not be the copy that the linker keeps for all.
+// Always inlined: the CPU kernels are compiled once per instruction set. Of an ordinary inline
+// function the linker keeps one copy, which may contain instructions that this processor lacks.
 #define CIRCULANT_INLINE C10_HOST_DEVICE inline __attribute__((always_inline))
 
 constexpr int kSpatialDims = 3;
@@ -36,7 +36,7 @@ struct Geometry {
 template <class I>
 using SameInteger = std::common_type_t<I>;
 
-// The pixel at offset `o` of pixel `i`; -n <= i + o - w/2 < 2n is all that is asked.
+// The pixel at offset `o` of pixel `i`; requires -n <= i + o - w/2 < 2n.
 template <class I>
 CIRCULANT_INLINE I neighbour(I i, SameInteger<I> o, SameInteger<I> n, SameInteger<I> w) {
   const I j = i + o - w / 2;

@@ -13,18 +13,18 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q_, const Tensor& k_, const T
                                      std::vector<int64_t> window, int64_t kind_, double scale) {
   const char* op = "attention";
   const Kind kind = checked_kind(kind_, op);
-  const FusedShape shape = checked_fused(q_, k_, v_, window, op);
+  const AttentionShape shape = checked_shape(q_, k_, v_, window, op);
   const Tensor q = contiguous_of(q_), k = contiguous_of(k_), v = contiguous_of(v_);
   const int64_t rows[] = {shape.groups, shape.geometry.pixels()};
   const Tensor y = torch::stable::new_empty(v, v.sizes());
   const Tensor lse = torch::stable::new_empty(q, rows, sum_type(q));
   if (shape.groups == 0) return {y, lse};
   const Geometry g = simplified(shape.geometry);
-  run_chunks(engines().attention,
-             Attention{g, shape.dtype, shape.channels, shape.value_channels, kind == kDistance,
-                       scale, q.const_data_ptr(), k.const_data_ptr(), v.const_data_ptr(),
-                       y.mutable_data_ptr(), lse.mutable_data_ptr()},
-             independent_chunks(g, shape.groups));
+  run_items(kernels().attention,
+            AttentionParams{g, shape.dtype, shape.channels, shape.value_channels, kind == kDistance,
+                            scale, q.const_data_ptr(), k.const_data_ptr(), v.const_data_ptr(),
+                            y.mutable_data_ptr(), lse.mutable_data_ptr()},
+            independent_items(g, shape.groups));
   return {y, lse};
 }
 

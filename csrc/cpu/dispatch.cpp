@@ -8,17 +8,17 @@
 
 namespace circulant {
 
-namespace tiled::plain {
-extern const Engines kEngines;
+namespace simd::plain {
+extern const Kernels kKernels;
 }
 #if defined(CIRCULANT_WITH_AVX2)
-namespace tiled::avx2 {
-extern const Engines kEngines;
+namespace simd::avx2 {
+extern const Kernels kKernels;
 }
 #endif
 #if defined(CIRCULANT_WITH_AVX512)
-namespace tiled::avx512 {
-extern const Engines kEngines;
+namespace simd::avx512 {
+extern const Kernels kKernels;
 }
 #endif
 
@@ -26,7 +26,7 @@ namespace {
 
 struct InstructionSet {
   const char* name;
-  const Engines* engines;
+  const Kernels* kernels;
   bool available;
 };
 
@@ -34,16 +34,16 @@ const InstructionSet& choose() {
   // Fastest first. Every processor with FMA also converts to and from float16 (F16C).
   static const InstructionSet sets[] = {
 #if defined(CIRCULANT_WITH_AVX512)
-      {"avx512", &tiled::avx512::kEngines,
+      {"avx512", &simd::avx512::kKernels,
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("fma")},
 #endif
 #if defined(CIRCULANT_WITH_AVX2)
-      {"avx2", &tiled::avx2::kEngines,
+      {"avx2", &simd::avx2::kKernels,
        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
-      {"plain", &tiled::plain::kEngines, true},
+      {"plain", &simd::plain::kKernels, true},
   };
   const char* wanted = std::getenv("CIRCULANT_ATTENTION_CPU");
   const bool any = wanted == nullptr || *wanted == '\0';
@@ -60,9 +60,9 @@ const InstructionSet& choose() {
 
 }  // namespace
 
-const Engines& engines() {
+const Kernels& kernels() {
   static const InstructionSet& chosen = choose();
-  return *chosen.engines;
+  return *chosen.kernels;
 }
 
 }  // namespace circulant

@@ -1,7 +1,7 @@
-// The seam between the ops and the code that computes them.
+// Kernels of every op, compiled once per instruction set, and the choice between these at run time.
 //
-// An op checks its arguments, allocates the result, states a problem, cuts it into chunks and hands
-// these, one at a time, to the engine of the chosen instruction set.
+// An op checks its arguments, allocates its outputs, cuts the work into items and runs the kernel
+// on each of them.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +10,30 @@
 
 namespace circulant {
 
-// Works through one chunk. Returns the bytes of scratch memory that it takes, aligned to 64 bytes;
-// with `scratch` null it does nothing else.
-template <class Problem>
-using Engine = int64_t (*)(const Problem& problem, const Chunk& chunk, void* scratch);
+// Every kernel and its parameters. csrc/cpu/kernels/NAME.cpp defines the kernel NAME.
+#define CIRCULANT_FOR_EACH_KERNEL(f)                                                         \
+  f(similarity, SimilarityParams) f(apply, ProductParams) f(apply_transposed, ProductParams) \
+      f(transpose, TransposeParams) f(attention, AttentionParams)                            \
+          f(attention_backward, AttentionBackwardParams)
 
-// The engines of one instruction set.
-struct Engines {
-  Engine<Similarity> similarity;
-  Engine<Product> apply;
-  Engine<Product> apply_transposed;
-  Engine<Transpose> transpose;
-  Engine<Attention> attention;
-  Engine<AttentionBackward> attention_backward;
+template <class Params>
+struct Kernel {
+  // The bytes of scratch memory that `run` needs for an item; they depend on its sizes only.
+  int64_t (*scratch_bytes)(const Params& params, const WorkItem& item);
+  // Computes one item. `scratch` is aligned to 64 bytes.
+  void (*run)(const Params& params, const WorkItem& item, void* scratch);
 };
 
-// Chosen on the first call. The environment variable CIRCULANT_ATTENTION_CPU (avx512, avx2 or
-// plain) forces a choice; one that this processor or this build lacks is an error.
-const Engines& engines();
+// The kernels of one instruction set.
+struct Kernels {
+#define CIRCULANT_FIELD(name, Params) Kernel<Params> name;
+  CIRCULANT_FOR_EACH_KERNEL(CIRCULANT_FIELD)
+#undef CIRCULANT_FIELD
+};
+
+// The kernels of the fastest instruction set of this processor, chosen on the first call. The
+// environment variable CIRCULANT_ATTENTION_CPU (avx512, avx2 or plain) forces a choice; one that
+// this processor or this build lacks is an error.
+const Kernels& kernels();
 
 }  // namespace circulant

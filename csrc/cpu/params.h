@@ -1,7 +1,8 @@
-// What the engines are asked to do, for the files that know torch and the files that know vectors.
+// The parameters of the kernels: the boundary between the files that use torch and the kernels,
+// which are compiled once per instruction set.
 //
-// Both include this, compiled for different processors: it holds plain data only, and its functions
-// are always inlined.
+// Both sides include this header, compiled for different processors. So it holds plain data only,
+// and its functions are always inlined.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@ namespace circulant {
 
 enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
-// Tensors are contiguous and not empty. A dim of the geometry that is not the first has more than
-// one pixel.
+// Tensors are contiguous and not empty. Every dim of the geometry but the first has more than one
+// pixel, unless the whole grid is one pixel.
 
 struct Span {
   int64_t begin, end;
@@ -21,14 +22,14 @@ struct Span {
   CIRCULANT_INLINE int64_t size() const { return end - begin; }
 };
 
-// The queries of one task: spans of the three spatial dims, of one group.
-struct Chunk {
+// The queries that one call of a kernel computes: a box of the three spatial dims, in one group.
+struct WorkItem {
   int64_t group;
   Span planes, rows, columns;
 };
 
 // values = similarity(x, y), the dot product or the distance.
-struct Similarity {
+struct SimilarityParams {
   Geometry geometry;
   Dtype dtype;
   int64_t channels;
@@ -37,8 +38,8 @@ struct Similarity {
   void* values;
 };
 
-// y = values x, or y = values^T x.
-struct Product {
+// y = A x, or y = A^T x.
+struct ProductParams {
   Geometry geometry;
   Dtype dtype;
   int64_t channels;
@@ -46,8 +47,8 @@ struct Product {
   void* y;
 };
 
-// result = values^T in CSR order. Nothing is rounded: elements are moved bit by bit.
-struct Transpose {
+// result = A^T in CSR order. Elements are copied bit by bit.
+struct TransposeParams {
   Geometry geometry;
   Dtype dtype;
   const void* values;
@@ -55,7 +56,7 @@ struct Transpose {
 };
 
 // y, lse = attention(q, k, v). v and y have `value_channels`.
-struct Attention {
+struct AttentionParams {
   Geometry geometry;
   Dtype dtype;
   int64_t channels, value_channels;
@@ -65,10 +66,11 @@ struct Attention {
   void *y, *lse;
 };
 
-// dq, dk, dv from dy and what `Attention` took and gave; `scale` multiplies the similarity. dk and
-// dv are kept in the type of the sums. The bytes say, for every row of every group's grid, whether
-// the row of dk or dv holds a sum already; if not, it may be undefined.
-struct AttentionBackward {
+// dq, dk, dv from dy and the inputs and outputs of attention; `scale` multiplies the similarity.
+// The elements of dk and dv have the type of the sums. `dk_initialized` and `dv_initialized` hold a
+// byte per row of every group's grid: 1 where the row of dk or dv holds a sum, 0 where it is
+// undefined.
+struct AttentionBackwardParams {
   Geometry geometry;
   Dtype dtype;
   int64_t channels, value_channels;
@@ -76,7 +78,7 @@ struct AttentionBackward {
   double scale;
   const void *dy, *q, *k, *v, *y, *lse;
   void *dq, *dk, *dv;
-  uint8_t *dk_touched, *dv_touched;
+  uint8_t *dk_initialized, *dv_initialized;
 };
 
 }  // namespace circulant

@@ -19,10 +19,10 @@ Tensor similarity(const Tensor& x_, const Tensor& y_, std::vector<int64_t> windo
   const Tensor x = contiguous_of(x_), y = contiguous_of(y_);
   const Tensor values = new_values(x, sizes);
   const Geometry g = simplified(geometry);
-  run_chunks(engines().similarity,
-             Similarity{g, dtype, channels, kind == kDistance, x.const_data_ptr(),
-                        y.const_data_ptr(), values.mutable_data_ptr()},
-             independent_chunks(g, groups));
+  run_items(kernels().similarity,
+            SimilarityParams{g, dtype, channels, kind == kDistance, x.const_data_ptr(),
+                             y.const_data_ptr(), values.mutable_data_ptr()},
+            independent_items(g, groups));
   return values;
 }
 

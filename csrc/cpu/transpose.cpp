@@ -18,9 +18,9 @@ Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
   const Tensor result = new_values(values, values.sizes());
   if (groups == 0) return result;
   const Geometry g = simplified(geometry);
-  run_chunks(engines().transpose,
-             Transpose{g, dtype, values.const_data_ptr(), result.mutable_data_ptr()},
-             independent_chunks(g, groups));
+  run_items(kernels().transpose,
+            TransposeParams{g, dtype, values.const_data_ptr(), result.mutable_data_ptr()},
+            independent_items(g, groups));
   return result;
 }
 

@@ -1,11 +1,11 @@
+#include "entry.h"
 #include "product.h"
 
-#include "entry.h"
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+template <class S>
+using ApplyKernel = ProductKernel<S, false>;
 
-int64_t apply(const Product& problem, const Chunk& chunk, void* scratch) {
-  return run_for_dtype<ApplyEngine>(problem, chunk, scratch);
-}
+CIRCULANT_DEFINE_KERNEL(apply, ProductParams, ApplyKernel)
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

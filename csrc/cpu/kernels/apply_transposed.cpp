@@ -1,11 +1,11 @@
+#include "entry.h"
 #include "product.h"
 
-#include "entry.h"
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+template <class S>
+using ApplyTransposedKernel = ProductKernel<S, true>;
 
-int64_t apply_transposed(const Product& problem, const Chunk& chunk, void* scratch) {
-  return run_for_dtype<ApplyTransposedEngine>(problem, chunk, scratch);
-}
+CIRCULANT_DEFINE_KERNEL(apply_transposed, ProductParams, ApplyTransposedKernel)
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

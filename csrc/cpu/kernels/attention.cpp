@@ -1,32 +1,32 @@
 // Fused attention: y_i = sum_j softmax(S)_ij v_j and lse_i = log sum_j exp(S_ij), S never stored.
 //
-// A few rows of queries at a time, cut into tiles. The key rows of their windows are taken a few
-// units at a time, and for these all tiles in turn: their scores, the exponentials relative to a
-// reference near the highest score so far, their share of y. All of it happens in base 2.
+// A block of rows of queries at a time, cut into tiles. For a few key rows at a time, and for every
+// tile: scores, exponentials relative to a reference near the highest score so far, contribution to
+// y. Exponentials and logarithms have base 2.
 //
-// The arithmetic of a query depends on neither the chunks nor the other queries: same bits however
-// the work is divided.
+// The arithmetic of a query depends neither on the work items nor on other queries, so results have
+// the same bits for any division of the work.
 #include <cstdint>
 
 #include "../params.h"
-#include "entry.h"
 #include "../simd/math.h"
-#include "packing.h"
 #include "../simd/prefetch.h"
+#include "entry.h"
+#include "microkernels.h"
+#include "packing.h"
 #include "query_tiles.h"
 #include "row_block.h"
-#include "microkernels.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// The running softmax of a tile: for every query, the reference that its scores are taken relative
-// to and the sum of the exponentials.
+// The running softmax of a tile: for every query, the reference that is subtracted from the scores,
+// and the sum of the exponentials.
 template <class T>
 class RunningSoftmax {
   static constexpr int L = kLanes<T>;
 
  public:
-  // The elements of one tile's state.
+  // The elements of the state of one tile.
   static constexpr int64_t kSize = 3 * kTileRows * L;
 
   explicit RunningSoftmax(T* state)
@@ -34,25 +34,26 @@ class RunningSoftmax {
 
   void start() {
     for (int r = 0; r < kTileRows; ++r) {
-      // Not -infinity, which would turn scores of -infinity into NaN instead of weight zero.
+      // Not -infinity: a score of -infinity would give NaN instead of weight zero.
       store(reference_ + r * L, broadcast(FloatFormat<T>::lowest));
       store(highest_ + r * L, broadcast(FloatFormat<T>::lowest));
       store(sum_ + r * L, Vec<T>{});
     }
   }
 
-  // The highest score so far of every query, raised by `score`.
+  // The highest score of every query so far; `score` raises it.
   T* highest() { return highest_; }
 
-  // Raises the reference where the scores have outgrown it, and rescales the sum and y to it. Below
-  // that, exponentials larger than 1 do no harm, and to leave y alone saves its loads and stores.
+  // Raises the reference where a score exceeds it by more than the slack, and rescales the sum and
+  // y. Within the slack exponentials stay small enough, and skipping the rescaling saves loads and
+  // stores of y.
   void raise_reference(int64_t rows, int64_t channels, T* y) {
     constexpr T slack = 8;
     for (int64_t r = 0; r < rows; ++r) {
       const Vec<T> old = load(reference_ + r * L), highest = load(highest_ + r * L);
-      const auto outgrown = highest > old + slack;
-      if (!any<T>(outgrown)) continue;
-      const Vec<T> raised = outgrown ? highest : old;
+      const auto exceeded = highest > old + slack;
+      if (!any<T>(exceeded)) continue;
+      const Vec<T> raised = exceeded ? highest : old;
       const Vec<T> factor = exp2<T>(old - raised);
       store(reference_ + r * L, raised);
       store(sum_ + r * L, load(sum_ + r * L) * factor);
@@ -63,7 +64,7 @@ class RunningSoftmax {
     }
   }
 
-  // Replaces the scores of one unit with their exponentials.
+  // Replaces the scores of one key row with their exponentials.
   void exponentiate(int64_t first, int64_t rows, int64_t window, T* scores) {
     with_rows(rows, [=](auto n) {
       constexpr int rows = decltype(n)::value;
@@ -99,45 +100,45 @@ class RunningSoftmax {
 };
 
 template <class S>
-class Forward {
+class AttentionKernel {
   using T = Compute<S>;
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  Forward(const Attention& a, const Chunk& chunk, Arena& arena)
+  AttentionKernel(const AttentionParams& a, const WorkItem& item, Arena& arena)
       : a_(a),
-        chunk_(chunk),
-        q_(image_of_group<S>(a.q, chunk.group, a.channels, a.geometry)),
-        y_(image_of_group<S>(a.y, chunk.group, a.value_channels, a.geometry)),
-        lse_(image_of_group<T>(a.lse, chunk.group, 1, a.geometry)),
-        keys_(arena, image_of_group<S>(a.k, chunk.group, a.channels, a.geometry), chunk.rows,
-              chunk.columns),
-        values_(arena, image_of_group<S>(a.v, chunk.group, a.value_channels, a.geometry),
-                chunk.rows, chunk.columns),
-        q_tiles_(arena, chunk.columns, a.channels),
-        y_tiles_(arena, chunk.columns, a.value_channels),
-        lse_tiles_(arena, chunk.columns, 1),
+        item_(item),
+        q_(image_of_group<S>(a.q, item.group, a.channels, a.geometry)),
+        y_(image_of_group<S>(a.y, item.group, a.value_channels, a.geometry)),
+        lse_(image_of_group<T>(a.lse, item.group, 1, a.geometry)),
+        keys_(arena, image_of_group<S>(a.k, item.group, a.channels, a.geometry), item.rows,
+              item.columns),
+        values_(arena, image_of_group<S>(a.v, item.group, a.value_channels, a.geometry), item.rows,
+                item.columns),
+        q_tiles_(arena, item.columns, a.channels),
+        y_tiles_(arena, item.columns, a.value_channels),
+        lse_tiles_(arena, item.columns, 1),
         softmax_(arena.take<T>(q_tiles_.count() * RunningSoftmax<T>::kSize)),
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
-        key_units_(arena.take<const T*>(block_.units())),
-        value_units_(arena.take<const T*>(block_.units())),
-        scores_(arena.take<T>(units_at_a_time<T>(a.geometry.window[2]) *
-                              unit_size<T>(a.geometry.window[2]))) {}
+        key_rows_(arena.take<const T*>(block_.key_rows())),
+        value_rows_(arena.take<const T*>(block_.key_rows())),
+        scores_(arena.take<T>(key_rows_at_a_time<T>(a.geometry.window[2]) *
+                              scores_size<T>(a.geometry.window[2]))) {}
 
   void run() {
     keys_.clear();
     values_.clear();
     for_each_row_block(
-        chunk_, block_,
+        item_, block_,
         [this](int64_t d) {
           keys_.start_plane(d);
           values_.start_plane(d);
         },
         [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.key_rows());
-          values_.pack_until(i + block_.key_rows());
-          point_to_units(keys_, block_, i, key_units_);
-          point_to_units(values_, block_, i, value_units_);
+          keys_.pack_until(i + block_.plane_rows());
+          values_.pack_until(i + block_.plane_rows());
+          point_to_key_rows(keys_, block_, i, key_rows_);
+          point_to_key_rows(values_, block_, i, value_rows_);
           row_block(d, h);
         });
   }
@@ -145,14 +146,14 @@ class Forward {
  private:
   // The queries of rows h.. of plane d.
   void row_block(int64_t d, int64_t h) {
-    const int64_t tiles = q_tiles_.count(), units = block_.units();
-    const int64_t step = units_at_a_time<T>(a_.geometry.window[2]);
-    prefetch(d, h, units * tiles);
+    const int64_t tiles = q_tiles_.count(), key_rows = block_.key_rows();
+    const int64_t step = key_rows_at_a_time<T>(a_.geometry.window[2]);
+    prefetch(d, h, key_rows * tiles);
     q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
     y_tiles_.clear();
     for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
-    for (int64_t u = 0; u < units; u += step) {
-      for (int64_t t = 0; t < tiles; ++t) add_units(t, u, smaller(u + step, units));
+    for (int64_t j = 0; j < key_rows; j += step) {
+      for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, smaller(j + step, key_rows));
     }
     for (int64_t t = 0; t < tiles; ++t) softmax(t).finish(lse_tiles_.tile(t));
     lse_tiles_.store(lse_, d, h, block_.rows,
@@ -167,10 +168,10 @@ class Forward {
     return RunningSoftmax<T>(softmax_ + t * RunningSoftmax<T>::kSize);
   }
 
-  // The rows that the next block reads. To ask for those that this one writes costs more than it
-  // saves.
+  // Prefetches the rows that the next block reads. Prefetching the rows that this one writes costs
+  // more than it saves.
   void prefetch(int64_t d, int64_t h, int64_t steps) {
-    const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
+    const int64_t next = h + block_.rows, rows = smaller(kTileRows, item_.rows.end - next);
     prefetcher_.clear();
     if (rows > 0) {
       q_.prefetch(prefetcher_, d, next, rows);
@@ -180,29 +181,30 @@ class Forward {
     prefetcher_.spread(steps);
   }
 
-  // Adds the key rows of units [begin, end) to tile t.
-  void add_units(int64_t t, int64_t begin, int64_t end) {
-    const int64_t window = a_.geometry.window[2], size = unit_size<T>(window);
+  // Adds key rows [begin, end) to tile t.
+  void add_key_rows(int64_t t, int64_t begin, int64_t end) {
+    const int64_t window = a_.geometry.window[2], size = scores_size<T>(window);
     const T factor = T(-0.5 * a_.scale * kLog2E);
     T *q = q_tiles_.tile(t), *y = y_tiles_.tile(t);
     RunningSoftmax<T> softmax = this->softmax(t);
-    for (int64_t u = begin; u < end; ++u) {
-      const int64_t skipped = block_.first(u) * L;
-      score_window<T>(a_.distance, block_.count(u), window, q + skipped, key_units_[u] + t * L,
-                      keys_.pitch(), a_.channels, factor, scores_ + (u - begin) * size + skipped,
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t skipped = block_.first_query(j) * L;
+      score_window<T>(a_.distance, block_.queries(j), window, q + skipped, key_rows_[j] + t * L,
+                      keys_.pitch(), a_.channels, factor, scores_ + (j - begin) * size + skipped,
                       softmax.highest() + skipped);
       prefetcher_.step();
     }
     softmax.raise_reference(block_.rows, a_.value_channels, y);
-    for (int64_t u = begin; u < end; ++u) {
-      softmax.exponentiate(block_.first(u), block_.count(u), window, scores_ + (u - begin) * size);
+    for (int64_t j = begin; j < end; ++j) {
+      softmax.exponentiate(block_.first_query(j), block_.queries(j), window,
+                           scores_ + (j - begin) * size);
     }
-    gather_units(block_, begin, end, scores_, value_units_, t * L, values_.pitch(), window,
-                 a_.value_channels, y);
+    gather_key_rows(block_, begin, end, scores_, value_rows_, t * L, values_.pitch(), window,
+                    a_.value_channels, y);
   }
 
-  const Attention& a_;
-  const Chunk& chunk_;
+  const AttentionParams& a_;
+  const WorkItem& item_;
   Image<const S> q_;
   Image<S> y_;
   Image<T> lse_;
@@ -210,13 +212,11 @@ class Forward {
   QueryTiles<T> q_tiles_, y_tiles_, lse_tiles_;
   T* softmax_;
   RowBlock block_;
-  const T **key_units_, **value_units_;
+  const T **key_rows_, **value_rows_;
   T* scores_;
   Prefetcher prefetcher_;
 };
 
-int64_t attention(const Attention& problem, const Chunk& chunk, void* scratch) {
-  return run_for_dtype<Forward>(problem, chunk, scratch);
-}
+CIRCULANT_DEFINE_KERNEL(attention, AttentionParams, AttentionKernel)
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,67 +1,67 @@
-// The gradients of fused attention, the weights recomputed from the log-sum-exp.
+// The gradients of fused attention. The weights are recomputed from the log-sum-exp.
 //
 // With P = exp(S - lse), dP_ij = dy_i . v_j and delta_i = dy_i . y_i:
-//   dS = P (dP - delta), the gradient to the scores; times `scale`, that to the similarity,
+//   dS = scale P (dP - delta), the gradient of the similarity,
 //   dv_j = sum_i P_ij dy_i, dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i,
 // and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
 //
-// A few rows of queries at a time, and for these a few key rows at a time: for all tiles, P and dS
-// and the share of dq; then, with P and dS of all columns at hand, the shares of dk and dv.
+// A block of rows of queries at a time, and for it a few key rows at a time: for every tile, P, dS
+// and the contribution to dq; then, with P and dS of all columns, the contributions to dk and dv.
 #include <cstdint>
 
 #include "../params.h"
-#include "entry.h"
 #include "../simd/math.h"
-#include "packing.h"
 #include "../simd/prefetch.h"
+#include "entry.h"
+#include "microkernels.h"
+#include "packing.h"
 #include "query_tiles.h"
 #include "row_block.h"
 #include "scatter.h"
-#include "microkernels.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 template <class S>
-class Backward {
+class AttentionBackwardKernel {
   using T = Compute<S>;
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  Backward(const AttentionBackward& a, const Chunk& chunk, Arena& arena)
+  AttentionBackwardKernel(const AttentionBackwardParams& a, const WorkItem& item, Arena& arena)
       : a_(a),
-        chunk_(chunk),
+        item_(item),
         dy_(image(a.dy, a.value_channels)),
         q_(image(a.q, a.channels)),
         k_(image(a.k, a.channels)),
         v_(image(a.v, a.value_channels)),
         y_(image(a.y, a.value_channels)),
-        lse_(image_of_group<T>(a.lse, chunk.group, 1, a.geometry)),
-        dq_(image_of_group<S>(a.dq, chunk.group, a.channels, a.geometry)),
-        columns_{chunk.columns, a.geometry.size[2], a.geometry.window[2]},
-        block_{smaller(kTileRows, chunk.rows.size()), a.geometry.window[0], a.geometry.window[1]},
-        keys_(arena, k_, chunk.rows, chunk.columns),
-        values_(arena, v_, chunk.rows, chunk.columns),
-        // For the distance, one more channel sums the weights.
+        lse_(image_of_group<T>(a.lse, item.group, 1, a.geometry)),
+        dq_(image_of_group<S>(a.dq, item.group, a.channels, a.geometry)),
+        columns_{item.columns, a.geometry.size[2], a.geometry.window[2]},
+        block_{smaller(kTileRows, item.rows.size()), a.geometry.window[0], a.geometry.window[1]},
+        keys_(arena, k_, item.rows, item.columns),
+        values_(arena, v_, item.rows, item.columns),
+        // For the distance, an additional channel sums dS.
         q_rows_(arena, columns_, a.channels + a.distance, block_.rows),
         dy_rows_(arena, columns_, a.value_channels, block_.rows),
-        dk_rows_(arena, columns_, chunk.rows, a.channels + a.distance,
-                 image_of_group<T>(a.dk, chunk.group, a.channels, a.geometry),
-                 a.dk_touched + chunk.group * a.geometry.size[0] * a.geometry.size[1]),
-        dv_rows_(arena, columns_, chunk.rows, a.value_channels,
-                 image_of_group<T>(a.dv, chunk.group, a.value_channels, a.geometry),
-                 a.dv_touched + chunk.group * a.geometry.size[0] * a.geometry.size[1]),
-        weights_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
-        score_gradients_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
-        q_tiles_(arena, chunk.columns, a.channels),
-        dy_tiles_(arena, chunk.columns, a.value_channels),
-        dq_tiles_(arena, chunk.columns, a.channels),
-        log_sums_(arena, chunk.columns, 1),
-        deltas_(arena, chunk.columns, 1),
-        gradient_sums_(arena, chunk.columns, 1),
-        key_units_(arena.take<const T*>(block_.units())),
-        value_units_(arena.take<const T*>(block_.units())),
-        scores_(arena.take<T>(unit_size<T>(columns_.window))),
-        gradients_(arena.take<T>(kTileRows * unit_size<T>(columns_.window))) {}
+        dk_rows_(arena, columns_, item.rows, a.channels + a.distance,
+                 image_of_group<T>(a.dk, item.group, a.channels, a.geometry),
+                 a.dk_initialized + item.group * a.geometry.size[0] * a.geometry.size[1]),
+        dv_rows_(arena, columns_, item.rows, a.value_channels,
+                 image_of_group<T>(a.dv, item.group, a.value_channels, a.geometry),
+                 a.dv_initialized + item.group * a.geometry.size[0] * a.geometry.size[1]),
+        weights_(arena, columns_, smaller(kTileRows, block_.plane_rows()), block_.rows),
+        score_gradients_(arena, columns_, smaller(kTileRows, block_.plane_rows()), block_.rows),
+        q_tiles_(arena, item.columns, a.channels),
+        dy_tiles_(arena, item.columns, a.value_channels),
+        dq_tiles_(arena, item.columns, a.channels),
+        log_sums_(arena, item.columns, 1),
+        deltas_(arena, item.columns, 1),
+        gradient_sums_(arena, item.columns, 1),
+        key_rows_(arena.take<const T*>(block_.key_rows())),
+        value_rows_(arena.take<const T*>(block_.key_rows())),
+        scores_(arena.take<T>(scores_size<T>(columns_.window))),
+        gradients_(arena.take<T>(kTileRows * scores_size<T>(columns_.window))) {}
 
   void run() {
     keys_.clear();
@@ -72,7 +72,7 @@ class Backward {
     weights_.clear();
     score_gradients_.clear();
     for_each_row_block(
-        chunk_, block_,
+        item_, block_,
         [this](int64_t d) {
           keys_.start_plane(d);
           values_.start_plane(d);
@@ -80,15 +80,15 @@ class Backward {
           dv_rows_.start_plane(d);
         },
         [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.key_rows());
-          values_.pack_until(i + block_.key_rows());
-          dk_rows_.enter_until(i + block_.key_rows());
-          dv_rows_.enter_until(i + block_.key_rows());
-          point_to_units(keys_, block_, i, key_units_);
-          point_to_units(values_, block_, i, value_units_);
+          keys_.pack_until(i + block_.plane_rows());
+          values_.pack_until(i + block_.plane_rows());
+          dk_rows_.enter_until(i + block_.plane_rows());
+          dv_rows_.enter_until(i + block_.plane_rows());
+          point_to_key_rows(keys_, block_, i, key_rows_);
+          point_to_key_rows(values_, block_, i, value_rows_);
           row_block(d, h, i);
-          const bool last = h + block_.rows == chunk_.rows.end;
-          const int64_t done = i + (last ? block_.key_rows() : block_.rows);
+          const bool last = h + block_.rows == item_.rows.end;
+          const int64_t done = i + (last ? block_.plane_rows() : block_.rows);
           dk_rows_.leave_until(done, a_.distance ? &k_ : nullptr);
           dv_rows_.leave_until(done, static_cast<const Image<const S>*>(nullptr));
         });
@@ -96,20 +96,20 @@ class Backward {
 
  private:
   Image<const S> image(const void* tensor, int64_t channels) const {
-    return image_of_group<S>(tensor, chunk_.group, channels, a_.geometry);
+    return image_of_group<S>(tensor, item_.group, channels, a_.geometry);
   }
 
-  // The queries of rows h.. of plane d; row i of the keys is the first that they touch.
+  // The queries of rows h.. of plane d; their first key row is row i of the item's keys.
   void row_block(int64_t d, int64_t h, int64_t i) {
-    const int64_t units = block_.units(), tiles = q_tiles_.count();
-    prefetch(d, h, 2 * units * tiles);
+    const int64_t key_rows = block_.key_rows(), tiles = q_tiles_.count();
+    prefetch(d, h, 2 * key_rows * tiles);
     load_queries(d, h);
-    for (int64_t u = 0; u < units;) {
-      const int64_t end = scatter_end(block_, u);
-      for (int64_t t = 0; t < tiles; ++t) add_units(t, u, end);
-      scatter_units(block_, u, end, i, weights_, dy_rows_, dv_rows_, columns_.window);
-      scatter_units(block_, u, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window);
-      u = end;
+    for (int64_t j = 0; j < key_rows;) {
+      const int64_t end = scatter_end(block_, j);
+      for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, end);
+      scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window);
+      scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window);
+      j = end;
     }
     dq_tiles_.store(dq_, d, h, block_.rows,
                     [this](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
@@ -119,9 +119,9 @@ class Backward {
                     });
   }
 
-  // The rows that the next block reads.
+  // Prefetches the rows that the next block reads.
   void prefetch(int64_t d, int64_t h, int64_t steps) {
-    const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
+    const int64_t next = h + block_.rows, rows = smaller(kTileRows, item_.rows.end - next);
     prefetcher_.clear();
     if (rows > 0) {
       q_.prefetch(prefetcher_, d, next, rows);
@@ -146,10 +146,10 @@ class Backward {
     }
   }
 
-  // One row of one channel of dy to the tiles, and its share of delta.
+  // Copies one row of one channel of dy to the tiles, and adds its part of delta.
   void load_gradients(int64_t c, int64_t d, int64_t h, int64_t r) {
     const T* dy = dy_rows_.queries(c, r);
-    const S* y = y_.row(c, d, h + r) + chunk_.columns.begin;
+    const S* y = y_.row(c, d, h + r) + item_.columns.begin;
     for (int64_t t = 0; t < dy_tiles_.count(); ++t) {
       const Vec<T> x = load(dy + t * L);
       T* delta = deltas_.tile(t) + r * L;
@@ -158,32 +158,31 @@ class Backward {
     }
   }
 
-  // P and dS of tile t with the key rows of units [begin, end), and their share of dq.
-  void add_units(int64_t t, int64_t begin, int64_t end) {
-    const int64_t window = columns_.window, size = unit_size<T>(window);
+  // P and dS of tile t and key rows [begin, end), and their contribution to dq.
+  void add_key_rows(int64_t t, int64_t begin, int64_t end) {
+    const int64_t window = columns_.window, size = scores_size<T>(window);
     const T factor = T(-0.5 * a_.scale * kLog2E);
-    for (int64_t u = begin; u < end; ++u) {
-      const int64_t first = block_.first(u), rows = block_.count(u);
-      T* gradients = gradients_ + (u - begin) * size + first * L;
-      score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L,
-                      key_units_[u] + t * L, keys_.pitch(), a_.channels, factor,
-                      scores_ + first * L, nullptr);
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t first = block_.first_query(j), rows = block_.queries(j);
+      T* gradients = gradients_ + (j - begin) * size + first * L;
+      score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L, key_rows_[j] + t * L,
+                      keys_.pitch(), a_.channels, factor, scores_ + first * L, nullptr);
       prefetcher_.step();
-      score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_units_[u] + t * L,
+      score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_rows_[j] + t * L,
                       values_.pitch(), a_.value_channels, T(1), gradients, nullptr);
       prefetcher_.step();
       with_rows(rows, [=](auto n) {
-        this->template differentiate<decltype(n)::value>(t, u - begin, first, gradients);
+        this->template differentiate<decltype(n)::value>(t, j - begin, first, gradients);
       });
     }
-    gather_units(block_, begin, end, gradients_, key_units_, t * L, keys_.pitch(), window,
-                 a_.channels, dq_tiles_.tile(t));
+    gather_key_rows(block_, begin, end, gradients_, key_rows_, t * L, keys_.pitch(), window,
+                    a_.channels, dq_tiles_.tile(t));
   }
 
-  // From the scores and dP of one unit, in `gradients`, the weights and dS.
+  // Turns the scores and dP of one key row, dP in `gradients`, into P and dS.
   template <int rows>
-  void differentiate(int64_t t, int64_t unit, int64_t first, T* gradients) {
-    // Copies, which the compiler knows that no store changes.
+  void differentiate(int64_t t, int64_t j, int64_t first, T* gradients) {
+    // Local copies: the compiler knows that no store changes them.
     const ShearedWeights<T> all_weights = weights_, all_gradients = score_gradients_;
     const int64_t window = columns_.window, lanes = q_tiles_.lanes(t);
     const Vec<T> scale = broadcast(T(a_.scale));
@@ -201,8 +200,8 @@ class Backward {
         const Vec<T> gradient = weight * scale * (load(gradients + r * L) - delta[r]);
         sum[r] += gradient;
         store(gradients + r * L, gradient);
-        T* weight_place = all_weights.place(unit, d, first + r, t * L);
-        T* gradient_place = all_gradients.place(unit, d, first + r, t * L);
+        T* weight_place = all_weights.place(j, d, first + r, t * L);
+        T* gradient_place = all_gradients.place(j, d, first + r, t * L);
         if (whole) {
           store(weight_place, weight);
           store(gradient_place, gradient);
@@ -219,8 +218,8 @@ class Backward {
     }
   }
 
-  const AttentionBackward& a_;
-  const Chunk& chunk_;
+  const AttentionBackwardParams& a_;
+  const WorkItem& item_;
   Image<const S> dy_, q_, k_, v_, y_;
   Image<const T> lse_;
   Image<S> dq_;
@@ -231,13 +230,11 @@ class Backward {
   SumRows<T> dk_rows_, dv_rows_;
   ShearedWeights<T> weights_, score_gradients_;
   QueryTiles<T> q_tiles_, dy_tiles_, dq_tiles_, log_sums_, deltas_, gradient_sums_;
-  const T **key_units_, **value_units_;
+  const T **key_rows_, **value_rows_;
   T *scores_, *gradients_;
   Prefetcher prefetcher_;
 };
 
-int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch) {
-  return run_for_dtype<Backward>(problem, chunk, scratch);
-}
+CIRCULANT_DEFINE_KERNEL(attention_backward, AttentionBackwardParams, AttentionBackwardKernel)
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,26 +1,26 @@
-// Sums of pixels times weights, with channels in the lanes and a weight broadcast to all of them.
+// The innermost loop with channels in the lanes: sums of pixels times weights, each weight
+// broadcast.
 //
-// A tile is a few rows and columns of results, in registers. A row of neighbours is gone through
-// pixel by pixel: each is loaded once and multiplied by a weight for every result whose window it
-// is in. No weight changes its place: what others spend on turning values from CSR order into
-// vectors is not spent here.
+// A tile is a few rows and columns of results, in registers. The loop goes through a row of
+// neighbours pixel by pixel: each is loaded once and multiplied by a weight for every result with
+// this pixel in its window. Weights are read in CSR order; no transpose.
 #pragma once
 
 #include <cstdint>
 
-#include "microkernels.h"
 #include "../simd/vector.h"
+#include "microkernels.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// The columns of a tile, and its vectors of channels: so many sums stay in registers, beside as
-// many pixels as it has vectors and one weight. A window of one column has one.
+// The columns and the vectors of channels of a tile: its sums stay in registers, with a pixel and a
+// weight. A tile of a window of one column has one column.
 constexpr int kTileColumns = 3;
 constexpr int kTileVectors = kRegisters == 32 ? 2 : 1;
 
-// Where the weights of a tile are: of row r of neighbours, row i and column c of results and pixel
-// n of the neighbours, counted from the first in the window of column 0, at first[r * kTileRows +
-// i][at + c * column + n * pixel].
+// The weights of a tile. That of row r and pixel n of the neighbours, n = 0 at the first one in the
+// window of column 0, and row i and column c of the results is at
+// first[r * kTileRows + i][at + c * column + n * pixel].
 template <class T>
 struct TileWeights {
   const T* const* first;
@@ -49,7 +49,7 @@ void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
       weight[r] = weights.first[n * kTileRows + r] + weights.at;
     }
-    // One pixel, which is in the windows of columns first to last.
+    // Adds one pixel to the columns first to last, with it in their windows.
     const auto add = [&](int first, int last) __attribute__((always_inline)) {
       Vec<T> value[vectors];
       CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) {
@@ -99,4 +99,4 @@ inline AddProducts<T>* add_products_of(int64_t rows, int64_t columns, int64_t ve
   return functions[rows - 1][columns - 1][vectors - 1];
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,21 +1,22 @@
-// Rows of pixels with the channels of a pixel next to each other, in whole vectors, and back.
+// Rows of pixels with channels in the lanes: packing them and storing sums in this layout.
 #pragma once
 
 #include <cstdint>
 
 #include "../params.h"
-#include "packing.h"
 #include "../simd/transpose.h"
+#include "packing.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// The channels of a pixel with zeros up to a whole vector.
+// The channels of a pixel, rounded up to whole vectors.
 template <class T>
 inline int64_t padded_channels(int64_t channels) {
   return round_up(channels, kLanes<T>);
 }
 
-// The rows around a chunk's rows, with half a window of columns on both sides.
+// The rows in the windows of a work item: [column][channel], with half a window of columns on both
+// sides.
 template <class S>
 class ChannelRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -61,7 +62,7 @@ class ChannelRows : public RowsAround<S> {
   int64_t channels_, first_column_, columns_;
 };
 
-// The sums of a few rows of a chunk: [column][kTileRows][channels].
+// The sums of a few rows of a work item: [column][kTileRows][channel].
 template <class T>
 class ChannelSums {
   static constexpr int64_t L = kLanes<T>;
@@ -105,4 +106,4 @@ class ChannelSums {
   T* data_;
 };
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,41 +1,39 @@
-// Values in CSR order: between the rows of the matrix, one per query, and vectors with queries in
-// the lanes.
+// Conversion between rows of the matrix in CSR order and vectors with queries in the lanes.
 //
-// A row of the matrix has its values by ascending column. Seen from the query that is the order of
-// the offsets, rotated in each dim if the query is near a border. Queries in the lanes of a vector
-// share the rotation of planes and rows; that of columns differs from lane to lane.
+// A row of the matrix holds its values by ascending column: in the order of the offsets, rotated in
+// each dim where the query is near a border. The queries of a vector share the rotation of planes
+// and rows; that of columns differs from lane to lane.
 #pragma once
 
 #include <cstdint>
 
 #include "../../common/geometry.h"
 #include "../params.h"
-#include "../simd/prefetch.h"
 #include "../simd/half.h"
+#include "../simd/prefetch.h"
 #include "../simd/transpose.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// Some values of adjacent queries of a row: `groups` times the window of columns, in neighbouring
-// slots.
+// Values of adjacent queries of a row: those of `rows` rows of the window, in adjacent slots.
 template <class S>
 struct Slots {
   S* values;       // of the first query
   int64_t stride;  // from one query to the next, K
-  int64_t groups, window;
-  // For every query the first offset in its row along the columns; null if that is 0 for all.
+  int64_t rows, window;
+  // For every query the first offset along the columns in CSR order; null if it is 0 for all.
   const int64_t* first_offsets;
 };
 
-// Calls f(n, vector) for the values n of all groups, the vectors with query l in lane l. Lanes
-// without a query are zero.
+// Calls f(n, vector) for value n of all slots, with query l in lane l of the vector. Lanes without
+// a query are zero.
 template <class S, class F>
 inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
   const bool rotated = slots.first_offsets != nullptr;
-  const int64_t length = rotated ? slots.window : slots.groups * slots.window;
-  for (int64_t begin = 0; begin < slots.groups * slots.window; begin += length) {
+  const int64_t length = rotated ? slots.window : slots.rows * slots.window;
+  for (int64_t begin = 0; begin < slots.rows * slots.window; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
@@ -64,14 +62,14 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
   }
 }
 
-// The other way: f(n) is the vector with value n of all queries.
+// The inverse: f(n) is the vector with value n of all queries.
 template <class S, class F>
 inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
   const bool rotated = slots.first_offsets != nullptr;
-  const int64_t length = rotated ? slots.window : slots.groups * slots.window;
-  for (int64_t begin = 0; begin < slots.groups * slots.window; begin += length) {
+  const int64_t length = rotated ? slots.window : slots.rows * slots.window;
+  for (int64_t begin = 0; begin < slots.rows * slots.window; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
@@ -100,7 +98,7 @@ class CsrRows {
   CsrRows(S* values, int64_t group, const Geometry& g)
       : values_(values + group * g.pixels() * g.offsets()), geometry_(g) {}
 
-  // To be called for a tile, the queries in `columns`.
+  // Selects the tile of the queries in `columns`. Call this before for_each_slots.
   void start_tile(const Span& columns) {
     const int64_t size = geometry_.size[2], window = geometry_.window[2];
     w_ = columns.begin;
@@ -111,8 +109,8 @@ class CsrRows {
     }
   }
 
-  // Calls f(offset, slots) for the offsets [first, last) along the rows of the window, in plane p
-  // of it, of the tile's queries in row h of plane d: `slots` has those from `offset` on.
+  // Calls f(offset, slots) for the rows [first, last) of plane p of the window, and the tile's
+  // queries in row h of plane d: `slots` has the rows of the window from `offset` on.
   template <class F>
   void for_each_slots(int64_t d, int64_t h, int64_t p, int64_t first, int64_t last, F&& f) const {
     const int64_t *n = geometry_.size, *w = geometry_.window;
@@ -129,7 +127,7 @@ class CsrRows {
     }
   }
 
-  // Asks for all values of the queries in `columns` of rows h.. of plane d, to write them.
+  // Prefetches all values of the queries in `columns` of rows h.. of plane d, for writing.
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
                 const Span& columns) const {
     const int64_t* n = geometry_.size;
@@ -146,4 +144,4 @@ class CsrRows {
   int64_t first_offsets_[kVectorBytes / sizeof(float)];
 };
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

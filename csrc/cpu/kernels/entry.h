@@ -1,43 +1,51 @@
-// The engines, which are compiled once per instruction set.
+// The entry points of the kernels.
 #pragma once
 
 #include "../dispatch.h"
-#include "packing.h"
+#include "../simd/half.h"
+#include "arena.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-int64_t similarity(const Similarity& problem, const Chunk& chunk, void* scratch);
-int64_t apply(const Product& problem, const Chunk& chunk, void* scratch);
-int64_t apply_transposed(const Product& problem, const Chunk& chunk, void* scratch);
-int64_t transpose(const Transpose& problem, const Chunk& chunk, void* scratch);
-int64_t attention(const Attention& problem, const Chunk& chunk, void* scratch);
-int64_t attention_backward(const AttentionBackward& problem, const Chunk& chunk, void* scratch);
+#define CIRCULANT_DECLARE(name, Params)                                     \
+  int64_t name##_scratch_bytes(const Params& params, const WorkItem& item); \
+  void name(const Params& params, const WorkItem& item, void* scratch);
+CIRCULANT_FOR_EACH_KERNEL(CIRCULANT_DECLARE)
+#undef CIRCULANT_DECLARE
 
-extern const Engines kEngines;
+extern const Kernels kKernels;
 
-// Works through a chunk with the engine of the problem, for elements of type S; without scratch
-// memory it only says how many bytes of it are needed.
-template <class E, class Problem>
-inline int64_t run(const Problem& problem, const Chunk& chunk, void* scratch) {
-  Arena arena(scratch);
-  E engine(problem, chunk, arena);
-  if (scratch != nullptr) engine.run();
-  return arena.used();
-}
-
-// The same for the type of the problem's elements.
-template <template <class> class E, class Problem>
-inline int64_t run_for_dtype(const Problem& problem, const Chunk& chunk, void* scratch) {
-  switch (problem.dtype) {
+// Calls f with a value of the element type that `dtype` names.
+template <class F>
+inline auto visit_dtype(Dtype dtype, F&& f) {
+  switch (dtype) {
     case Dtype::kFloat16:
-      return run<E<Half>>(problem, chunk, scratch);
+      return f(Half{});
     case Dtype::kBFloat16:
-      return run<E<BFloat16>>(problem, chunk, scratch);
+      return f(BFloat16{});
     case Dtype::kFloat32:
-      return run<E<float>>(problem, chunk, scratch);
+      return f(float{});
     default:
-      return run<E<double>>(problem, chunk, scratch);
+      return f(double{});
   }
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+// Defines the entry points of kernel `name` with Class<S> for elements of type S. The constructor
+// of the class takes the scratch memory from an arena, so that an arena that only counts gives its
+// size.
+#define CIRCULANT_DEFINE_KERNEL(name, Params, Class)                         \
+  int64_t name##_scratch_bytes(const Params& params, const WorkItem& item) { \
+    return visit_dtype(params.dtype, [&](auto element) {                     \
+      Arena arena;                                                           \
+      Class<decltype(element)> kernel(params, item, arena);                  \
+      return arena.used();                                                   \
+    });                                                                      \
+  }                                                                          \
+  void name(const Params& params, const WorkItem& item, void* scratch) {     \
+    visit_dtype(params.dtype, [&](auto element) {                            \
+      Arena arena(scratch);                                                  \
+      Class<decltype(element)>(params, item, arena).run();                   \
+    });                                                                      \
+  }
+
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

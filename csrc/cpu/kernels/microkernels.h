@@ -1,16 +1,15 @@
-// The three products that everything is made of, on tiles that fit the registers.
+// The innermost loops with queries or keys in the lanes, on tiles whose sums fit the registers.
 //
 // A tile is kTileRows rows of queries by one vector of adjacent columns; a lane is a query. Its
 // arrays are [...][kTileRows][lanes], aligned. `score` and `gather` read key rows: packed rows of
-// pixels with `pitch` between channels, where lane l of offset d finds its key at [d + l].
+// pixels, `pitch` elements between channels, where lane l of offset d has its key at [d + l].
 // `scatter` is the transpose of `gather`: a lane is a key, and it reads rows of queries.
 //
-// A key row can be in the windows of some of the tile's rows only: `rows` counts these, and the
-// pointers to tile arrays are to the first of them.
+// A key row may be in the windows of some of the tile's rows only: `rows` is their number, and
+// pointers into tile arrays point to the first of them.
 //
-// The loads per multiplication decide the speed: every load of a key is shared by `rows` rows, and
-// every load of a query by `offsets` offsets (or channels), and rows * offsets sums stay in
-// registers.
+// Loads per multiplication limit the speed: `rows` rows share every load of a key, `offsets`
+// offsets (or channels) every load of a query, and rows * offsets sums stay in registers.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +17,18 @@
 
 #include "../simd/vector.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 constexpr int kTileRows = 4;
 
-// The most offsets, or channels, that a tile of `rows` rows can have with all sums in registers.
+// The largest number of offsets, or channels, with all sums of a tile of `rows` rows in registers.
 constexpr int most_columns(int rows) {
   constexpr int wide[] = {16, 12, 8, 6}, narrow[] = {10, 5, 3, 2};
   return (kRegisters == 32 ? wide : narrow)[rows - 1];
 }
 
 // scores[d][row] = sum_c q[c][row] k[c][d], or factor sum_c (q[c][row] - k[c][d])^2 for a distance.
-// Raises highest[row] to the highest of the scores, if it is given.
+// Raises highest[row] to the highest of the scores, unless `highest` is null.
 template <class T, bool distance, int rows, int offsets>
 void score(const T* q, const T* k, int64_t pitch, int64_t channels, T factor, T* scores,
            T* highest) {
@@ -103,7 +102,7 @@ void gather(const T* weights, const T* const* v, int64_t count, int64_t at, int6
   }
 }
 
-// Where `scatter` finds the weights of its keys: row j of keys, offset d, row r of queries.
+// The strides of the weights of `scatter`: from one key row, offset or query row to the next.
 template <class T>
 struct ScatterWeights {
   const T* first;
@@ -112,7 +111,7 @@ struct ScatterWeights {
   int64_t query_row;
 };
 
-// The rows of queries that `scatter` reads: row r, channel c.
+// The strides of the queries of `scatter`: from one row or channel to the next.
 template <class T>
 struct ScatterQueries {
   const T* first;
@@ -152,7 +151,7 @@ void scatter(T* const* sums, int64_t at, int64_t pitch, ScatterWeights<T> weight
   }
 }
 
-// What follows calls the functions above for any number of rows, offsets and channels.
+// Calls of the functions above for any number of rows, offsets and channels.
 
 template <class T>
 using Score = void(const T*, const T*, int64_t, int64_t, T, T*, T*);
@@ -250,4 +249,4 @@ void scatter_channels(int64_t rows, int64_t channels, T* const* sums, int64_t at
   });
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

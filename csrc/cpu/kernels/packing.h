@@ -1,47 +1,21 @@
-// Rows of pixels as the engines read them: in the type of the sums, all channels of a row together,
-// the wrap around the grid written out.
+// Packed rows of pixels: in the type of the sums, all channels of a row together, with the columns
+// beyond the border of the grid copied from the other side.
 //
-// In the tensors, the channels of a pixel are a whole image apart, which for most images puts them
-// all into one set of the cache. Packed rows are `pitch` apart, an odd number of cache lines.
+// In the tensors the channels of a pixel are a whole image apart, so that for most image sizes they
+// share one set of the cache. In packed rows they are `pitch` elements apart, an odd number of
+// cache lines.
 #pragma once
 
 #include <cstdint>
 
 #include "../../common/geometry.h"
 #include "../params.h"
-#include "../simd/prefetch.h"
 #include "../simd/half.h"
+#include "../simd/prefetch.h"
+#include "arena.h"
 #include "microkernels.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
-
-constexpr int64_t kCacheLine = 64;
-
-// Hands out parts of a task's scratch memory, aligned to cache lines. Without memory it only
-// counts.
-class Arena {
- public:
-  explicit Arena(void* memory) : memory_(static_cast<char*>(memory)) {}
-
-  template <class T>
-  T* take(int64_t count) {
-    char* part = memory_ == nullptr ? nullptr : memory_ + used_;
-    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), kCacheLine);
-    return reinterpret_cast<T*>(part);
-  }
-  int64_t used() const { return used_; }
-
- private:
-  char* memory_;
-  int64_t used_ = 0;
-};
-
-// The distance between rows of at least `columns` elements.
-template <class T>
-inline int64_t odd_pitch(int64_t columns) {
-  constexpr int64_t line = kCacheLine / sizeof(T);
-  return (divide_up(columns, line) | 1) * line;
-}
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 // One group's image: (channels, *spatial). S is const if it is only read.
 template <class S>
@@ -54,7 +28,7 @@ struct Image {
     const int64_t* n = geometry.size;
     return data + ((c * n[0] + d) * n[1] + h) * n[2];
   }
-  // Asks for `rows` rows from h on, all channels.
+  // Prefetches `rows` rows from h on, all channels.
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows) const {
     prefetcher.add(row(0, d, h), rows * geometry.size[2] * sizeof(S), geometry.pixels() * sizeof(S),
                    channels);
@@ -83,16 +57,16 @@ inline void fill_zero(T* to, int64_t count) {
   if (i < count) store_range(to + i, zero, 0, count - i);
 }
 
-// Columns [begin, begin + count) of a grid's row, modulo its size, go to `at` of a packed row: at
-// most three runs of adjacent columns. What is around them stays as it is, zero.
+// Copies columns [begin, begin + count) of a grid's row, modulo its size, to [at, at + count) of a
+// packed row: at most three pieces of adjacent columns. The rest of the packed row stays zero.
 class Placement {
  public:
   Placement(int64_t begin, int64_t count, int64_t at, int64_t size) {
     for (int64_t column = wrap(begin, size); count > 0; column = 0) {
-      const int64_t run = smaller(count, size - column);
-      runs_[size_++] = {column, at, run};
-      at += run;
-      count -= run;
+      const int64_t piece = smaller(count, size - column);
+      pieces_[size_++] = {column, at, piece};
+      at += piece;
+      count -= piece;
     }
   }
 
@@ -100,9 +74,9 @@ class Placement {
   void pack(const S* row, Compute<S>* to) const {
     constexpr int64_t L = kLanes<Compute<S>>;
     for (int64_t n = 0; n < size_; ++n) {
-      const S* in = row + runs_[n].from;
-      Compute<S>* out = to + runs_[n].to;
-      const int64_t count = runs_[n].count;
+      const S* in = row + pieces_[n].from;
+      Compute<S>* out = to + pieces_[n].to;
+      const int64_t count = pieces_[n].count;
       int64_t i = 0;
       for (; i + L <= count; i += L) store(out + i, load(in + i));
       if (i < count) store_range(out + i, load_range(in + i, 0, count - i), 0, count - i);
@@ -110,15 +84,15 @@ class Placement {
   }
 
  private:
-  struct Run {
+  struct Piece {
     int64_t from, to, count;
   };
-  Run runs_[3];
+  Piece pieces_[3];
   int64_t size_ = 0;
 };
 
-// The packed rows that the windows of a few rows of queries touch: one ring of `slots` rows for
-// each of the window's planes. Rows are numbered from the first that the chunk touches.
+// The packed rows in the windows of a few rows of queries: a ring of `slots` rows for each plane of
+// the window. Rows are numbered from the first one that the work item needs.
 template <class T>
 class RowRing {
  public:
@@ -141,21 +115,21 @@ class RowRing {
   T* data_;
 };
 
-// The rows of an image around a chunk's rows, packed when they are first needed. A derived class
-// says what a packed row holds; its pack_until(until) makes the rows 0 <= i < until available, the
-// last slots of them.
+// The rows of an image in the windows of a work item, packed when they are first needed. A derived
+// class defines the layout of a packed row; its pack_until(until) packs the rows before `until`, of
+// which the ring keeps the last ones.
 template <class S>
 class RowsAround {
   using T = Compute<S>;
 
  public:
-  // To be called before the first row of every plane.
+  // Call this before the first row of every plane.
   void start_plane(int64_t d) {
     plane_ = d;
     packed_ = 0;
   }
 
-  // Asks for the `rows` rows that come next.
+  // Prefetches the next `rows` rows.
   void prefetch(Prefetcher& prefetcher, int64_t rows) const {
     const Geometry& g = image_.geometry;
     const int64_t h = wrap(first_row_ + packed_, g.size[1]);
@@ -176,7 +150,7 @@ class RowsAround {
         first_row_(rows.begin - image.geometry.window[1] / 2) {}
 
   // Calls pack(from, to, count) for the rows before `until` that are not packed yet, at most
-  // kTileRows at a time: from[r], in the first channel of the image, goes to to[r].
+  // kTileRows at a time: from[r], a row of the first channel of the image, goes to to[r].
   template <class F>
   void pack_rows_until(int64_t until, F&& pack) {
     const Geometry& g = image_.geometry;
@@ -203,7 +177,7 @@ class RowsAround {
   int64_t first_row_, plane_ = 0, packed_ = 0;
 };
 
-// The rows of keys around a chunk's rows of queries.
+// The key rows of a work item: [channel][column], with half a window of columns on both sides.
 template <class S>
 class KeyRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -218,13 +192,13 @@ class KeyRows : public RowsAround<S> {
         columns_(columns.begin - image.geometry.window[2] / 2,
                  columns.size() + image.geometry.window[2] - 1, 0, image.geometry.size[2]) {}
 
-  // To be called once, before all others.
+  // Call this once, before all others.
   void clear() { ring_.clear(); }
 
   void pack_until(int64_t until) {
     const int64_t pixels = image_.geometry.pixels();
     this->pack_rows_until(until, [=](const S* const* from, T* const* to, int64_t count) {
-      // Channel by channel, since the rows of a channel are adjacent in memory.
+      // Channel by channel: the rows of one channel are adjacent in memory.
       for (int64_t c = 0; c < image_.channels; ++c) {
         for (int64_t r = 0; r < count; ++r) {
           columns_.pack(from[r] + c * pixels, to[r] + c * pitch());
@@ -239,4 +213,4 @@ class KeyRows : public RowsAround<S> {
   Placement columns_;
 };
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,13 +1,13 @@
-// All channels of a few rows of queries, cut into tiles: [tile][channel][kTileRows][lanes].
+// Rows of queries cut into tiles: [tile][channel][kTileRows][lanes].
 #pragma once
 
 #include <cstdint>
 
 #include "../params.h"
-#include "packing.h"
 #include "microkernels.h"
+#include "packing.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 template <class T>
 class QueryTiles {
@@ -20,7 +20,7 @@ class QueryTiles {
         data_(arena.take<T>(count() * channels * kTileRows * L)) {}
 
   int64_t count() const { return divide_up(columns_.size(), L); }
-  // The queries in tile t.
+  // The number of queries in a row of tile t.
   int64_t lanes(int64_t t) const { return smaller(L, columns_.size() - t * L); }
   // Their columns in the grid.
   Span columns(int64_t t) const {
@@ -68,4 +68,4 @@ class QueryTiles {
   T* data_;
 };
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

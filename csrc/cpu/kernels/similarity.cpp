@@ -1,47 +1,47 @@
 // The similarity of every pixel of one image with the pixels of another in the window around it.
 //
-// A few rows of queries at a time, tile by tile. The key rows of a tile's windows are taken a few
-// units at a time, so that their scores stay in the first-level cache between the arithmetic and
-// the transposition to CSR order.
+// A block of rows of queries at a time, tile by tile, and for each tile a few key rows at a time:
+// their scores stay in the first-level cache between the arithmetic and the transposition to CSR
+// order.
 #include <cstdint>
 
 #include "../params.h"
-#include "entry.h"
-#include "csr.h"
-#include "packing.h"
 #include "../simd/prefetch.h"
+#include "csr.h"
+#include "entry.h"
+#include "microkernels.h"
+#include "packing.h"
 #include "query_tiles.h"
 #include "row_block.h"
-#include "microkernels.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 template <class S>
-class SimilarityEngine {
+class SimilarityKernel {
   using T = Compute<S>;
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  SimilarityEngine(const Similarity& a, const Chunk& chunk, Arena& arena)
+  SimilarityKernel(const SimilarityParams& a, const WorkItem& item, Arena& arena)
       : a_(a),
-        chunk_(chunk),
-        x_(image_of_group<S>(a.x, chunk.group, a.channels, a.geometry)),
-        keys_(arena, image_of_group<S>(a.y, chunk.group, a.channels, a.geometry), chunk.rows,
-              chunk.columns),
-        values_(static_cast<S*>(a.values), chunk.group, a.geometry),
-        tiles_(arena, chunk.columns, a.channels),
+        item_(item),
+        x_(image_of_group<S>(a.x, item.group, a.channels, a.geometry)),
+        keys_(arena, image_of_group<S>(a.y, item.group, a.channels, a.geometry), item.rows,
+              item.columns),
+        values_(static_cast<S*>(a.values), item.group, a.geometry),
+        tiles_(arena, item.columns, a.channels),
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
-        units_(arena.take<const T*>(block_.units())),
-        scores_(arena.take<T>(units_at_a_time<T>(a.geometry.window[2]) *
-                              unit_size<T>(a.geometry.window[2]))) {}
+        key_rows_(arena.take<const T*>(block_.key_rows())),
+        scores_(arena.take<T>(key_rows_at_a_time<T>(a.geometry.window[2]) *
+                              scores_size<T>(a.geometry.window[2]))) {}
 
   void run() {
     keys_.clear();
     for_each_row_block(
-        chunk_, block_, [this](int64_t d) { keys_.start_plane(d); },
+        item_, block_, [this](int64_t d) { keys_.start_plane(d); },
         [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.key_rows());
-          point_to_units(keys_, block_, i, units_);
+          keys_.pack_until(i + block_.plane_rows());
+          point_to_key_rows(keys_, block_, i, key_rows_);
           tiles_.load(x_, d, h, block_.rows, T(1));
           for (int64_t t = 0; t < tiles_.count(); ++t) tile(t, d, h);
         });
@@ -49,21 +49,21 @@ class SimilarityEngine {
 
  private:
   void tile(int64_t t, int64_t d, int64_t h) {
-    const int64_t window = a_.geometry.window[2], size = unit_size<T>(window);
+    const int64_t window = a_.geometry.window[2], size = scores_size<T>(window);
     values_.start_tile(tiles_.columns(t));
     prefetch(t, d, h);
-    for_each_units([&](int64_t begin, int64_t end) {
-      for (int64_t u = begin; u < end; ++u) {
-        const int64_t skipped = block_.first(u) * L;
-        score_window<T>(a_.distance, block_.count(u), window, tiles_.tile(t) + skipped,
-                        units_[u] + t * L, keys_.pitch(), a_.channels, T(-0.5),
-                        scores_ + (u - begin) * size + skipped, nullptr);
+    for_each_key_rows([&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) {
+        const int64_t skipped = block_.first_query(j) * L;
+        score_window<T>(a_.distance, block_.queries(j), window, tiles_.tile(t) + skipped,
+                        key_rows_[j] + t * L, keys_.pitch(), a_.channels, T(-0.5),
+                        scores_ + (j - begin) * size + skipped, nullptr);
         prefetcher_.step();
       }
       for (int64_t r = 0; r < block_.rows; ++r) {
         const RowOffsets o(block_, begin, end, r);
-        const T* scores = scores_ + (o.unit - begin) * size + r * L;
-        values_.for_each_slots(d, h + r, begin / block_.key_rows(), o.first, o.last,
+        const T* scores = scores_ + (o.key_row - begin) * size + r * L;
+        values_.for_each_slots(d, h + r, begin / block_.plane_rows(), o.first, o.last,
                                [&](int64_t offset, const Slots<S>& slots) {
                                  const T* from = scores + (offset - o.first) * size;
                                  write_slots(slots, tiles_.lanes(t), [from](int64_t n) {
@@ -74,46 +74,44 @@ class SimilarityEngine {
     });
   }
 
-  // Calls f(begin, end) for the units of the block, a few of one plane at a time.
+  // Calls f(begin, end) for the key rows of the block, a few of one plane at a time.
   template <class F>
-  void for_each_units(F&& f) const {
-    const int64_t step = units_at_a_time<T>(a_.geometry.window[2]);
+  void for_each_key_rows(F&& f) const {
+    const int64_t step = key_rows_at_a_time<T>(a_.geometry.window[2]);
     for (int64_t p = 0; p < block_.planes; ++p) {
-      const int64_t last = (p + 1) * block_.key_rows();
-      for (int64_t u = p * block_.key_rows(); u < last; u += step) f(u, smaller(u + step, last));
+      const int64_t last = (p + 1) * block_.plane_rows();
+      for (int64_t j = p * block_.plane_rows(); j < last; j += step) f(j, smaller(j + step, last));
     }
   }
 
-  // During tile t: the values of the next tile; when that is one of the next block of rows, also
-  // the rows to pack for these.
+  // Prefetches, during tile t, the values of the next tile; if that is in the next block of rows,
+  // also the key rows to pack for it.
   void prefetch(int64_t t, int64_t d, int64_t h) {
     prefetcher_.clear();
     if (t + 1 < tiles_.count()) {
       values_.prefetch(prefetcher_, d, h, block_.rows, tiles_.columns(t + 1));
     } else {
-      const int64_t next = h + block_.rows, rows = smaller(kTileRows, chunk_.rows.end - next);
+      const int64_t next = h + block_.rows, rows = smaller(kTileRows, item_.rows.end - next);
       if (rows > 0) {
         values_.prefetch(prefetcher_, d, next, rows, tiles_.columns(0));
         keys_.prefetch(prefetcher_, rows);
       }
     }
-    prefetcher_.spread(block_.units());
+    prefetcher_.spread(block_.key_rows());
   }
 
-  const Similarity& a_;
-  const Chunk& chunk_;
+  const SimilarityParams& a_;
+  const WorkItem& item_;
   Image<const S> x_;
   KeyRows<S> keys_;
   CsrRows<S> values_;
   QueryTiles<T> tiles_;
   RowBlock block_;
-  const T** units_;
+  const T** key_rows_;
   T* scores_;
   Prefetcher prefetcher_;
 };
 
-int64_t similarity(const Similarity& problem, const Chunk& chunk, void* scratch) {
-  return run_for_dtype<SimilarityEngine>(problem, chunk, scratch);
-}
+CIRCULANT_DEFINE_KERNEL(similarity, SimilarityParams, SimilarityKernel)
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

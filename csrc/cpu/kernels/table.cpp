@@ -1,9 +1,12 @@
 #include "entry.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// A constant: nothing here may run before the processor is known to have the instructions.
-constexpr Engines kEngines{similarity, apply,     apply_transposed,
-                           transpose,  attention, attention_backward};
+// A constant expression: no code of this instruction set may run before the processor is checked.
+constexpr Kernels kKernels{
+#define CIRCULANT_ENTRY(name, Params) {name##_scratch_bytes, name},
+    CIRCULANT_FOR_EACH_KERNEL(CIRCULANT_ENTRY)
+#undef CIRCULANT_ENTRY
+};
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

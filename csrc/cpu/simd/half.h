@@ -1,14 +1,14 @@
-// Loads and stores of every element type, as vectors of the type that sums are kept in.
+// Loads and stores of every element type, as vectors of the type of the sums.
 //
-// float and double are stored as they are computed with; the half types are widened to float when
-// loaded and rounded to the nearest, ties to even, when stored.
+// float and double are stored as they are; the half types are widened to float on loading and
+// rounded to nearest, ties to even, on storing.
 #pragma once
 
 #include <cstdint>
 
 #include "vector.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 struct Half {
   uint16_t bits;
@@ -17,12 +17,12 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// 16 bits that are moved and mean nothing: they keep every pattern, NaNs as well.
+// Any 16 bits, copied without a change, also where they are the bits of a NaN.
 struct Bits {
   uint16_t bits;
 };
 
-// The type to compute with for elements of type S.
+// The type of computations with elements of type S.
 template <class S>
 struct ComputeType {
   using type = float;
@@ -154,4 +154,4 @@ inline void store_first(S* p, Vec<Compute<S>> v, int64_t n) {
     store_range(p, v, 0, n);
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -6,7 +6,7 @@
 #include "../../common/constants.h"
 #include "vector.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 template <class T>
 struct FloatFormat;
@@ -19,7 +19,7 @@ struct FloatFormat<float> {
   static constexpr float round_magic = 0x1.8p23f;
   // sqrt(1/2).
   static constexpr int32_t sqrt_half_bits = 0x3f3504f3;
-  // Terms of the series in log2 below, the first of them left out is under 2^-25 of the sum.
+  // Terms of the series in log2 below. The first omitted one is below 2^-25 of the sum.
   static constexpr int log_terms = 5;
   // The polynomial of degree 5 with p(0) = 1 that is nearest to 2^f on [-1/2, 1/2]: relative error
   // 0.92e-7, found by linear programming. The coefficients of f^1, f^2, ...
@@ -38,7 +38,7 @@ struct FloatFormat<double> {
   static constexpr double round_magic = 0x1.8p52;
   static constexpr int64_t sqrt_half_bits = 0x3fe6a09e667f3bcd;
   static constexpr int log_terms = 11;
-  // Taylor's ln(2)^k / k!: the first term left out is under 2^-55 of the sum.
+  // Taylor's ln(2)^k / k!. The first omitted term is below 2^-55 of the sum.
   static constexpr int exp_degree = 13;
   static constexpr double exp_coefficient(int k) {
     double c = 1;
@@ -55,7 +55,7 @@ inline Vec<double> round(Vec<double> x) { return _mm512_roundscale_pd(x, kRoundN
 // p 2^n for integers n.
 inline Vec<float> scale_by_power(Vec<float> p, Vec<float> n) { return _mm512_scalef_ps(p, n); }
 inline Vec<double> scale_by_power(Vec<double> p, Vec<double> n) { return _mm512_scalef_pd(p, n); }
-// Below the bound 2^x is zero; only -infinity needs it here. NaN stays NaN.
+// Below the bound 2^x is zero. The clamp matters for -infinity only; NaN stays NaN.
 template <class T>
 inline Vec<T> clamp_exponent(Vec<T> x) {
   return maximum(broadcast(T(-2 * FloatFormat<T>::bias)), x);
@@ -67,7 +67,7 @@ template <class V>
 inline V round(V x) {
   using T = decltype(x[0] + x[0]);
   V sum = x + FloatFormat<T>::round_magic;
-  // The compiler may not take the number away again by algebra: it does not without -ffast-math.
+  // Needs exact floating-point semantics: no -ffast-math.
   return sum - FloatFormat<T>::round_magic;
 }
 
@@ -84,7 +84,7 @@ inline V scale_by_power(V p, V n) {
   return p * a * b;
 }
 
-// The powers beyond these are zero or infinite; NaN stays NaN.
+// Beyond these bounds 2^x is zero or infinite; NaN stays NaN.
 template <class T>
 inline Vec<T> clamp_exponent(Vec<T> x) {
   constexpr T bound = 2 * (FloatFormat<T>::bias - 1);
@@ -131,4 +131,4 @@ inline Vec<T> log2(Vec<T> x) {
   return (x > T(0)) & (x < infinity) ? result : special;
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,49 +1,49 @@
-// Asks for memory that is needed soon, a few cache lines between one piece of arithmetic and the
-// next.
+// Software prefetching, spread over the arithmetic: a few cache lines per step.
 //
-// The processor finds no pattern in rows of channels that are an image apart. Asked for all at
-// once, the lines would wait for each other as if they were read.
+// The hardware prefetcher does not follow rows of channels that are a whole image apart.
+// Prefetching all lines at once would fill the queue of outstanding loads and stall like plain
+// loads.
 #pragma once
 
 #include <cstdint>
 
 #include "vector.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 class Prefetcher {
  public:
-  // Forgets what is left.
+  // Drops all requests.
   void clear() { size_ = current_ = 0; }
 
-  // Adds `count` stretches of `bytes`, `stride` bytes apart. Beyond the capacity nothing is asked
-  // for: it is then read when it is needed.
+  // Requests `count` ranges of `bytes`, `stride` bytes apart. Requests beyond the capacity are
+  // dropped.
   void add(const void* first, int64_t bytes, int64_t stride, int64_t count, bool to_write = false) {
     if (size_ < kStreams && bytes > 0 && count > 0)
       streams_[size_++] = {static_cast<const char*>(first), bytes, stride, count, to_write};
   }
 
-  // Spreads what was added evenly over `steps` calls of step().
+  // Spreads the requests evenly over `steps` calls of step().
   void spread(int64_t steps) {
     int64_t lines = 0;
     for (int64_t s = 0; s < size_; ++s) lines += streams_[s].count * streams_[s].lines();
     lines_per_step_ = divide_up(lines, steps);
-    line_ = stretch_ = 0;
+    line_ = range_ = 0;
   }
 
   void step() {
     for (int64_t n = 0; n < lines_per_step_ && current_ < size_; ++n) {
       const Stream& s = streams_[current_];
-      const char* p = s.first + stretch_ * s.stride + line_ * kLine;
-      // To the second-level cache: the first has no room to spare.
+      const char* p = s.first + range_ * s.stride + line_ * kLine;
+      // Into the second-level cache: the first is full of the current tile.
       if (s.to_write)
         __builtin_prefetch(p, 1, 2);
       else
         __builtin_prefetch(p, 0, 2);
       if (++line_ < s.lines()) continue;
       line_ = 0;
-      if (++stretch_ < s.count) continue;
-      stretch_ = 0;
+      if (++range_ < s.count) continue;
+      range_ = 0;
       ++current_;
     }
   }
@@ -60,7 +60,7 @@ class Prefetcher {
   };
 
   Stream streams_[kStreams];
-  int64_t size_ = 0, current_ = 0, line_ = 0, stretch_ = 0, lines_per_step_ = 0;
+  int64_t size_ = 0, current_ = 0, line_ = 0, range_ = 0, lines_per_step_ = 0;
 };
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -5,11 +5,10 @@
 
 #include "vector.h"
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// The bits of a lane's number say where it is: `bit` is a power of two. Lanes without that bit come
-// from a, those with it from b: lane i from lane (i & ~bit) + (high ? bit : 0) of either, which for
-// the lanes of one 128-bit part is an instruction of its own.
+// For `bit`, a power of two: lane i of the result is lane (i & ~bit) + (high ? bit : 0), of a where
+// i & bit is 0, else of b. Within 128-bit parts this is one unpack instruction.
 template <class T, int bit, bool high, int... i>
 inline Vec<T> exchange(Vec<T> a, Vec<T> b, std::integer_sequence<int, i...>) {
   constexpr int n = kLanes<T>;
@@ -21,8 +20,8 @@ inline Vec<T> exchange(Vec<T> a, Vec<T> b, std::integer_sequence<int, i...>) {
 #endif
 }
 
-// Lane j of rows[i] becomes lane i of rows[j]: for every bit, those of row and lane numbers change
-// places.
+// Lane j of rows[i] becomes lane i of rows[j]: each step swaps one bit of the row number with the
+// same bit of the lane number.
 template <class T, int bit = kLanes<T> / 2>
 inline void transpose_block(Vec<T> (&rows)[kLanes<T>]) {
   if constexpr (bit > 0) {
@@ -37,4 +36,4 @@ inline void transpose_block(Vec<T> (&rows)[kLanes<T>]) {
   }
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

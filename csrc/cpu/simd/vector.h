@@ -1,22 +1,24 @@
 // Vectors of the instruction set that the including file is compiled for.
 //
-// The engines are compiled once per instruction set, each time in a namespace of that name. Nothing
-// in them may be an inline function that other files share, a standard algorithm or container for
-// one: the linker keeps one copy of it, and that copy may be one for a processor with more
-// instructions.
+// The kernels are compiled once per instruction set, each time in a namespace of that name. They
+// call no inline function from outside that namespace, such as a standard algorithm, unless it is
+// always inlined: the linker keeps one copy, which may contain instructions that this processor
+// lacks.
 #pragma once
 
 #include <cstdint>
 
+#include "../../common/integers.h"
+
 #if defined(__AVX2__)
-// GCC 12 takes the undefined upper operands of its own AVX-512 functions for ours (its bug 105593).
+// GCC 12 warns about undefined operands inside its own AVX-512 functions (GCC bug 105593).
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
 
-namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET {
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -42,7 +44,7 @@ struct VectorType {
 template <class T>
 using Vec = typename VectorType<T>::type;
 
-// The integers as wide as T: what comparisons of vectors give, lane by lane 0 or -1.
+// The integer as wide as T. Comparisons of vectors give vectors of it: 0 or -1 in each lane.
 template <class T>
 struct IntegerType;
 template <>
@@ -56,15 +58,13 @@ struct IntegerType<double> {
 template <class T>
 using Int = typename IntegerType<T>::type;
 
-// A loop that must be unrolled, because it indexes an array that stands for registers.
+// For loops over arrays of vectors: unrolled, so that the vectors stay in registers.
 #define CIRCULANT_UNROLL _Pragma("GCC unroll 64")
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
-// Not Vec<T>{} + x, which is an addition: 0 + x is not x where that is -0.
+// Not Vec<T>{} + x: that is an addition, and 0 + x differs from x = -0.
 inline Vec<float> broadcast(float x) {
 #if defined(__AVX512F__)
   return _mm512_set1_ps(x);
@@ -84,7 +84,7 @@ inline Vec<double> broadcast(double x) {
 #endif
 }
 
-// Aligned or not.
+// Any alignment.
 inline Vec<float> load(const float* p) {
   Vec<float> v;
   __builtin_memcpy(&v, p, sizeof v);
@@ -98,8 +98,8 @@ inline Vec<double> load(const double* p) {
 inline void store(float* p, Vec<float> v) { __builtin_memcpy(p, &v, sizeof v); }
 inline void store(double* p, Vec<double> v) { __builtin_memcpy(p, &v, sizeof v); }
 
-// Keeps a value that was loaded in a register. Without it GCC loads again for each of up to three
-// uses, and unaligned loads are what the engines have least to spare of.
+// Keeps a loaded value in a register. Otherwise GCC repeats the load for each of up to three uses,
+// and unaligned loads limit the speed of the kernels.
 template <class V>
 inline void pin(V& v) {
 #if defined(__aarch64__)
@@ -131,7 +131,7 @@ inline Vec<Int<T>> lane_numbers() {
 // fma(a, b, c) = a b + c.
 // maximum(a, b) = a > b ? a : b, so b where either is NaN.
 // load_range(p, lo, hi): lanes lo <= l < hi from p[l], zero in the others.
-// store_range(p, v, lo, hi): the same lanes to p[l], nothing else is touched.
+// store_range(p, v, lo, hi): the same lanes to p[l]; no other memory is accessed.
 #if defined(__AVX512F__)
 
 inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
@@ -222,4 +222,4 @@ inline bool any(Vec<Int<T>> comparison) {
   return found != 0;
 }
 
-}  // namespace circulant::tiled::CIRCULANT_INSTRUCTION_SET
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -1,0 +1,21 @@
+// Integer arithmetic that kernels and schedules share.
+#pragma once
+
+#include <cstdint>
+
+#include "geometry.h"
+
+namespace circulant {
+
+template <class I>
+CIRCULANT_INLINE I divide_up(I a, SameInteger<I> b) {
+  return (a + b - 1) / b;
+}
+
+// The smallest multiple of b that is at least a.
+template <class I>
+CIRCULANT_INLINE I round_up(I a, SameInteger<I> b) {
+  return divide_up(a, b) * b;
+}
+
+}  // namespace circulant
