@@ -43,4 +43,6 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
   m.def(
       "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse, "
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+  // The gradient of values whose row softmax is `weights` (..., K), from that of the softmax.
+  m.def("softmax_backward(Tensor grad, Tensor weights) -> Tensor");
 }

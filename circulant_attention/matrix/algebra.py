@@ -13,6 +13,7 @@ from circulant_attention.checks import check_features, is_int
 from circulant_attention.geometry import Geometry
 from circulant_attention.ops import dtypes, primitives
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.softmax import softmax as row_softmax
 
 Number = int | float | complex
 """A Python or NumPy number."""
@@ -95,7 +96,7 @@ def check_softmax(dtype: torch.dtype, dim: int) -> None:
 def softmax(values: Tensor, geometry: Geometry) -> Tensor:
     """The softmax of each row over its stored entries."""
     rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
-    return torch.softmax(rows, -1).flatten(-2)
+    return row_softmax(rows).flatten(-2)
 
 
 def check_applicable(a: Source, geometry: Geometry, x: object) -> None:

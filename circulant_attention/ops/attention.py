@@ -20,6 +20,7 @@ from circulant_attention.ops.registration import (
     groups_into_batch,
     transform_active,
 )
+from circulant_attention.ops.softmax import softmax
 
 _native = getattr(torch.ops, NAMESPACE)
 # The device types with a kernel of the op; on others attention is composed of the primitives.
@@ -59,7 +60,7 @@ def composed_attention(
 ) -> Tensor:
     """The same function composed of the primitives; forms the matrix, has every derivative."""
     scores = primitives.similarity(q, k, window, kind) * scale
-    return primitives.apply(torch.softmax(scores, -1), v, window)
+    return primitives.apply(softmax(scores), v, window)
 
 
 def _fake(

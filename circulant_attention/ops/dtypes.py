@@ -14,6 +14,7 @@ from circulant_attention.ops import attention as fused
 from circulant_attention.ops import primitives
 from circulant_attention.ops.autocast import without_autocast
 from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.ops.softmax import softmax
 
 _HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -64,7 +65,7 @@ def adjacency(
         if scale != 1.0:
             # On the features, which are fewer than the scores. Both, so that distances scale.
             x, y = x * scale**0.5, y * scale**0.5
-        weights = torch.softmax(similarity(x, y, window, kind), -1)
+        weights = softmax(similarity(x, y, window, kind))
         return weights if weights.dtype == dtype else weights.to(dtype)
 
 

@@ -14,7 +14,8 @@ namespace circulant {
 #define CIRCULANT_FOR_EACH_KERNEL(f)                                                         \
   f(similarity, SimilarityParams) f(apply, ProductParams) f(apply_transposed, ProductParams) \
       f(transpose, TransposeParams) f(attention, AttentionParams)                            \
-          f(attention_backward, AttentionBackwardParams)
+          f(attention_backward, AttentionBackwardParams)                                     \
+              f(softmax_backward, SoftmaxBackwardParams)
 
 template <class Params>
 struct Kernel {

@@ -81,4 +81,13 @@ struct AttentionBackwardParams {
   uint8_t *dk_initialized, *dv_initialized;
 };
 
+// result_ij = weights_ij (grad_ij - sum_k weights_ik grad_ik), for rows of `width` entries. An item
+// is a span of rows.
+struct SoftmaxBackwardParams {
+  Dtype dtype;
+  int64_t width;
+  const void *grad, *weights;
+  void* result;
+};
+
 }  // namespace circulant

@@ -1,0 +1,54 @@
+"""The row softmax, with gradients of the same bits for any number of threads.
+
+torch's own gradient of the softmax rounds differently for other numbers of CPU threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circulant_attention.ops.library import NAMESPACE
+from circulant_attention.ops.registration import transform_active
+
+_native = getattr(torch.ops, NAMESPACE)
+_ON_CPU = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::softmax_backward", "CPU")
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        weights = torch.softmax(values, -1)
+        ctx.save_for_backward(weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (weights,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or transform_active():
+            gradient: Tensor = weights * (grad - (weights * grad).sum(-1, keepdim=True))
+        else:
+            gradient = _native.softmax_backward(grad, weights)
+        return gradient
+
+
+def softmax(values: Tensor) -> Tensor:
+    """``exp(values) / sum(exp(values))`` over the last dim."""
+    if (
+        not (values.requires_grad and torch.is_grad_enabled())
+        or not (_ON_CPU and values.device.type == "cpu")
+        or transform_active()
+        or torch.compiler.is_compiling()
+    ):
+        return torch.softmax(values, -1)
+    weights: Tensor = _Softmax.apply(values)  # type: ignore[no-untyped-call]
+    return weights
+
+
+def _fake(grad: Tensor, weights: Tensor) -> Tensor:
+    return weights.new_empty(weights.shape)
+
+
+torch.library.register_fake(f"{NAMESPACE}::softmax_backward", _fake)
