@@ -1,435 +1,589 @@
-"""Bad input of functions: the type of every error, and what its message names."""
+"""Bad calls: the type of each error, and what its message names. No error changes its arguments."""
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from bad_input import DTYPES, OTHER_DEVICE, SIZE, check_error, good_A, good_x
+from inputs import features, matrix
 
-from circulant_attention import (
-    Circulant,
-    DotSimilarity,
-    cat,
-    circulant,
-    circulant_adjacency,
-    circulant_adjacency_,
-    circulant_attention,
-    circulant_attention_,
-    circulant_mh_adjacency,
-    circulant_mh_attention,
-    circulant_mh_transposed_attention,
-    circulant_similarity,
-    circulant_similarity_,
-    circulant_transposed_attention,
-    circulant_transposed_attention_,
-    dot,
-    kernel_length,
-    mh,
-    scale,
-    similar,
-    softmax,
-    softmax_,
-    spatial_dims,
-    spatial_size,
-)
+import circulant_attention as ca
+from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
+from circulant_attention.ops import primitives
 
-D = DotSimilarity()
+SIZE = (5, 4)
+DTYPES = "one of float16, bfloat16, float32, float64, complex64, complex128"
+# A device without memory, which every torch has. It stands for any other device.
+OTHER = "meta"
 
-# --- the window ---
+
+class OtherSimilarity(ca.AbstractSimilarity):
+    """A similarity that the library does not have."""
+
+    kind = 0
+
+
+def F(batch: int = 2, channels: int = 6, size: tuple[int, ...] = SIZE, **options: Any) -> Any:
+    """Good features, for 2 or 3 heads."""
+    return features(batch, channels, size, options.pop("device", "cpu"), **options)
+
+
+def csr(crow: list[int], col: list[int]) -> torch.Tensor:
+    """A sparse 5 x 5 matrix of ones."""
+    index = map(torch.tensor, (crow, col))
+    return torch.sparse_csr_tensor(*index, torch.ones(len(col)), (5, 5), check_invariants=False)
+
+
+def names() -> dict[str, Any]:
+    """What the calls of the tables below refer to: good arguments, and makers of others."""
+    A = matrix(SIZE, 3, "cpu")
+    return {
+        **vars(ca),
+        "np": np,
+        "torch": torch,
+        "softmax_f": torch.nn.functional.softmax,
+        "F": F,
+        "D": DotSimilarity(),
+        "A": A,  # 2 batches of 3 heads
+        "A1": matrix(SIZE, 3, "cpu", heads=1),
+        "narrow": Circulant((3, 1), (2, 3, *SIZE)),
+        "x": F(),
+        "u": F(6, 2),  # a good x for A
+        "y": F(6, 2),
+        "other": F(device=OTHER),
+        "OtherSimilarity": OtherSimilarity,
+        "csr": csr,
+        "v180": torch.ones(1, 1, 180),
+        "rows5": [0, 3, 6, 9, 12, 15],
+        "circle": [0, 1, 4, 0, 1, 2, 1, 2, 3, 2, 3, 4, 0, 3, 4],
+        "one_row_turned": turned_in_one_slice(A),
+    }
+
+
+def turned_in_one_slice(A: Circulant) -> torch.Tensor:
+    """``A.data`` with the columns of one row of one head in another order."""
+    columns = A.col_indices().clone()
+    columns[1, 2, :3] = columns[1, 2, :3].flip(0)
+    index = A.crow_indices(), columns
+    return torch.sparse_csr_tensor(*index, A.values, A.shape, check_invariants=False)
+
+
+Row = tuple[str, type[Exception], str]
+
+
+def each(
+    calls: list[str], table: list[tuple[str, type[Exception], str]], **words: str
+) -> list[Row]:
+    """Every call with every bad argument in the place of ``*``."""
+    return [
+        (call.replace("*", bad), error, message.format(**words))
+        for call in calls
+        for bad, error, message in table
+    ]
+
+
+# --- the window, the similarity, the heads ---
 
 WINDOWS = [
-    (4, ValueError, "window W must be odd and positive in every dim, got 4"),
-    (0, ValueError, "window W must be odd and positive in every dim, got 0"),
-    (-3, ValueError, "window W must be odd and positive in every dim, got -3"),
-    ((3, 2), ValueError, "window W must be odd and positive in every dim, got (3, 2)"),
-    (
-        5,
-        ValueError,
-        "window W must not be larger than the grid, got 5 for spatial dim 1 of size 4 "
-        "(spatial size 5 x 4)",
-    ),
-    ((7, 3), ValueError, "got 7 for spatial dim 0 of size 5"),
-    (
-        (3, 3, 3),
-        ValueError,
-        "window W must have one entry per spatial dim: expected 2, got 3",
-    ),
-    ((3,), ValueError, "expected 2, got 1"),
-    ((), ValueError, "expected 2, got 0"),
-    (3.0, TypeError, "window W must be an odd int or one odd int per spatial dim, got float"),
-    ("3", TypeError, "window W must be an odd int or one odd int per spatial dim, got str"),
-    (None, TypeError, "window W must be an odd int or one odd int per spatial dim, got NoneType"),
-    (True, TypeError, "window W must be an odd int or one odd int per spatial dim, got bool"),
-    ((3, 3.0), TypeError, "window W must hold ints, got (3, 3.0)"),
-    ((3, True), TypeError, "window W must hold ints, got (3, True)"),
+    ("4", ValueError, "W odd and positive in every dim got 4"),
+    ("0", ValueError, "W odd and positive in every dim got 0"),
+    ("-3", ValueError, "W odd and positive in every dim got -3"),
+    ("(3, 2)", ValueError, "W odd and positive in every dim got (3, 2)"),
+    ("5", ValueError, "W not be larger than the grid got 5 for spatial dim 1 of size 4 5 x 4"),
+    ("(7, 3)", ValueError, "W grid got 7 for spatial dim 0 of size 5"),
+    ("(3, 3, 3)", ValueError, "W one entry per spatial dim expected 2 got 3"),
+    ("(3,)", ValueError, "W one entry per spatial dim expected 2 got 1"),
+    ("()", ValueError, "W one entry per spatial dim expected 2 got 0"),
+    ("3.0", TypeError, "W odd int or one odd int per spatial dim got float"),
+    ("'3'", TypeError, "W odd int or one odd int per spatial dim got str"),
+    ("None", TypeError, "W odd int or one odd int per spatial dim got NoneType"),
+    ("True", TypeError, "W odd int or one odd int per spatial dim got bool"),
+    ("(3, 3.0)", TypeError, "W ints got (3, 3.0)"),
+    ("(3, True)", TypeError, "W ints got (3, True)"),
 ]
-
-WITH_A_WINDOW = {
-    "Circulant-of-ones": lambda W, d: Circulant(W, (2, 1, *SIZE), device=d),
-    "Circulant-of-values": lambda W, d: Circulant(torch.ones(1, 1, 180, device=d), W, SIZE),
-    "Circulant-of-data": lambda W, d: Circulant(good_A(d).data, W, SIZE),
-    "circulant": lambda W, d: circulant(W, good_x(d)),
-    "similarity": lambda W, d: circulant_similarity(D, good_x(d), good_x(d), W),
-    "adjacency": lambda W, d: circulant_adjacency(D, good_x(d), good_x(d), W),
-    "mh_adjacency": lambda W, d: circulant_mh_adjacency(D, good_x(d), good_x(d), W, 2),
-    "attention": lambda W, d: circulant_attention(good_x(d), good_x(d), good_x(d), W),
-    "mh_attention": lambda W, d: circulant_mh_attention(good_x(d), good_x(d), good_x(d), W, 2),
-}
-
-
-@pytest.mark.parametrize("name", WITH_A_WINDOW)
-@pytest.mark.parametrize(("window", "error", "message"), WINDOWS, ids=[repr(w[0]) for w in WINDOWS])
-def test_window(name, window, error, message, device):
-    check_error(lambda: WITH_A_WINDOW[name](window, device), error, message)
-
+TAKE_A_WINDOW = [
+    "Circulant(*, (2, 1, 5, 4))",
+    "Circulant(v180, *, (5, 4))",
+    "Circulant(A.data, *, (5, 4))",
+    "circulant(*, x)",
+    "circulant_similarity(D, x, x, *)",
+    "circulant_adjacency(D, x, x, *)",
+    "circulant_mh_adjacency(D, x, x, *, 2)",
+    "circulant_attention(x, x, x, *)",
+    "circulant_mh_attention(x, x, x, *, 2)",
+]
+SIMILARITIES = [
+    ("DotSimilarity", TypeError, "simfun DotSimilarity() or DistanceSimilarity() parentheses got"),
+    ("'dot'", TypeError, "simfun DotSimilarity() or DistanceSimilarity() got str"),
+    ("None", TypeError, "simfun DotSimilarity() or DistanceSimilarity() got NoneType"),
+    ("OtherSimilarity()", TypeError, "DotSimilarity() DistanceSimilarity() OtherSimilarity"),
+]
+TAKE_A_SIMILARITY = [
+    "circulant_similarity(*, x, x, 3)",
+    "circulant_similarity_(A1, *, x, x)",
+    "circulant_adjacency(*, x, x, 3)",
+    "circulant_adjacency_(A1, *, x, x)",
+    "circulant_mh_adjacency(*, x, x, 3, 2)",
+    "circulant_attention(*, x, x, x, 3)",
+    "circulant_attention(x, x, x, 3, simfun=*)",
+    "circulant_mh_attention(*, x, x, x, 3, 2)",
+]
+HEADS = [
+    ("4", ValueError, "channels of {x} nheads got 6"),
+    ("0", ValueError, "nheads at least 1 got 0"),
+    ("-1", ValueError, "nheads at least 1 got -1"),
+    ("2.0", TypeError, "nheads int got float"),
+    ("True", TypeError, "nheads int got bool"),
+    ("None", TypeError, "nheads int got NoneType"),
+]
+SETTINGS = [
+    *each(TAKE_A_WINDOW, WINDOWS),
+    *each(TAKE_A_SIMILARITY, SIMILARITIES),
+    *each(["circulant_mh_attention(x, x, x, 3, *)"], HEADS, x="q"),
+    *each(["circulant_mh_adjacency(D, x, x, 3, *)"], HEADS, x="x"),
+    ("circulant_mh_attention(F(2, 4), F(2, 4), x, 3, 4)", ValueError, "channels of v nheads got 6"),
+]
 
 # --- features ---
 
-# Pairs (first, second) that do not fit, and what is said of the second.
-PAIRS = {
-    "channels": (
-        lambda d: (good_x(d), good_x(d, channels=4)),
+NO_FEATURES = [
+    ("x.int()", TypeError, f"{{x}} {DTYPES} got torch.int32"),
+    ("[1.0]", TypeError, "{x} tensor got list"),
+    ("np.zeros((2, 6, 5, 4))", TypeError, "{x} tensor got ndarray"),
+    ("x.to_sparse()", TypeError, "{x} dense tensor got layout torch.sparse_coo"),
+]
+NO_IMAGES = [
+    (
+        "x[:, :, 0, 0]",
         ValueError,
-        "expected {second} with the channels of {first}, 6, got 4",
+        "{x} shape (B, C, *spatial) 1 to 3 spatial dims got shape (2, 6)",
     ),
-    "batch": (
-        lambda d: (good_x(d), good_x(d, batch=3)),
-        ValueError,
-        "expected {second} with the batch size of {first}, 2, got 3",
-    ),
-    "grid": (
-        lambda d: (good_x(d), good_x(d, size=(4, 5))),
-        ValueError,
-        "expected {second} with the spatial size of {first}, (5, 4), got (4, 5)",
-    ),
-    "dims": (
-        lambda d: (good_x(d), good_x(d, size=(20,))),
-        ValueError,
-        "expected {second} with the spatial size of {first}, (5, 4), got (20,)",
-    ),
-    "device": (
-        lambda d: (good_x(d), good_x(OTHER_DEVICE)),
-        ValueError,
-        "expected {second} on the device of {first}, ",
-    ),
-    "integers": (
-        lambda d: (good_x(d), good_x(d).int()),
-        TypeError,
-        f"expected {{second}} to be one of {DTYPES}, got torch.int32",
-    ),
-    "list": (
-        lambda d: (good_x(d), [1.0]),
-        TypeError,
-        "expected {second} to be a tensor, got list",
-    ),
-    "array": (
-        lambda d: (good_x(d), np.zeros((2, 6, 5, 4))),
-        TypeError,
-        "expected {second} to be a tensor, got ndarray",
-    ),
-    "sparse": (
-        lambda d: (good_x(d), good_x(d).to_sparse()),
-        TypeError,
-        "expected {second} to be a dense tensor, got layout torch.sparse_coo",
-    ),
-    "no-spatial-dims": (
-        lambda d: (good_x(d), torch.zeros(2, 6, device=d)),
-        ValueError,
-        "expected {second} of shape (B, C, *spatial) with 1 to 3 spatial dims, got shape (2, 6)",
-    ),
-    "many-spatial-dims": (
-        lambda d: (good_x(d), torch.zeros(2, 6, 3, 3, 3, 3, device=d)),
-        ValueError,
-        "expected {second} of shape (B, C, *spatial) with 1 to 3 spatial dims, "
-        "got shape (2, 6, 3, 3, 3, 3)",
-    ),
-    "no-channels": (
-        lambda d: (good_x(d), good_x(d, channels=0)),
-        ValueError,
-        "expected {second} to have channels, got shape (2, 0, 5, 4)",
-    ),
-}
-
+    ("F(2, 6, (3,) * 4)", ValueError, "{x} 1 to 3 spatial dims got shape (2, 6, 3, 3, 3, 3)"),
+    ("x[:, :0]", ValueError, "{x} have channels got shape (2, 0, 5, 4)"),
+]
+# The second of a pair, beside good features.
+NO_PAIRS = [
+    ("F(3)", ValueError, "{y} batch size of {x} 2 got 3"),
+    ("F(2, 6, (4, 5))", ValueError, "{y} spatial size of {x} (5, 4) got (4, 5)"),
+    ("F(2, 6, (20,))", ValueError, "{y} spatial size of {x} (5, 4) got (20,)"),
+    ("other", ValueError, "{y} on the device of {x} cpu got meta"),
+]
+OTHER_CHANNELS = [("F(2, 4)", ValueError, "{y} channels of {x} 6 got 4")]
+# Two features to compare, the second in the place of the star.
 OF_PAIRS = {
-    "similarity": (("x", "y"), lambda x, y, d: circulant_similarity(D, x, y, 3)),
-    "adjacency": (("x", "y"), lambda x, y, d: circulant_adjacency(D, x, y, 3)),
-    "mh_adjacency": (("x", "y"), lambda x, y, d: circulant_mh_adjacency(D, x, y, 3, 2)),
-    "attention": (("q", "k"), lambda q, k, d: circulant_attention(q, k, good_x(d), 3)),
-    "mh_attention": (
-        ("q", "k"),
-        lambda q, k, d: circulant_mh_attention(q, k, good_x(d), 3, 2),
-    ),
-    "attention-values": (("q", "v"), lambda q, v, d: circulant_attention(q, q, v, 3)),
-    "mh_attention-values": (
-        ("q", "v"),
-        lambda q, v, d: circulant_mh_attention(q, q, v, 3, 2),
-    ),
-    "similarity_": (
-        ("x", "y"),
-        lambda x, y, d: circulant_similarity_(good_A(d, heads=1), D, x, y),
-    ),
-    "adjacency_": (
-        ("x", "y"),
-        lambda x, y, d: circulant_adjacency_(good_A(d, heads=1), D, x, y),
-    ),
+    "circulant_similarity(D, x, *, 3)": ("x", "y"),
+    "circulant_adjacency(D, x, *, 3)": ("x", "y"),
+    "circulant_mh_adjacency(D, x, *, 3, 2)": ("x", "y"),
+    "circulant_similarity_(A1, D, x, *)": ("x", "y"),
+    "circulant_adjacency_(A1, D, x, *)": ("x", "y"),
+    "circulant_attention(x, *, x, 3)": ("q", "k"),
+    "circulant_mh_attention(x, *, x, 3, 2)": ("q", "k"),
+    "circulant_attention(x, x, *, 3)": ("q", "v"),
+    "circulant_mh_attention(x, x, *, 3, 2)": ("q", "v"),
 }
+APPLIED = [
+    "circulant_attention(A, *)",
+    "circulant_transposed_attention(A, *)",
+    "A.apply(*)",
+    "circulant_attention_(y, A, *)",
+    "circulant_transposed_attention_(y, A, *)",
+]
+APPLIED_BY_HEADS = [
+    "circulant_mh_attention(A, *)",
+    "circulant_mh_transposed_attention(A, *)",
+    "mh(A, *)",
+]
+FEATURES = [
+    *(
+        row
+        for call, (first, second) in OF_PAIRS.items()
+        for row in (
+            *each([call], [*NO_FEATURES, *NO_IMAGES], x=second),
+            *each(
+                [call], [*NO_PAIRS, *([] if second == "v" else OTHER_CHANNELS)], x=first, y=second
+            ),
+            *each([call.replace("x, *", "*, x")], [] if second == "v" else NO_FEATURES, x=first),
+        )
+    ),
+    *each(["circulant(3, *)"], [*NO_FEATURES, *NO_IMAGES], x="x"),
+    *each([*APPLIED, *APPLIED_BY_HEADS], [*NO_FEATURES, *NO_IMAGES], x="x"),
+    *each([*APPLIED, *APPLIED_BY_HEADS], [("A", TypeError, "x tensor got Circulant")]),
+    *each(
+        APPLIED[:3],
+        [
+            ("F(6, 2, (4, 5))", ValueError, "x spatial size of A (5, 4) got (4, 5)"),
+            ("F(6, 2, (20,))", ValueError, "x spatial size of A (5, 4) got (20,)"),
+            ("x", ValueError, "x batch size of A times its heads 6 got 2"),
+            ("F(6, 2, device='meta')", ValueError, "x on the device of A cpu got meta"),
+        ],
+    ),
+    *each(
+        [*APPLIED_BY_HEADS, "A @ mh @ *"],
+        [
+            ("F(2, 6, (4, 5))", ValueError, "x spatial size of A (5, 4) got (4, 5)"),
+            ("F(3)", ValueError, "x batch size of A 2 got 3"),
+            ("F(2, 4)", ValueError, "channels of x heads of A got 4"),
+            ("other", ValueError, "x on the device of A cpu got meta"),
+        ],
+    ),
+]
 
+# --- the forms of a call ---
 
-@pytest.mark.parametrize("function", OF_PAIRS)
-@pytest.mark.parametrize("case", PAIRS)
-def test_pairs_of_features(function, case, device):
-    (first, second), call = OF_PAIRS[function]
-    make, error, message = PAIRS[case]
-    if case == "channels" and second == "v":
-        call(*make(device), device)  # the values' channels are their own
-        return
-    check_error(
-        lambda: call(*make(device), device), error, message.format(first=first, second=second)
-    )
+NO_CIRCULANTS = {
+    "A": """circulant_attention(A=x, x=x); circulant_mh_attention(A=x, x=x)
+        circulant_transposed_attention(x, x); circulant_mh_transposed_attention(x, x); mh(x, x)
+        circulant_attention_(x, x, x); circulant_transposed_attention_(x, x, x)
+        circulant_similarity_(x, D, x, x); circulant_adjacency_(x, D, x, x); softmax(x)
+        softmax_(A, x); kernel_length(x); spatial_size(x); spatial_dims(x); similar(x)
+        scale(2, x); dot(x, A)""",
+    "B": "softmax_(x); dot(A, x)",
+    "every argument of cat": "cat(A, x)",
+}
+# Arguments of circulant_attention, what was wanted, what was given.
+FORMS = [
+    ("", "q, k, v, W{}", ""),
+    ("x, x, x", "q, k, v, W{}", "Tensor, Tensor, Tensor"),
+    ("x, A", "q, k, v, W{}", "Tensor, Circulant"),
+    ("D, x, x, x", "simfun, q, k, v, W{}", "DotSimilarity, Tensor, Tensor, Tensor"),
+    ("A", "A, x", "Circulant"),
+    ("A, x, 3", "A, x", "Circulant, Tensor, int"),
+    ("A=A, q=x", "A, x", "A=..., q=..."),
+    ("A, A=A", "A, x", "Circulant, A=..."),
+    ("x, x, x, window=3", "q, k, v, W{}", "Tensor, Tensor, Tensor, window=..."),
+    ("x, x, q=x, k=x", "q, k, v, W{}", "Tensor, Tensor, q=..., k=..."),
+]
+CALLS = [
+    *(
+        (call.strip(), TypeError, f"{name} to be a Circulant got Tensor")
+        for name, calls in NO_CIRCULANTS.items()
+        for call in re.split(r"[;\n]", calls)
+    ),
+    ("circulant_similarity_(D, A1, x, x)", TypeError, "A to be a Circulant got DotSimilarity"),
+    ("circulant_adjacency_(D, A1, x, x)", TypeError, "A to be a Circulant got DotSimilarity"),
+    ("scale(A, 2)", TypeError, "A to be a Circulant got int"),
+    ("mh(x, A)", TypeError, "x to be a tensor got Circulant"),
+    *(
+        (f"{f}({arguments})", TypeError, f"expected {f}({wanted.format(heads)}), got {f}({given})")
+        for f, heads in (("circulant_attention", ""), ("circulant_mh_attention", ", nheads"))
+        for arguments, wanted, given in FORMS
+    ),
+]
 
+# --- functions in `_` ---
 
-@pytest.mark.parametrize("function", OF_PAIRS)
-@pytest.mark.parametrize(
-    "case", [case for case, (_, error, _) in PAIRS.items() if error is TypeError]
-)
-def test_the_first_of_a_pair(function, case, device):
-    (first, _), call = OF_PAIRS[function]
-    make, error, message = PAIRS[case]
-    good, bad = make(device)
-    check_error(lambda: call(bad, good, device), error, message.format(second=first))
-
-
-@pytest.mark.parametrize(
-    ("simfun", "given"),
-    [
-        (DotSimilarity, "expected simfun to be DotSimilarity() or DistanceSimilarity() "
-         "(an instance: add parentheses), got DotSimilarity"),
-        ("dot", "expected simfun to be DotSimilarity() or DistanceSimilarity(), got str"),
-        (None, "expected simfun to be DotSimilarity() or DistanceSimilarity(), got NoneType"),
-    ],
-    ids=["class", "string", "none"],
-)  # fmt: skip
-def test_similarity_object(simfun, given, device):
-    x = good_x(device)
-    for call in (
-        lambda: circulant_similarity(simfun, x, x, 3),
-        lambda: circulant_similarity_(good_A(device, heads=1), simfun, x, x),
-        lambda: circulant_adjacency(simfun, x, x, 3),
-        lambda: circulant_adjacency_(good_A(device, heads=1), simfun, x, x),
-        lambda: circulant_mh_adjacency(simfun, x, x, 3, 2),
-        lambda: circulant_attention(simfun, x, x, x, 3),
-        lambda: circulant_attention(x, x, x, 3, simfun=simfun),
-        lambda: circulant_mh_attention(simfun, x, x, x, 3, 2),
-    ):
-        check_error(call, TypeError, given)
-
-
-def test_features_of_a_matrix_of_ones(device):
-    check_error(lambda: circulant(3, [1.0]), TypeError, "expected x to be a tensor, got list")
-    check_error(
-        lambda: circulant(3, torch.zeros(1, 1, 5, dtype=torch.int64, device=device)),
-        TypeError,
-        f"expected x to be one of {DTYPES}, got torch.int64",
-    )
-    check_error(
-        lambda: circulant(3, torch.zeros(5, 4, device=device)),
+INTO_A = [
+    (
+        "A1, D, F(2, 6, (4, 5)), F(2, 6, (4, 5))",
         ValueError,
-        "expected x of shape (B, C, *spatial)",
-    )
+        "x spatial size of A (5, 4) got (4, 5)",
+    ),
+    ("A1, D, F(3), F(3)", ValueError, "x batch size of A times its heads 2 got 3"),
+    ("A1, D, x, F(2, 2)", ValueError, "y channels of x 6 got 2"),
+    ("A1, D, other, other", ValueError, "x on the device of A"),
+    ("A1, D, x.int(), x.int()", TypeError, "x one of"),
+    ("A1.complex(), D, x, x", TypeError, "A real entries got torch.complex128"),
+    ("A1, DistanceSimilarity, x, x", TypeError, "simfun to be"),
+]
+INTO_Y = [
+    ("F(6, 3), A, u", ValueError, "y channels of x 2 got 3"),
+    ("F(5, 2), A, u", ValueError, "y batch size of x 6 got 5"),
+    ("F(6, 2, (4, 5)), A, u", ValueError, "y spatial size of x (5, 4) got (4, 5)"),
+    ("F(6, 2, device='meta'), A, u", ValueError, "y on the device of x"),
+    ("y.int(), A, u", TypeError, "y one of"),
+    ("[0.0], A, u", TypeError, "y tensor got list"),
+    ("F(6, 2, (4, 5)), A, F(6, 2, (4, 5))", ValueError, "x spatial size of A (5, 4) got (4, 5)"),
+    ("x, A, x", ValueError, "x batch size of A times its heads 6 got 2"),
+    ("y, A, u.cdouble()", TypeError, "y of a complex dtype to hold the result got torch.float64"),
+    ("y, A.complex(), u", TypeError, "y of a complex dtype to hold the result got torch.float64"),
+]
+IN_PLACE = [
+    *each(["circulant_similarity_(*)", "circulant_adjacency_(*)"], INTO_A),
+    *each(["circulant_attention_(*)", "circulant_transposed_attention_(*)"], INTO_Y),
+    (
+        "softmax_(A, A[:1])",
+        ValueError,
+        "B shape and window of A (1, 3, 20, 20) and (3, 3) got (2, 3, 20, 20) and (3, 3)",
+    ),
+    (
+        "softmax_(A, narrow)",
+        ValueError,
+        "B shape and window of A (2, 3, 20, 20) and (3, 1) got (2, 3, 20, 20) and (3, 3)",
+    ),
+    ("softmax_(A, A.to('meta'))", ValueError, "B on the device of A meta"),
+    ("softmax_(A, A.complex())", TypeError, "real entries for softmax"),
+    ("softmax_(A.complex(), A)", TypeError, "B real entries got torch.complex128"),
+]
+
+# --- construction ---
+
+OTHER_PATTERNS = {
+    "columns": """Circulant(A.data, 3, (4, 5)); Circulant(one_row_turned, 3, (5, 4))
+        Circulant(csr(rows5, [0, 1, 2, *circle[3:12], 2, 3, 4]), 3, (5,))
+        Circulant(csr(rows5, [4, 0, 1, *circle[3:]]), 3, (5,))""",
+    "row pointers": """Circulant(A.data, (3, 1), (5, 4))
+        Circulant(csr([0, 2, 6, 9, 12, 15], circle), 3, (5,))
+        Circulant(csr([0, 3, 6, 9, 12, 14], circle[:-1]), 3, (5,))""",
+}
+CONSTRUCTION = [
+    ("Circulant(3, (2, 1))", ValueError, "dims (B, heads, *spatial) got (2, 1)"),
+    ("Circulant(3, 5)", ValueError, "dims (B, heads, *spatial) got 5"),
+    ("Circulant(3, (1, 1, 5.0))", ValueError, "dims (B, heads, *spatial) got (1, 1, 5.0)"),
+    ("Circulant(3, (-1, 1, 5))", ValueError, "dims (B, heads, *spatial) got (-1, 1, 5)"),
+    ("Circulant(1, (1, 1, 5, 0))", ValueError, "spatial size at least 1 got 5 x 0"),
+    ("Circulant(1, (1, 1, 2, 2, 2, 2))", ValueError, "1 to 3 spatial dims got 4"),
+    ("Circulant(3, (1, 1, 5), dtype=torch.int64)", TypeError, f"dtype {DTYPES} got torch.int64"),
+    ("Circulant(3, (1, 1, 5), (5,))", TypeError, "data to be a tensor got int"),
+    ("Circulant([1.0], 3, (5,))", TypeError, "data to be a tensor got list"),
+    ("Circulant(A, 3, (5, 4))", TypeError, "data to be a tensor got Circulant"),
+    ("Circulant(v180, 3)", TypeError, "spatial_size after data and W got none"),
+    (
+        "Circulant(v180, 3, (5, 4), dtype=torch.float32)",
+        TypeError,
+        "dtype and device belong to data",
+    ),
+    ("Circulant(v180, 3, (5, 4), device='cpu')", TypeError, "dtype and device belong to data"),
+    ("Circulant(v180, 3, 20)", TypeError, "spatial_size one int per dim got int"),
+    ("Circulant(v180, 3, (5.0, 4))", TypeError, "spatial_size ints got (5.0, 4)"),
+    ("Circulant(v180, 3, ())", ValueError, "1 to 3 spatial dims got 0"),
+    (
+        "Circulant(v180[..., 1:], 3, (5, 4))",
+        ValueError,
+        "values of shape (B, heads, 180) spatial size (5, 4) window (3, 3) got (1, 1, 179)",
+    ),
+    ("Circulant(v180[0], 3, (5, 4))", ValueError, "values of shape (B, heads, 180) got (1, 180)"),
+    ("Circulant(torch.ones(1, 1, 20, 20), 3, (5, 4))", ValueError, "got (1, 1, 20, 20)"),
+    ("Circulant(v180.int(), 3, (5, 4))", TypeError, f"data {DTYPES} got torch.int32"),
+    (
+        "Circulant(A.to_dense()[0, 0].to_sparse(), 3, (5, 4))",
+        TypeError,
+        "data layout torch.sparse_csr got torch.sparse_coo",
+    ),
+    (
+        "Circulant(A.to_dense()[0, 0].to_sparse_csc(), 3, (5, 4))",
+        TypeError,
+        "data layout torch.sparse_csr got torch.sparse_csc",
+    ),
+    (
+        "Circulant(A.data, 3, (4, 4))",
+        ValueError,
+        "data of shape (B, heads, 16, 16) spatial size (4, 4) got (2, 3, 20, 20)",
+    ),
+    (
+        "Circulant(torch.ones(2, 2, 3, 5, 5).to_sparse_csr(), 5, (5,))",
+        ValueError,
+        "data of shape (B, heads, 5, 5) spatial size (5,) got (2, 2, 3, 5, 5)",
+    ),
+    *(
+        (call.strip(), ValueError, f"data pattern circulant spatial size and window got {part}")
+        for part, calls in OTHER_PATTERNS.items()
+        for call in re.split(r"[;\n]", calls)
+    ),
+]
+
+# --- operators and methods ---
+
+TWO_CIRCULANTS = "two Circulants for {} got a {}"
+ONE_GEOMETRY = "spatial size (5, 4) and window (3, 3) got {}"
+METHODS = [
+    *(
+        (
+            f"A.sum({dim})",
+            ValueError,
+            f"dim -1 -2 (-2, -1) 0 1 (0, 1) None got {dim}",
+        )
+        for dim in ("4", "-5", "(0, -1)", "(1, 2)", "(0, 1, 2, 3)", "(-1, -1)", "()", "1.0")
+    ),
+    ("A.sum('rows')", ValueError, "dim -1 -2 None got rows"),
+    *(
+        (f"softmax(A, {dim})", ValueError, f"softmax dim -1 (each row) got dim {dim}")
+        for dim in ("-2", "2", "0", "None")
+    ),
+    ("torch.softmax(A, -2)", ValueError, "dim -1 (each row) got dim -2"),
+    ("softmax_f(A, dim=0)", ValueError, "dim -1 (each row) got dim 0"),
+    ("A.complex().softmax()", TypeError, "real entries for softmax got torch.complex128"),
+    *(
+        (
+            f"A.reshape({shape})",
+            ValueError,
+            f"shape (B, heads, 20, 20) rows and columns got {shape}",
+        )
+        for shape in (
+            "(2, 3, 10, 40)",
+            "(2, 3, 20)",
+            "(6, 20)",
+            "(2, 3, 400)",
+            "(1, 2, 3, 20, 20)",
+            "()",
+        )
+    ),
+    *(
+        (f"A.reshape({shape})", ValueError, f"batch and heads of product 6 got {shape}")
+        for shape in ("(2, 2, 20, 20)", "(-1, -1, 20, 20)", "(4, -1, 20, 20)", "(5, 20, 20)")
+    ),
+    ("A.reshape(2.0, 3, 20, 20)", TypeError, "expected ints got (2.0, 3, 20, 20)"),
+    *(
+        (f"A.repeat({counts})", ValueError, f"repeats (batch, heads, 1, 1) got {counts}")
+        for counts in ("(2, 1, 2, 1)", "(1, 1, 1, 2)", "(2,)", "(1, 2, 1)", "(-1, 1, 1, 1)", "()")
+    ),
+    *(
+        (f"A.transpose({dims})", ValueError, f"dims -2 and -1 (rows and columns) got {dims}")
+        for dims in ("0, 1", "1, 2", "-1, -1", "0, -1", "7, 6")
+    ),
+    ("cat(A, A, dim=2)", ValueError, "dim 0 (batch) or 1 (heads) got 2"),
+    ("torch.cat([A, A], -1)", ValueError, "dim 0 (batch) or 1 (heads) got -1"),
+    ("cat()", ValueError, "at least one Circulant got none"),
+    ("cat(A, A[:1], dim=1)", ValueError, "one spatial size, window and batch size"),
+    ("cat(A, A[:, :1], dim=0)", ValueError, "one spatial size, window and number of heads"),
+    ("cat(A, narrow, dim=0)", ValueError, "Circulants of one spatial size, window"),
+    ("cat(A, A.to('meta'))", ValueError, "cpu got one on meta"),
+    *(
+        (
+            f"torch.ones({shape}) * A",
+            ValueError,
+            f"scale of shape (B or 1, heads or 1, 1, 1) (B, heads) = (2, 3) got {shape}",
+        )
+        for shape in (
+            "(2, 3)",
+            "(2, 3, 1)",
+            "(3, 2, 1, 1)",
+            "(2, 3, 20, 1)",
+            "(2, 3, 20, 20)",
+            "(1,)",
+        )
+    ),
+    ("A / torch.ones(4, 1, 1, 1)", ValueError, "(B, heads) = (2, 3) got (4, 1, 1, 1)"),
+    ("A * torch.ones(2, 3, 1, 1, device='meta')", ValueError, "scale on cpu got one on meta"),
+    ("scale('2', A)", TypeError, "number or a tensor to scale with got str"),
+    ("A.div(None)", TypeError, "number or a tensor to scale with got NoneType"),
+    ("scale(A, A)", TypeError, "number or a tensor to scale with got Circulant"),
+    *(
+        (call, ValueError, ONE_GEOMETRY.format("(5, 4) and (3, 1)"))
+        for call in ("A + narrow", "A - narrow", "dot(A, narrow)", "torch.allclose(A, narrow)")
+    ),
+    ("A + Circulant(3, (2, 3, 4, 5))", ValueError, ONE_GEOMETRY.format("(4, 5) and (3, 3)")),
+    ("A + Circulant(3, (4, 3, 5, 4))", ValueError, "batch size 2 or 1 got 4"),
+    ("A - Circulant(3, (2, 2, 5, 4))", ValueError, "number of heads 3 or 1 got 2"),
+    ("dot(A, A[:1])", ValueError, "shape (2, 3, 20, 20) got (1, 3, 20, 20)"),
+    ("A + A.to('meta')", ValueError, "Circulant on cpu got one on meta"),
+    ("A.add(A.values)", TypeError, "a Circulant got Tensor"),
+    ("A.sub(A.values)", TypeError, "a Circulant got Tensor"),
+    ("A.dot(A.values)", TypeError, "a Circulant got Tensor"),
+    ("torch.add(A, 1)", TypeError, TWO_CIRCULANTS.format("addition", "int")),
+    ("torch.sub(A.values, A)", TypeError, TWO_CIRCULANTS.format("subtraction", "Tensor")),
+    ("torch.vdot(A, A.values)", TypeError, TWO_CIRCULANTS.format("the inner product", "Tensor")),
+    ("torch.equal(A, A.values)", TypeError, TWO_CIRCULANTS.format("equal", "Tensor")),
+    *(
+        (call, TypeError, "product of two Circulants another window not defined")
+        for call in ("torch.mul(A, A)", "A * A")
+    ),
+    *(
+        (call, TypeError, "division by a Circulant not defined zero")
+        for call in ("torch.div(A.values, A)", "A / A", "1 / A", "u / A")
+    ),
+    *(
+        (call, TypeError, "A @ x Circulant and a tensor got Tensor @ Circulant A.mT @ x")
+        for call in ("torch.matmul(A.values, A)", "u @ A")
+    ),
+    ("np.asarray(A)", TypeError, "Circulant A.to_dense().numpy() dense"),
+    *(
+        (call, TypeError, "")
+        for call in (
+            *("u + A", "A + u", "A - u", "1 + A", "A - 1", "A * 'a'", "A @ A", "A @ 1"),
+            *("A @ mh @ 1", "u @ mh", "mh @ u", "A ** 2", "abs(A)", "A @ np.ones((20, 1))"),
+            *("np.ones((1, 20)) @ A", "np.ones((2, 3, 1, 1)) * A"),
+        )
+    ),
+    ("A.to(torch.int32)", TypeError, f"dtype {DTYPES} got torch.int32"),
+    ("torch.zeros_like(A, dtype=torch.bool)", TypeError, f"{DTYPES} got torch.bool"),
+    ("A.size(4)", IndexError, "dim from -4 to 3 got 4"),
+    ("A.size(0.0)", TypeError, "dim int got float"),
+    ("A[2]", IndexError, "batch index 2 size 2"),
+    ("A[0, -4]", IndexError, "head index -4 size 3"),
+    ("A[0, 0, 20]", IndexError, "row index 20 size 20"),
+    ("A[0, 0, 1, -21]", IndexError, "column index -21 size 20"),
+    ("A[0, 0, :, 20]", IndexError, "column index 20 size 20"),
+    ("A[0, 0, 0, 0, 0]", IndexError, "at most 4 indices got 5"),
+    ("A[..., 0, ...]", IndexError, "at most one ellipsis"),
+    *(
+        (
+            f"A[0, {entry}]",
+            TypeError,
+            f"head index int, a slice list or 1-d tensor of ints got {given}",
+        )
+        for entry, given in (
+            *[("'a'", "'a'"), ("0.5", "0.5"), ("None", "None"), ("True", "True")],
+            *[("[True, False, True]", "[True, False, True]"), ("[0.5]", "[0.5]")],
+            *[("torch.tensor(True)", "tensor(True)"), ("torch.tensor([0.5])", "tensor([0.5000])")],
+            ("torch.tensor([[0]])", "tensor([[0]])"),
+        )
+    ),
+]
+
+TABLE = [*SETTINGS, *FEATURES, *CALLS, *IN_PLACE, *CONSTRUCTION, *METHODS]
 
 
-def test_nothing_is_computed_before_an_error(device, monkeypatch):
-    """The last argument that is checked is bad, and still no native op runs."""
-    from circulant_attention.ops import primitives as ops
+def says(message: str, words: str) -> bool:
+    """Whether the words are in the message in their order, each by itself."""
+    pattern = ".*".join(rf"(?<!\w){re.escape(word.rstrip(','))}(?!\w)" for word in words.split())
+    return re.search(pattern, message, re.DOTALL) is not None
+
+
+def tensors(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors with memory among some arguments, also those of Circulants."""
+    found = {n: a.values if isinstance(a, Circulant) else a for n, a in arguments.items()}
+    found = {n: x for n, x in found.items() if isinstance(x, torch.Tensor)}
+    return {n: x for n, x in found.items() if x.device.type == "cpu" and x.layout == torch.strided}
+
+
+@pytest.mark.parametrize(("call", "error", "words"), TABLE, ids=[row[0] for row in TABLE])
+def test_bad_calls(call, error, words):
+    """Exactly this type of error, with these words; the arguments are as before."""
+    arguments = names()
+    before = {name: x.clone() for name, x in tensors(arguments).items()}
+    with pytest.raises(error) as caught:
+        eval(call, arguments)
+    assert caught.type is error
+    assert says(str(caught.value), words), str(caught.value)
+    for name, x in tensors(arguments).items():
+        assert x._version == 0
+        assert torch.equal(x, before[name])
+
+
+def test_every_call_is_in_the_table_once():
+    calls = [call for call, _, _ in TABLE]
+    assert len(calls) == len(set(calls))
+
+
+def test_the_values_may_have_other_channels():
+    x = F()
+    for y in (ca.circulant_attention(x, x, F(2, 4), 3)[0], ca.mh(matrix(SIZE, 3, "cpu"), F(2, 9))):
+        assert y.shape[2:] == SIZE
+
+
+LAST_CHECKED = """circulant_attention(x, x, x, 4); circulant_attention(x, x, F(3), 3)
+    circulant_mh_attention(x, x, F(2, 5), 3, 2); circulant_mh_adjacency(D, x, x, 3, 5)
+    circulant_adjacency(D, x, x, 7); mh(A, F(2, 4)); A.mT @ x; circulant_transposed_attention(A, x)
+    circulant_similarity_(A, D, x, x); circulant_attention_(x, A, u); A[0, 0, :, 20]
+    cat(A.mT, A[:1]); A.mT.sum((0, -1)); A.mT + Circulant(3, (2, 2, 5, 4))"""
+
+
+@pytest.mark.parametrize("call", re.split(r";\s*|\n\s*", LAST_CHECKED))
+def test_nothing_is_computed_before_an_error(call, monkeypatch):
+    """The argument that is checked last is bad, and still no native op runs."""
 
     def refuse(*_):
         raise AssertionError("computed before the arguments were checked")
 
     for name in ("similarity", "apply", "apply_transposed", "transpose"):
-        monkeypatch.setattr(ops, name, refuse)
-    x, A = good_x(device), good_A(device)
-    for call in (
-        lambda: circulant_attention(x, x, x, 4),
-        lambda: circulant_attention(x, x, good_x(device, batch=3), 3),
-        lambda: circulant_mh_attention(x, x, good_x(device, channels=5), 3, 2),
-        lambda: circulant_mh_adjacency(D, x, x, 3, 5),
-        lambda: circulant_adjacency(D, x, x, 7),
-        lambda: mh(A, good_x(device, channels=4)),
-        lambda: A.mT @ x,
-        lambda: circulant_transposed_attention(A, x),
-        lambda: circulant_similarity_(good_A(device), D, x, x),
-        lambda: circulant_attention_(x, A, good_x(device, 6, 2)),
-        lambda: A[0, 0, :, 20],
-        lambda: cat(A.mT, A[:1]),
-        lambda: A.mT.sum((0, -1)),
-        lambda: A.mT + good_A(device, heads=2),
-    ):
-        with pytest.raises((ValueError, IndexError)):
-            call()
+        monkeypatch.setattr(primitives, name, refuse)
+    with pytest.raises((ValueError, IndexError)):
+        eval(call, names())
 
 
-# --- heads ---
-
-HEADS = [
-    (4, ValueError, "expected the channels of {} to be divisible by nheads=4, got 6"),
-    (0, ValueError, "expected nheads to be at least 1, got 0"),
-    (-1, ValueError, "expected nheads to be at least 1, got -1"),
-    (2.0, TypeError, "expected nheads to be an int, got float"),
-    (True, TypeError, "expected nheads to be an int, got bool"),
-    (None, TypeError, "expected nheads to be an int, got NoneType"),
-]
-
-
-@pytest.mark.parametrize(("heads", "error", "message"), HEADS, ids=[repr(h[0]) for h in HEADS])
-def test_number_of_heads(heads, error, message, device):
-    x = good_x(device)
-    call = lambda: circulant_mh_attention(x, x, x, 3, heads)  # noqa: E731
-    check_error(call, error, message.format("q"))
-    call = lambda: circulant_mh_adjacency(D, x, x, 3, heads)  # noqa: E731
-    check_error(call, error, message.format("x"))
-
-
-def test_heads_must_divide_the_channels_of_the_values_too(device):
-    x = good_x(device, channels=4)
-    check_error(
-        lambda: circulant_mh_attention(x, x, good_x(device), 3, 4),
-        ValueError,
-        "expected the channels of v to be divisible by nheads=4, got 6",
-    )
-
-
-# --- a ready matrix applied ---
-
-APPLIED = {
-    "circulant_attention": circulant_attention,
-    "transposed": circulant_transposed_attention,
-    "method": lambda A, x: A.apply(x),
-    "into-y": lambda A, x: circulant_attention_(torch.zeros(6, 2, *SIZE), A, x),
-    "mT-into-y": lambda A, x: circulant_transposed_attention_(torch.zeros(6, 2, *SIZE), A, x),
-}
-APPLIED_BY_HEADS = {
-    "circulant_mh_attention": circulant_mh_attention,
-    "transposed": circulant_mh_transposed_attention,
-    "mh": mh,
-    "operator": lambda A, x: A @ mh @ x,
-}
-
-
-@pytest.mark.parametrize("name", ["circulant_attention", "transposed", "method"])
-def test_features_of_another_grid_or_batch(name, device):
-    A, apply = good_A(device), APPLIED[name]
-    for x, message in (
-        (
-            good_x(device, 6, 2, (4, 5)),
-            "expected x with the spatial size of A, (5, 4), got (4, 5)",
-        ),
-        (
-            good_x(device, 6, 2, (20,)),
-            "expected x with the spatial size of A, (5, 4), got (20,)",
-        ),
-        (
-            good_x(device, 2, 6),
-            "expected x with the batch size of A times its heads, 6, got 2",
-        ),
-        (good_x(OTHER_DEVICE, 6, 2), f"expected x on the device of A, {A.device}, got meta"),
-    ):
-        check_error(lambda x=x: apply(A, x), ValueError, message)
-
-
-@pytest.mark.parametrize("name", APPLIED_BY_HEADS)
-def test_features_of_another_grid_batch_or_channels_by_heads(name, device):
-    A, apply = good_A(device), APPLIED_BY_HEADS[name]
-    for x, message in (
-        (
-            good_x(device, 2, 6, (4, 5)),
-            "expected x with the spatial size of A, (5, 4), got (4, 5)",
-        ),
-        (good_x(device, 3, 6), "expected x with the batch size of A, 2, got 3"),
-        (
-            good_x(device, 2, 4),
-            "expected the channels of x to be divisible by A.shape[1]=3, got 4",
-        ),
-        (good_x(OTHER_DEVICE), f"expected x on the device of A, {A.device}, got meta"),
-    ):
-        check_error(lambda x=x: apply(A, x), ValueError, message)
-
-
-@pytest.mark.parametrize(
-    "apply",
-    [*APPLIED.values(), *list(APPLIED_BY_HEADS.values())[:3]],
-    ids=[*APPLIED, *list(APPLIED_BY_HEADS)[:3]],
-)
-def test_what_is_no_features(apply, device):
-    A = good_A(device)
-    for x, message in (
-        (good_x(device, 6, 2).int(), f"expected x to be one of {DTYPES}, got torch.int32"),
-        ("x", "expected x to be a tensor, got str"),
-        (A, "expected x to be a tensor, got Circulant"),
-        (good_x(device, 6, 2).to_sparse(), "expected x to be a dense tensor"),
-    ):
-        check_error(lambda x=x: apply(A, x), TypeError, message)
-    check_error(lambda: apply(A, good_x(device)[:, :0]), ValueError, "expected x to have channels")
-
-
-def test_what_is_no_circulant(device):
-    x = good_x(device)
-    for call, name in (
-        (lambda: circulant_attention(A=x, x=x), "A"),
-        (lambda: circulant_mh_attention(A=x, x=x), "A"),
-        (lambda: circulant_transposed_attention(x, x), "A"),
-        (lambda: circulant_mh_transposed_attention(x, x), "A"),
-        (lambda: mh(x, x), "A"),
-        (lambda: circulant_attention_(x, x, x), "A"),
-        (lambda: circulant_transposed_attention_(x, x, x), "A"),
-        (lambda: circulant_similarity_(x, D, x, x), "A"),
-        (lambda: circulant_adjacency_(x, D, x, x), "A"),
-        (lambda: softmax(x), "A"),
-        (lambda: softmax_(x), "B"),
-        (lambda: softmax_(good_A(device), x), "A"),
-        (lambda: kernel_length(x), "A"),
-        (lambda: spatial_size(x), "A"),
-        (lambda: spatial_dims(x), "A"),
-        (lambda: similar(x), "A"),
-        (lambda: scale(2, x), "A"),
-        (lambda: dot(x, good_A(device)), "A"),
-        (lambda: dot(good_A(device), x), "B"),
-        (lambda: cat(good_A(device), x), "every argument of cat"),
-    ):
-        check_error(call, TypeError, f"expected {name} to be a Circulant, got Tensor")
-
-
-def test_arguments_in_the_wrong_order(device):
-    A, x = good_A(device, heads=1), good_x(device)
-    for write in (circulant_similarity_, circulant_adjacency_):
-        check_error(
-            lambda write=write: write(D, A, x, x),
-            TypeError,
-            "expected A to be a Circulant, got DotSimilarity",
-        )
-    check_error(lambda: scale(A, 2), TypeError, "expected A to be a Circulant, got int")
-    check_error(lambda: mh(x, A), TypeError, "expected x to be a tensor, got Circulant")
-
-
-def test_calls_of_none_of_the_forms(device):
-    x, A = good_x(device), good_A(device, heads=1)
-    for call, wanted, given in (
-        (lambda f: f(), "q, k, v, W", ""),
-        (lambda f: f(x, x, x), "q, k, v, W", "Tensor, Tensor, Tensor"),
-        (lambda f: f(x, A), "q, k, v, W", "Tensor, Circulant"),
-        (lambda f: f(D, x, x, x), "simfun, q, k, v, W", "DotSimilarity, Tensor, Tensor, Tensor"),
-        (lambda f: f(A), "A, x", "Circulant"),
-        (lambda f: f(A, x, 3), "A, x", "Circulant, Tensor, int"),
-        (lambda f: f(A=A, q=x), "A, x", "A=..., q=..."),
-        (lambda f: f(A, A=A), "A, x", "Circulant, A=..."),
-        (lambda f: f(x, x, x, window=3), "q, k, v, W", "Tensor, Tensor, Tensor, window=..."),
-        (lambda f: f(x, x, q=x, k=x), "q, k, v, W", "Tensor, Tensor, q=..., k=..."),
-    ):
-        for function, heads in ((circulant_attention, ""), (circulant_mh_attention, ", nheads")):
-            name = function.__name__
-            names = wanted if wanted == "A, x" else wanted + heads
-            check_error(
-                lambda call=call, function=function: call(function),
-                TypeError,
-                f"expected {name}({names}), got {name}({given})",
-            )
+def test_similarities_of_the_library_are_taken():
+    for simfun in (DotSimilarity(), DistanceSimilarity()):
+        assert ca.circulant_similarity(simfun, F(), F(), 3).nnz == 360
