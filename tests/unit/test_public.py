@@ -1,16 +1,12 @@
-"""The public names: which they are, and that they are annotated."""
+"""The public names. (That they are annotated, mypy and ruff check.)"""
 
 from __future__ import annotations
 
-import inspect
 import re
 import types
 from pathlib import Path
 
-import pytest
-
 import circulant_attention
-from circulant_attention import Circulant
 
 # Those of CirculantAttention.jl, `!` written as `_`, and `mh` for its operator.
 OF_JULIA = {
@@ -42,23 +38,6 @@ OF_JULIA = {
     "spatial_size",
 }
 
-FUNCTIONS = sorted(
-    name
-    for name in circulant_attention.__all__
-    if inspect.isfunction(getattr(circulant_attention, name))
-)
-MEMBERS = sorted(
-    name for name in vars(Circulant) if not name.startswith("_") and name != "geometry"
-)
-
-
-def _parameters(function):
-    return [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.name not in ("self", "cls")
-    ]
-
 
 def test_the_public_names():
     assert set(circulant_attention.__all__) >= OF_JULIA
@@ -86,36 +65,3 @@ def test_version():
     project = Path(__file__).parents[2] / "pyproject.toml"
     (version,) = re.findall(r'^version = "(.+)"$', project.read_text(), re.MULTILINE)
     assert circulant_attention.__version__ == version
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_are_annotated(name):
-    _check_annotations(getattr(circulant_attention, name))
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_members_of_circulant_are_annotated(name):
-    member = inspect.getattr_static(Circulant, name)
-    _check_annotations(member.fget if isinstance(member, property) else member)
-
-
-def test_the_constructor_is_annotated():
-    _check_annotations(Circulant.__init__)
-
-
-@pytest.mark.parametrize("name", [n for n in vars(Circulant) if n.startswith("__")])
-def test_operators_are_annotated(name):
-    member = inspect.getattr_static(Circulant, name)
-    if inspect.isfunction(member) and member.__module__.startswith("circulant_attention"):
-        _check_annotations(member)
-
-
-def _check_annotations(function):
-    signature = inspect.signature(function)
-    assert signature.return_annotation is not inspect.Signature.empty, "no type of the result"
-    for parameter in _parameters(function):
-        assert parameter.annotation is not parameter.empty, f"no type of {parameter.name}"
-
-
-def test_the_operator_is_annotated():
-    _check_annotations(type(circulant_attention.mh).__call__)
