@@ -1,23 +1,26 @@
-"""Devices, seeds and what tests record to be shown: for every test."""
+"""For every test: its devices, its random seed, and what it records to be shown at the end."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
-# Files and tests of thousands of small calls or of large grids, up to minutes of emulation; what
-# they compute is computed there in other tests, too.
-SLOW_WHEN_EMULATED = {
-    "parity.test_array.test_entries",
-    "parity.test_readme",
-    "parity.test_rules.test_attention_derivatives",
-    "parity.test_rules.test_scale_derivatives",
-    "parity.test_rules.test_similarity_derivatives",
-    "parity.test_rules.test_softmax_derivatives",
+# What follows computes on the emulated device nothing that other tests do not compute there: the
+# parity tests (they call the same functions), derivatives by finite differences, which take
+# thousands of small calls, and random problems.
+NOT_EMULATED = {
+    "parity",
     "test_axial.test_gradcheck_of_the_transformer",
     "test_cosine.test_gradcheck",
+    "test_denoising.test_gradients",
     "test_differentiation",
+    "test_properties",
 }
+# There one grid, one real dtype and one complex one are enough: the others take the same path.
+EMULATED_GRID = (3, 4, 5)
+EMULATED_DTYPES = (torch.float64, torch.complex64)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,12 +52,29 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         devices = ["cpu"]
         if torch.cuda.is_available() or metafunc.config.getoption("--require-cuda"):
             devices.append("cuda")
-        emulated = metafunc.config.getoption("--emulated")
         file = metafunc.module.__name__
-        names = {file, f"{file}.{metafunc.function.__name__}"}
-        if emulated and names.isdisjoint(SLOW_WHEN_EMULATED):
+        names = {file.partition(".")[0], file, f"{file}.{metafunc.function.__name__}"}
+        if metafunc.config.getoption("--emulated") and names.isdisjoint(NOT_EMULATED):
             devices.append("emulated")
         metafunc.parametrize("device", devices)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _is_repeated(getattr(item, "callspec", None))]
+
+
+def _is_repeated(call: Any) -> bool:
+    """Whether another test takes the same path on the emulated device."""
+    if call is None or call.params.get("device") != "emulated":
+        return False
+    import inputs
+
+    sizes = {size for size, _ in inputs.GRIDS} - {EMULATED_GRID}
+    return any(
+        given not in EMULATED_DTYPES if isinstance(given, torch.dtype) else given in sizes
+        for name, given in call.params.items()
+        if name == "size" or isinstance(given, torch.dtype)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +87,7 @@ def _device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Shows what tests recorded to be shown, also those that passed in other processes."""
+    """Shows what tests recorded, also those that passed in other processes."""
     for report in terminalreporter.stats.get("passed", []):
         for title, text in report.user_properties:
             terminalreporter.section(title)

@@ -11,9 +11,7 @@ import reference
 import torch
 from functorch.compile import make_boxed_func
 from inputs import SIMILARITIES
-from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
-from torch.autograd import gradcheck, gradgradcheck
 
 import circulant_attention as ca
 from circulant_attention import Circulant
@@ -88,22 +86,6 @@ def test_a_matrix_whose_inputs_were_changed_raises(device: str) -> None:
     with pytest.raises(RuntimeError, match="changed in place"):
         late @ v
     assert late.shape == (2, 1, 30, 30)
-
-
-@pytest.mark.parametrize("name", SIMILARITIES)
-@pytest.mark.parametrize("spatial", [(5,), (3, 4), (3, 1, 3)], ids=["1d", "2d", "3d"])
-def test_derivatives(name: str, spatial: tuple[int, ...], device: str) -> None:
-    """First ones through the fused backward, all others through the primitives."""
-    q, k = (torch.randn(1, 2, *spatial, dtype=torch.float64, device=device) for _ in "qk")
-    v = torch.randn(1, 3, *spatial, dtype=torch.float64, device=device)
-    inputs = tuple(x.requires_grad_() for x in (q, k, v))
-
-    def function(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        window = tuple(min(3, size) for size in spatial)
-        return ca.circulant_attention(SIMILARITIES[name], q, k, v, window)[0]
-
-    assert gradcheck(function, inputs, check_forward_ad=True, check_batched_grad=True)
-    assert gradgradcheck(function, inputs, check_fwd_over_rev=True, fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
