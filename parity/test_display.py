@@ -40,7 +40,14 @@ def test_small_arrays_are_drawn_dot_by_dot(grid):
 
 @pytest.mark.parametrize(
     "grid",
-    [Grid((76,), 9), Grid((77,), 9), Grid((101,), 5), Grid((300,), 7), Grid((31, 17), 5)],
+    [
+        Grid((76,), 9),
+        Grid((77,), 9),
+        Grid((101,), 5),
+        Grid((300,), 7),
+        Grid((31, 17), 5),
+        Grid((7, 5, 6), 3),
+    ],
     ids=str,
 )
 def test_large_arrays_are_shrunk(grid):

@@ -27,31 +27,38 @@ from circulant_attention import (
     DotSimilarity,
     circulant_adjacency,
     circulant_attention,
+    circulant_mh_attention,
+    circulant_mh_transposed_attention,
     circulant_similarity,
     circulant_transposed_attention,
 )
 
 
+heads = pytest.mark.parametrize("heads", [1, 3])
+
+
 @similarities
 @grids
-def test_attention(name, size, window, device):
-    q, k = features(2, 3, size, device), features(2, 3, size, device)
-    v = features(2, 5, size, device)
-    y, A = circulant_attention(SIMILARITIES[name], q, k, v, window)
+@heads
+def test_attention(heads, name, size, window, device):
+    q, k = features(2, 6, size, device), features(2, 6, size, device)
+    v = features(2, 9, size, device)
+    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, window, heads)
     assert y.shape == v.shape
-    assert A.shape == (2, 1, *reference.mask(size, size).shape)
-    check_attention(name, q, k, v, window, y, A)
+    assert A.shape == (2, heads, *reference.mask(size, size).shape)
+    check_attention(name, q, k, v, window, y, A, heads=heads)
 
 
 @similarities
 @dtypes
-def test_attention_of_every_dtype(name, dtype, device):
+@heads
+def test_attention_of_every_dtype(heads, name, dtype, device):
     # Small numbers: the rounding of halves in the scores is small, too.
-    q, k, v = (features(2, 3, (5, 4), device, dtype) / 4 for _ in range(3))
-    y, A = circulant_attention(SIMILARITIES[name], q, k, v, (3, 1))
+    q, k, v = (features(2, 6, (5, 4), device, dtype) / 4 for _ in range(3))
+    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, (3, 1), heads)
     assert y.dtype == dtype
     assert A.dtype == dtype.to_real()
-    check_attention(name, q, k, v, (3, 1), y, A)
+    check_attention(name, q, k, v, (3, 1), y, A, heads=heads)
 
 
 @pytest.mark.parametrize(
@@ -74,15 +81,6 @@ def test_values_of_another_dtype(compared, averaged, result, device):
     check_attention("dot", q, k, v, 3, y, A)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 7])
-def test_values_with_another_number_of_channels(channels, device):
-    q, k = features(2, 3, (5, 4), device), features(2, 3, (5, 4), device)
-    v = features(2, channels, (5, 4), device)
-    y, A = circulant_attention(q, k, v, 3)
-    assert y.shape == v.shape
-    check_attention("dot", q, k, v, 3, y, A)
-
-
 @similarities
 def test_queries_and_keys_are_scaled_by_the_fourth_root_of_their_channels(name, device):
     q, k, v = (features(2, 16, (5, 4), device) for _ in range(3))
@@ -90,21 +88,24 @@ def test_queries_and_keys_are_scaled_by_the_fourth_root_of_their_channels(name, 
     assert_close(A.values, circulant_adjacency(SIMILARITIES[name], q / 2, k / 2, 3).values)
 
 
-def test_every_calling_form_of_attention(device):
-    q, k, v = (features(2, 3, (5, 4), device) for _ in range(3))
+@pytest.mark.parametrize("heads", [(), (2,)], ids=["one head", "two heads"])
+def test_every_calling_form_of_attention(heads, device):
+    """With heads, their number comes last."""
+    q, k, v = (features(2, 4, (5, 4), device) for _ in range(3))
     dot, distance = DotSimilarity(), DistanceSimilarity()
-    expected = {simfun: circulant_attention(simfun, q, k, v, 3) for simfun in (dot, distance)}
+    attend = circulant_mh_attention if heads else circulant_attention
+    nheads = {"nheads": heads[0]} if heads else {}
+    expected = {simfun: attend(simfun, q, k, v, 3, *heads) for simfun in (dot, distance)}
     assert expected[dot][1] != expected[distance][1]
     forms = [
-        (dot, circulant_attention(q, k, v, 3)),
-        (dot, circulant_attention(q, k, v, W=3)),
-        (dot, circulant_attention(q, k=k, v=v, W=(3, 3))),
-        (dot, circulant_attention(q=q, k=k, v=v, W=[3, 3])),
-        (distance, circulant_attention(distance, q, k, v, W=3)),
-        (distance, circulant_attention(distance, q=q, k=k, v=v, W=3)),
-        (distance, circulant_attention(q, k, v, 3, simfun=distance)),
-        (distance, circulant_attention(simfun=distance, q=q, k=k, v=v, W=3)),
-        (distance, circulant_attention(W=3, v=v, k=k, q=q, simfun=distance)),
+        (dot, attend(q, k, v, 3, *heads)),
+        (dot, attend(q, k, v, W=3, **nheads)),
+        (dot, attend(q, k=k, v=v, W=(3, 3), **nheads)),
+        (dot, attend(q=q, k=k, v=v, W=[3, 3], **nheads)),
+        (distance, attend(distance, q, k, v, W=3, **nheads)),
+        (distance, attend(distance, q=q, k=k, v=v, W=3, **nheads)),
+        (distance, attend(q, k, v, 3, *heads, simfun=distance)),
+        (distance, attend(**nheads, W=3, v=v, k=k, q=q, simfun=distance)),
     ]
     for simfun, (y, A) in forms:
         assert A == expected[simfun][1]
@@ -162,12 +163,15 @@ def test_the_adjacency_is_the_matrix_that_was_applied(device):
     assert_close(A @ v, y)  # to rounding: y is computed without A
 
 
-def test_inputs_may_have_any_strides(device):
+@similarities
+@heads
+def test_inputs_may_have_any_strides(heads, name, device):
     q = features(2, 3, (5, 4), device).to(memory_format=torch.channels_last)
     k = torch.randn(4, 10, 2, 3, dtype=torch.float64, device=device).permute(2, 3, 1, 0)[:, :, ::2]
-    v = features(1, 3, (5, 4), device).expand(2, -1, -1, -1)
-    y, A = circulant_attention(q, k, v, 3)
-    wanted, B = circulant_attention(q.contiguous(), k.contiguous(), v.contiguous(), 3)
+    v = features(1, 6, (5, 4), device).expand(2, -1, -1, -1)
+    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, 3, heads)
+    contiguous = (x.contiguous() for x in (q, k, v))
+    wanted, B = circulant_mh_attention(SIMILARITIES[name], *contiguous, 3, heads)
     assert A == B
     assert_close(y, wanted, rtol=0, atol=0)
 
@@ -184,12 +188,14 @@ def test_a_ready_matrix_applied_to_features_of_any_strides(device):
 
 @similarities
 @dtypes
-def test_an_empty_batch(name, dtype, device):
+@heads
+def test_an_empty_batch(heads, name, dtype, device):
     x = features(0, 3, (5, 4), device, dtype).requires_grad_()
-    y, A = circulant_attention(SIMILARITIES[name], x, x, x, 3)
+    y, A = circulant_mh_attention(SIMILARITIES[name], x, x, x, 3, heads)
     assert y.shape == x.shape
     assert y.dtype == dtype
-    assert A.shape == (0, 1, 20, 20)
+    assert A.shape == (0, heads, 20, 20)
+    assert circulant_mh_transposed_attention(A, x).shape == x.shape
     y.sum().abs().backward()
     assert x.grad.shape == x.shape
 

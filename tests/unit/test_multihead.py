@@ -1,15 +1,12 @@
-"""Attention with several heads: contiguous groups of channels, each for itself."""
+"""Several heads: contiguous groups of channels, each for itself (see also test_attention.py)."""
 
 from __future__ import annotations
 
 import reference
-import torch
-from inputs import SIMILARITIES, dense, dtypes, features, grids, matrix, similarities
-from rounding import check_attention
+from inputs import SIMILARITIES, dense, features, grids, matrix, similarities
 from torch.testing import assert_close
 
 from circulant_attention import (
-    DistanceSimilarity,
     DotSimilarity,
     circulant_adjacency,
     circulant_attention,
@@ -18,28 +15,6 @@ from circulant_attention import (
     circulant_mh_transposed_attention,
     mh,
 )
-
-
-@similarities
-@grids
-def test_attention(name, size, window, device):
-    q, k = features(2, 6, size, device), features(2, 6, size, device)
-    v = features(2, 9, size, device)
-    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, window, 3)
-    assert y.shape == v.shape
-    assert A.shape == (2, 3, *reference.mask(size, size).shape)
-    check_attention(name, q, k, v, window, y, A, heads=3)
-
-
-@similarities
-@dtypes
-def test_attention_of_every_dtype(name, dtype, device):
-    # Small numbers: the rounding of halves in the scores is small, too.
-    q, k, v = (features(2, 4, (5, 4), device, dtype) / 4 for _ in range(3))
-    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, (3, 1), 2)
-    assert y.dtype == dtype
-    assert A.dtype == dtype.to_real()
-    check_attention(name, q, k, v, (3, 1), y, A, heads=2)
 
 
 @similarities
@@ -60,24 +35,6 @@ def test_one_head_is_plain_attention(name, device):
     wanted, B = circulant_attention(SIMILARITIES[name], q, k, v, 3)
     assert A == B
     assert_close(y, wanted, rtol=0, atol=0)
-
-
-def test_every_calling_form_of_attention(device):
-    q, k, v = (features(2, 4, (5, 4), device) for _ in range(3))
-    dot, distance = DotSimilarity(), DistanceSimilarity()
-    expected = {simfun: circulant_mh_attention(simfun, q, k, v, 3, 2) for simfun in (dot, distance)}
-    assert expected[dot][1] != expected[distance][1]
-    forms = [
-        (dot, circulant_mh_attention(q, k, v, 3, 2)),
-        (dot, circulant_mh_attention(q, k, v, W=3, nheads=2)),
-        (dot, circulant_mh_attention(q=q, k=k, v=v, W=(3, 3), nheads=2)),
-        (distance, circulant_mh_attention(distance, q, k, v, 3, nheads=2)),
-        (distance, circulant_mh_attention(q, k, v, 3, 2, simfun=distance)),
-        (distance, circulant_mh_attention(nheads=2, W=3, v=v, k=k, q=q, simfun=distance)),
-    ]
-    for simfun, (y, A) in forms:
-        assert A == expected[simfun][1]
-        assert_close(y, expected[simfun][0], rtol=0, atol=0)
 
 
 @grids
@@ -127,28 +84,6 @@ def test_adjacency_by_names_and_with_a_window_per_dim(device):
     A = circulant_mh_adjacency(simfun=DotSimilarity(), x=x, y=y, W=[5, 1], nheads=2)
     assert A == circulant_mh_adjacency(DotSimilarity(), x, y, (5, 1), 2)
     assert A.window == (5, 1)
-
-
-@similarities
-def test_inputs_may_have_any_strides(name, device):
-    q = features(2, 4, (5, 4), device).to(memory_format=torch.channels_last)
-    k = torch.randn(4, 10, 2, 4, dtype=torch.float64, device=device).permute(2, 3, 1, 0)[:, :, ::2]
-    v = features(1, 6, (5, 4), device).expand(2, -1, -1, -1)
-    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, 3, 2)
-    contiguous = (x.contiguous() for x in (q, k, v))
-    wanted, B = circulant_mh_attention(SIMILARITIES[name], *contiguous, 3, 2)
-    assert A == B
-    assert_close(y, wanted, rtol=0, atol=0)
-
-
-@dtypes
-def test_an_empty_batch(dtype, device):
-    x = features(0, 4, (5, 4), device, dtype)
-    y, A = circulant_mh_attention(x, x, x, 3, 2)
-    assert y.shape == x.shape
-    assert y.dtype == dtype
-    assert A.shape == (0, 2, 20, 20)
-    assert circulant_mh_transposed_attention(A, x).shape == x.shape
 
 
 def test_the_operator_shows_its_name():
