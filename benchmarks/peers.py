@@ -3,7 +3,7 @@
 Each entry is a function that takes a :class:`~benchmarks.cases.Case`, prepares everything that does
 not need q, k and v (index tensors, masks, compilation), and returns a function
 ``(q, k, v) -> result`` on tensors ``(batch, channels, *spatial)``. Only :func:`circulant` and the
-three maps, which are the package, import it.
+three maps are the package; of the others, some take its index tensors.
 """
 
 import itertools
@@ -200,10 +200,7 @@ def flat_groups(case: Case, x: Tensor) -> Tensor:
 
 def neighbours(case: Case) -> Tensor:
     """The pixels in the window around each pixel, ascending: ``(pixels, offsets)``, int64."""
-    radius = case.window // 2
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    for size in case.spatial:
-        near = (torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)) % size
-        index = index[:, None, :, None] * size + near[None, :, None, :]
-        index = index.flatten(2).flatten(0, 1)
-    return index.sort(-1).values
+    from circulant_attention import Circulant
+
+    columns = Circulant(case.window, (1, 1, *case.spatial)).col_indices()
+    return columns.long().reshape(case.pixels, case.offsets)

@@ -44,13 +44,10 @@ def test_add_and_subtract(grid, dtype):
     for name, ours, expected in (
         ("A + B", ours_a + ours_b, reference.add(a, b)),
         ("A - B", ours_a - ours_b, reference.subtract(a, b)),
-        ("torch.add", torch.add(ours_a, ours_b), reference.add(a, b)),
-        ("torch.sub", torch.sub(ours_a, ours_b), reference.subtract(a, b)),
     ):
         # One rounding.
         assert_circulant(ours, expected, eps_of(dtype) * abs(expected.nzVal), result, name)
     assert_circulant(-ours_a, reference.negate(a), 0, result, "-A")
-    assert_circulant(torch.neg(ours_a), reference.negate(a), 0, result, "torch.neg")
 
 
 @dtypes
@@ -68,7 +65,6 @@ def test_multiply_by_a_number(grid, dtype):
         for name, product in (
             ("c * A", c * ours),
             ("A * c", ours * c),
-            ("torch.mul", torch.mul(ours, c)),
             ("scale(c, A)", ca.scale(c, ours)),
         ):
             assert_circulant(product, expected, bound, result, name)
@@ -104,7 +100,6 @@ def test_scale_by_head_and_batch(case, dtype):
         ("m * A", ours_m * ours),
         ("A * m", ours * ours_m),
         ("scale(m, A)", ca.scale(ours_m, ours)),
-        ("torch.mul(m, A)", torch.mul(ours_m, ours)),
     ):
         assert_circulant(scaled, expected, bound, torch_dtype(dtype), name)
 
@@ -115,9 +110,9 @@ def test_dot(grid, dtype):
     (a, b), (ours_a, ours_b) = two(grid, dtype)
     expected = reference.dot(a, b)
     bound = of_sum(a.nnz, reference.dot(a.like(abs(a.nzVal)), b.like(abs(b.nzVal))), dtype)
-    for found in (ca.dot(ours_a, ours_b), torch.vdot(ours_a, ours_b)):
-        assert found.dtype == torch_dtype(dtype)
-        assert_close(to_numpy(found), expected, bound)
+    found = ca.dot(ours_a, ours_b)
+    assert found.dtype == torch_dtype(dtype)
+    assert_close(to_numpy(found), expected, bound)
 
 
 @few_grids
@@ -149,7 +144,6 @@ def test_copy_and_similar(grid, dtype):
     for name, copied in (
         ("A.copy()", ours.copy()),
         ("A.clone()", ours.clone()),
-        ("torch.clone", torch.clone(ours)),
     ):
         assert_circulant(copied, a, 0, torch_dtype(dtype), name)
         assert copied.values.data_ptr() != ours.values.data_ptr()
@@ -165,7 +159,6 @@ def test_real_and_complex(grid):
         (a, _), (ours, _) = two(grid, dtype)
         real = torch_dtype(real_of(dtype))
         assert_circulant(ours.real, reference.real(a), 0, real, "A.real")
-        assert_circulant(torch.real(ours), reference.real(a), 0, real, "torch.real")
         assert_circulant(ours.complex(), reference.complex_(a), 0, real.to_complex(), "A.complex()")
         conjugated = a.like(np.conj(a.nzVal))
         assert_circulant(ours.conj(), conjugated, 0, torch_dtype(dtype), "A.conj()")
@@ -180,7 +173,6 @@ def test_cat(grid, dtype):
         dim = dims_to_torch(dims)
         expected = reference.cat(a, b, dims=dims)
         assert_circulant(ca.cat(ours_a, ours_b, dim=dim), expected, 0, result, "cat")
-        assert_circulant(torch.cat([ours_a, ours_b], dim), expected, 0, result, "torch.cat")
     # Julia's cat defaults to dims=3, heads; torch.cat to its own dim 0, batch.
     assert ca.cat(ours_a, ours_b) == ca.cat(ours_a, ours_b, dim=1)
     assert torch.cat([ours_a, ours_b]) == torch.cat([ours_a, ours_b], 0)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 def mask(spatial_size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
     """Which (row, column) pairs are neighbours, ``(N, N)`` bool."""
-    points = torch.tensor(list(itertools.product(*map(range, spatial_size))))
-    sizes, widths = torch.tensor(spatial_size), torch.tensor(window)
-    apart = (points[:, None] - points[None]).abs()
-    apart = torch.minimum(apart, sizes - apart)
-    return (apart <= widths // 2).all(-1)
+    points = torch.tensor(list(itertools.product(*map(range, spatial_size))), dtype=torch.int32)
+    near = torch.ones(len(points), len(points), dtype=torch.bool)
+    for at, size, width in zip(points.T, spatial_size, window, strict=True):
+        apart = (at[:, None] - at).abs()
+        near &= torch.minimum(apart, size - apart) <= width // 2
+    return near
 
 
 def widths(window: int | tuple[int, ...], dims: int) -> tuple[int, ...]:

@@ -33,7 +33,6 @@ from circulant_attention import (
     circulant_transposed_attention,
 )
 
-
 heads = pytest.mark.parametrize("heads", [1, 3])
 
 

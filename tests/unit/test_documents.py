@@ -50,11 +50,15 @@ def test_compiler_makes_no_sparse_tensor() -> None:
         compiled(torch.zeros(1, 1, 5))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if not target.startswith(("http://", "https://", "#")):
-            assert (page.parent / target.partition("#")[0]).exists(), target
+def test_links_lead_to_files() -> None:
+    links = [
+        (page, target)
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", page.read_text())
+        if not target.startswith(("http://", "https://"))
+    ]
+    assert len(links) > 50
+    assert [link for link in links if not (link[0].parent / link[1]).exists()] == []
 
 
 def table_after(text: str, line: str) -> list[list[str]]:
