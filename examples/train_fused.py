@@ -15,7 +15,7 @@ from torch.nn import functional
 from circulant_attention.nn import FusedAttention
 
 SIZES = 3, 10
-STEPS = 500
+STEPS = 250
 ACCURACY = 0.96
 
 
