@@ -7,17 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-# What follows computes on the emulated device nothing that other tests do not compute there: the
-# parity tests (they call the same functions), derivatives by finite differences, which take
-# thousands of small calls, and random problems.
-NOT_EMULATED = {
-    "parity",
-    "test_axial.test_gradcheck_of_the_transformer",
-    "test_cosine.test_gradcheck",
-    "test_denoising.test_gradients",
-    "test_differentiation",
-    "test_properties",
-}
+# Nothing new would be found there by the parity tests, which call the same functions, nor by finite
+# differences and random problems, which are thousands of small calls.
+NOT_EMULATED = (
+    *("parity.", "test_differentiation.", "test_properties.", "test_denoising.test_gradients"),
+    *("gradcheck", "random_shapes"),
+)
 # There one grid, one real dtype and one complex one are enough: the others take the same path.
 EMULATED_GRID = (3, 4, 5)
 EMULATED_DTYPES = (torch.float64, torch.complex64)
@@ -52,9 +47,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         devices = ["cpu"]
         if torch.cuda.is_available() or metafunc.config.getoption("--require-cuda"):
             devices.append("cuda")
-        file = metafunc.module.__name__
-        names = {file.partition(".")[0], file, f"{file}.{metafunc.function.__name__}"}
-        if metafunc.config.getoption("--emulated") and names.isdisjoint(NOT_EMULATED):
+        name = f"{metafunc.module.__name__}.{metafunc.function.__name__}"
+        emulated = metafunc.config.getoption("--emulated")
+        if emulated and not any(part in name for part in NOT_EMULATED):
             devices.append("emulated")
         metafunc.parametrize("device", devices)
 
