@@ -1,4 +1,4 @@
-"""What NumPy and habits of torch bring along, and operators that do not exist."""
+"""What NumPy and habits of torch bring along."""
 
 from __future__ import annotations
 
@@ -34,24 +34,3 @@ def test_sizes_in_one_tuple(matrix: Circulant) -> None:
     assert matrix.reshape(matrix.shape) == matrix
     assert matrix.repeat((2, 1, 1, 1)) == matrix.repeat(2, 1, 1, 1)
     assert ca.cat([matrix, matrix], dim=0) == torch.cat([matrix, matrix], 0)
-    with pytest.raises(TypeError, match="expected ints, got"):
-        matrix.reshape(2.0, 4, 20, 20)
-
-
-def test_operators_that_do_not_exist_say_what_does(matrix: Circulant, device: str) -> None:
-    x = torch.randn(8, 3, 4, 5, dtype=torch.float64, device=device)
-    with pytest.raises(TypeError, match=r"the transposed map is A\.mT @ x"):
-        x @ matrix
-    with pytest.raises(TypeError, match="has another window"):
-        matrix * matrix
-    for divide in (lambda: matrix / matrix, lambda: 1 / matrix, lambda: x / matrix):
-        with pytest.raises(TypeError, match="division by a Circulant"):
-            divide()
-    with pytest.raises(TypeError, match=r"to_dense\(\)\.numpy\(\)"):
-        np.asarray(matrix)
-
-
-def test_transposition_takes_no_dim_beyond_the_fourth(matrix: Circulant) -> None:
-    assert matrix.transpose(-1, 2) == matrix.mT
-    with pytest.raises(ValueError, match="expected dims -2 and -1"):
-        matrix.transpose(7, 6)

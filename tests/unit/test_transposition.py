@@ -37,7 +37,7 @@ def test_of_every_dtype(dtype, device):
     assert_close(A.adjoint().to_dense(), dense(A).mH, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dims", [(-1, -2), (-2, -1), (2, 3), (3, 2), (-2, 3)], ids=str)
+@pytest.mark.parametrize("dims", [(-1, -2), (-2, -1), (2, 3), (3, 2), (-2, 3), (-1, 2)], ids=str)
 def test_transpose_of_rows_and_columns(dims, device):
     A = matrix((5, 4), 3, device)
     assert A.transpose(*dims) == A.mT
