@@ -132,7 +132,7 @@ TAKE_A_SIMILARITY = [
     "circulant_mh_attention(*, x, x, x, 3, 2)",
 ]
 HEADS = [
-    ("4", ValueError, "channels of {x} nheads got 6"),
+    ("4", ValueError, "channels of {x} divisible by nheads 4 got 6"),
     ("0", ValueError, "nheads at least 1 got 0"),
     ("-1", ValueError, "nheads at least 1 got -1"),
     ("2.0", TypeError, "nheads int got float"),
@@ -144,7 +144,11 @@ SETTINGS = [
     *each(TAKE_A_SIMILARITY, SIMILARITIES),
     *each(["circulant_mh_attention(x, x, x, 3, *)"], HEADS, x="q"),
     *each(["circulant_mh_adjacency(D, x, x, 3, *)"], HEADS, x="x"),
-    ("circulant_mh_attention(F(2, 4), F(2, 4), x, 3, 4)", ValueError, "channels of v nheads got 6"),
+    (
+        "circulant_mh_attention(F(2, 4), F(2, 4), x, 3, 4)",
+        ValueError,
+        "channels of v divisible by nheads 4 got 6",
+    ),
 ]
 
 # --- features ---
@@ -225,7 +229,7 @@ FEATURES = [
         [
             ("F(2, 6, (4, 5))", ValueError, "x spatial size of A (5, 4) got (4, 5)"),
             ("F(3)", ValueError, "x batch size of A 2 got 3"),
-            ("F(2, 4)", ValueError, "channels of x heads of A got 4"),
+            ("F(2, 4)", ValueError, "channels of x divisible by A.shape[1] 3 got 4"),
             ("other", ValueError, "x on the device of A cpu got meta"),
         ],
     ),
