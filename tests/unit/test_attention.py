@@ -61,21 +61,23 @@ def test_attention_of_every_dtype(heads, name, dtype, device):
 
 
 @pytest.mark.parametrize(
-    ("compared", "averaged", "result"),
+    ("queries", "keys", "averaged", "result"),
     [
-        (torch.complex64, torch.float32, torch.float32),
-        (torch.float32, torch.complex64, torch.complex64),
-        (torch.float16, torch.float32, torch.float32),
-        (torch.float64, torch.float32, torch.float64),
-        (torch.float64, torch.complex64, torch.complex128),
+        (torch.complex64, torch.complex64, torch.float32, torch.float32),
+        (torch.float32, torch.float32, torch.complex64, torch.complex64),
+        (torch.float16, torch.float16, torch.float32, torch.float32),
+        (torch.float64, torch.float64, torch.float32, torch.float64),
+        (torch.float64, torch.float64, torch.complex64, torch.complex128),
+        (torch.float32, torch.float64, torch.float32, torch.float64),
+        (torch.float64, torch.float32, torch.float32, torch.float64),
     ],
     ids=str,
 )
-def test_values_of_another_dtype(compared, averaged, result, device):
-    q, k = (features(2, 3, (5, 4), device, compared) for _ in range(2))
-    v = features(2, 3, (5, 4), device, averaged)
+def test_inputs_of_several_dtypes(queries, keys, averaged, result, device):
+    # Channels whose fourth root is exact: scaling rounds nothing in the coarser of two dtypes.
+    q, k, v = (features(2, 16, (5, 4), device, dtype) for dtype in (queries, keys, averaged))
     y, A = circulant_attention(q, k, v, 3)
-    assert A.dtype == compared.to_real()
+    assert A.dtype == A.values.dtype == torch.promote_types(queries, keys).to_real()
     assert y.dtype == result
     check_attention("dot", q, k, v, 3, y, A)
 
