@@ -83,6 +83,17 @@ def test_inputs_of_several_dtypes(queries, keys, averaged, result, device):
 
 
 @similarities
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_scores_that_differ_much_within_a_window(name, dtype, device):
+    """The softmax takes a few rows of keys at a time; here each has higher scores than before."""
+    size, window = (20, 16), (15, 15)
+    rise = torch.arange(20, dtype=dtype, device=device)[:, None].expand(size)
+    q, k, v = (features(1, 2, size, device, dtype) for _ in range(3))
+    y, A = circulant_attention(SIMILARITIES[name], q * 4, k + 4 * rise, v, window)
+    check_attention(name, q * 4, k + 4 * rise, v, window, y, A)
+
+
+@similarities
 def test_queries_and_keys_are_scaled_by_the_fourth_root_of_their_channels(name, device):
     q, k, v = (features(2, 16, (5, 4), device) for _ in range(3))
     _, A = circulant_attention(SIMILARITIES[name], q, k, v, 3)

@@ -10,6 +10,7 @@ import reference
 import torch
 from same_bits import check_threads
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
 import circulant_attention as ca
@@ -97,6 +98,11 @@ def test_vjp_of_a_circulant(device: str) -> None:
     (cotangent,) = pullback(torch.ones_like(a))
     # Rows of an adjacency sum to one whatever x is.
     torch.testing.assert_close(cotangent, torch.zeros_like(x))
+
+
+def test_the_tree_of_a_circulant_can_be_saved() -> None:
+    spec = pytree.tree_structure(Circulant((1, 3), (1, 1, 4, 5)))
+    assert pytree.treespec_loads(pytree.treespec_dumps(spec)) == spec
 
 
 class Network(nn.Module):
