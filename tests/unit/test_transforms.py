@@ -65,7 +65,7 @@ def test_vmap(in_dims: tuple[int | None, ...], device: str) -> None:
 
     def function(x: Tensor, y: Tensor) -> tuple[Tensor, Circulant]:
         a = ca.circulant_adjacency(DistanceSimilarity(), x, y, 3)
-        return a.mT @ x, 2 * a
+        return a.mT @ x, 2 * a.mT
 
     inputs = [
         sample(
