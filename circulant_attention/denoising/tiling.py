@@ -1,4 +1,4 @@
-"""Tiles of a grid whose borders wrap: what must be computed for each, and how large they should be.
+"""Tiles of a grid that wraps: the block to compute for each tile, and the best size of a tile.
 
 A tile with half a window around it is a circulant problem of its own, on a smaller grid. Its
 windows wrap at the wrong places, but only in the rows of pixels nearer than half a window to its
@@ -15,54 +15,47 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Span:
-    """The extent of a tile in one dim, with what is computed around it.
+    """The extent of a tile in one dim, with its halo.
 
     Attributes:
-        start: First position of its block, which begins half a window before the tile.
+        start: First position of its block, half a window before the tile.
         stop: One past the last position of the block. Positions beyond the borders wrap.
-        margin: How far beyond the block its features look; 0 for a block that is the whole dim,
-            where they wrap.
-        inner: Where in the block the tile is.
+        inner: The positions of the tile in the block.
     """
 
     start: int
     stop: int
-    margin: int
     inner: slice
 
 
-def spans(size: int, tile: int, halo: int, margin: int) -> list[Span]:
+def spans(size: int, tile: int, halo: int) -> list[Span]:
     """The tiles of one dim, in order.
 
     Args:
         size: The size of the dim.
         tile: The size of a tile; the last one may be smaller.
         halo: Half a window.
-        margin: How far features look.
 
     Returns:
-        Their spans. A tile whose halo would reach round the whole dim has all of it as its block.
+        Their spans. The block of a tile is the whole dim if the halo reaches around it.
     """
     result = []
     for start in range(0, size, tile):
         stop = min(start + tile, size)
         whole = _block(stop - start, size, halo) == size
-        result.append(
-            Span(0, size, 0, slice(start, stop)) if whole else padded(start, stop, halo, margin)
-        )
+        result.append(Span(0, size, slice(start, stop)) if whole else span(start, stop, halo))
     return result
 
 
-def padded(start: int, stop: int, halo: int, margin: int) -> Span:
-    """The span from start to stop with its halo, even where that reaches round the whole dim."""
-    return Span(start - halo, stop + halo, margin, slice(halo, halo + stop - start))
+def span(start: int, stop: int, halo: int) -> Span:
+    """The span of the tile from start to stop with its halo, even if that is the whole dim."""
+    return Span(start - halo, stop + halo, slice(halo, halo + stop - start))
 
 
-def take(image: Tensor, rows: Span, columns: Span, *, margin: bool = False) -> Tensor:
-    """The block of an image ``(..., H, W)``, with the margin around it on request."""
-    for dim, span in ((-2, rows), (-1, columns)):
-        around = span.margin if margin else 0
-        start, stop = span.start - around, span.stop + around
+def take(image: Tensor, rows: Span, columns: Span, margin: int = 0) -> Tensor:
+    """The block of an image ``(..., H, W)``, with more pixels around it if there is a margin."""
+    for dim, extent in ((-2, rows), (-1, columns)):
+        start, stop = extent.start - margin, extent.stop + margin
         size = image.shape[dim]
         if (start, stop) != (0, size):
             positions = torch.arange(start, stop, device=image.device)
@@ -71,22 +64,22 @@ def take(image: Tensor, rows: Span, columns: Span, *, margin: bool = False) -> T
 
 
 def best_tile(size: tuple[int, int], halo: int, pixels: int) -> tuple[int, int]:
-    """The tile that costs least, among those whose blocks have so many pixels at most.
+    """The cheapest tile whose block has at most ``pixels`` pixels.
 
     Args:
         size: The sizes of the grid.
         halo: Half a window.
-        pixels: The room that there is.
+        pixels: Maximum pixels per block.
 
     Returns:
-        Rows and columns; a single pixel if none has room.
+        Rows and columns; a single pixel if no block is small enough.
     """
     height, width = size
     best: tuple[int, int, int] | None = None
     for down in range(1, height + 1):
         rows = -(-height // down)
-        room = pixels // _block(rows, height, halo)
-        columns = width if room >= width else room - 2 * halo
+        allowed = pixels // _block(rows, height, halo)
+        columns = width if allowed >= width else allowed - 2 * halo
         if columns < 1:
             continue
         across = -(-width // columns)
@@ -100,5 +93,5 @@ def best_tile(size: tuple[int, int], halo: int, pixels: int) -> tuple[int, int]:
 
 
 def _block(tile: int, size: int, halo: int) -> int:
-    """How many pixels of a dim are computed for a tile."""
+    """The size of a tile's block in one dim."""
     return min(tile + 2 * halo, size)

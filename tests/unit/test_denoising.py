@@ -18,8 +18,8 @@ from circulant_attention.denoising import (
     nonlocal_means,
     patches,
     tile_size,
+    tiling,
 )
-from circulant_attention.denoising import tiling as _tiles
 
 SIGMA = 0.3
 WINDOW = 5
@@ -199,6 +199,68 @@ def test_no_noise_changes_nothing(device: str) -> None:
     assert result.data_ptr() != image.data_ptr()
 
 
+@pytest.mark.parametrize(
+    "sigma",
+    [np.float32(0.25), np.float64(0.25), torch.tensor(0.25), torch.tensor(0.25).double()],
+    ids=["float32", "float64", "tensor", "double-tensor"],
+)
+def test_sigma_of_every_type(sigma: object, device: str) -> None:
+    image = random_image(2, 1, 8, 9, device=device)
+    bound = rounding(image, WINDOW, PATCH, 0.7 * 0.25)
+    for function in (
+        lambda sigma: nonlocal_means(image, sigma, window=WINDOW, patch=PATCH),
+        lambda sigma: attention_window(image, sigma, (1, 8), window=WINDOW, patch=PATCH),
+    ):
+        assert_close(function(sigma), function(0.25), rtol=0, atol=bound)
+
+
+def test_sigma_per_image(device: str) -> None:
+    image = random_image(3, 2, 8, 9, device=device)
+    sigmas = torch.tensor([0.2, 0.0, 0.4], dtype=torch.float64, device=device)
+    result = nonlocal_means(image, sigmas, window=WINDOW, patch=PATCH, tile=5)
+    for one, denoised, sigma in zip(image, result, sigmas.tolist(), strict=True):
+        expected = nonlocal_means(one, sigma, window=WINDOW, patch=PATCH)
+        assert_close(denoised, expected, rtol=0, atol=rounding(image, WINDOW, PATCH, 0.7 * 0.2))
+    assert torch.equal(result[1], image[1])
+    weights = attention_window(image[::2], sigmas[::2], (4, 4), window=WINDOW, patch=PATCH)
+    expected = attention_window(image[2], 0.4, (4, 4), window=WINDOW, patch=PATCH)
+    assert_close(weights[1], expected, rtol=0, atol=rounding(image, WINDOW, PATCH, 0.7 * 0.2))
+
+
+@pytest.mark.parametrize("tile", [None, (4, 3)], ids=["whole", "tiled"])
+def test_gradients_of_sigma(tile: tuple[int, int] | None, device: str) -> None:
+    image = random_image(2, 1, 5, 6, device=device)
+    sigma = torch.tensor([0.2, 0.4], dtype=torch.float64, device=device, requires_grad=True)
+
+    def function(sigma: Tensor) -> Tensor:
+        return nonlocal_means(image, sigma, window=3, patch=3, tile=tile)
+
+    assert torch.autograd.gradcheck(function, (sigma,), fast_mode=True)
+    zero = torch.zeros(2, dtype=torch.float64, device=device, requires_grad=True)
+    (gradient,) = torch.autograd.grad(function(zero).sum(), zero)
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_compiles_for_any_size_and_sigma() -> None:
+    def function(image: Tensor, sigma: float | Tensor) -> Tensor:
+        return nonlocal_means(image, sigma, window=3, patch=3)
+
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    for shape in [(1, 1, 6, 5), (2, 2, 7, 8)]:
+        image = random_image(*shape)
+        for sigma in (0.2, 0.3, torch.tensor(0.4)):
+            expected = function(image, sigma)
+            bound = rounding(image, 3, 3, 0.7 * 0.2)
+            assert_close(compiled(image, sigma), expected, rtol=0, atol=bound)
+
+
+def test_a_batch_of_nothing() -> None:
+    image = torch.empty(0, 1, 9, 10)
+    assert tile_size(image, window=3) == (9, 10)
+    assert bytes_per_pixel(image, window=3) == 0
+    assert nonlocal_means(image, 0.1, window=3, patch=3, tile=4).shape == image.shape
+
+
 def test_progress_counts_every_tile(device: str) -> None:
     calls: list[tuple[int, int]] = []
     image = random_image(1, 1, 10, 12, device=device)
@@ -235,7 +297,7 @@ def test_transforms(tile: tuple[int, int] | None, device: str) -> None:
     assert_close(each, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_backward_of_tiles_keeps_no_weights() -> None:
+def test_the_backward_pass_keeps_patches_or_nothing() -> None:
     image = random_image(1, 1, 32, 32).requires_grad_()
 
     def kept(tile: int | None) -> int:
@@ -250,9 +312,9 @@ def test_backward_of_tiles_keeps_no_weights() -> None:
         assert result.requires_grad
         return sum(sizes.values())
 
-    weights = 32 * 32 * WINDOW**2 * 8
-    assert kept(None) >= weights
-    assert kept(8) < weights / 10
+    features = 32 * 32 * PATCH**2 * 8
+    assert features <= kept(None) < 2 * features  # and no weights, of WINDOW**2 per pixel
+    assert kept(8) < features / 5
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1 << 24, 1 << 29, 1 << 40])
@@ -296,7 +358,7 @@ def test_best_tile_costs_least() -> None:
             for columns in range(1, size[1] + 1)
             if block(rows, columns) <= room
         ]
-        best = _tiles.best_tile(size, halo, room)
+        best = tiling.best_tile(size, halo, room)
         assert block(*best) <= room
         assert cost(*best) == min(fitting)
 
@@ -309,11 +371,11 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 torch.set_num_threads(1)
-nonlocal_means(torch.rand(1, 32, 32), 0.1, window=9, patch=3)
+nonlocal_means(torch.rand(1, 32, 32), 0.1, window=9, patch=7)
 image = torch.rand(1, 1024, 1024)
 before = peak()
-tile = tile_size(image, window=9, patch=3, memory=1 << 24)
-nonlocal_means(image, 0.1, window=9, patch=3, tile=tile)
+tile = tile_size(image, window=9, patch=7, memory=1 << 24)
+nonlocal_means(image, 0.1, window=9, patch=7, tile=tile)
 print(peak() - before)
 """
 
@@ -323,7 +385,7 @@ def test_memory_is_bounded() -> None:
         [sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True, check=True
     )
     # 16 MiB of a tile; the results of tiles and strips and their concatenation, 4 MiB each; and as
-    # much again for what the allocator holds. The weights of the whole image would be 324 MiB.
+    # much again for what the allocator holds. The patches of the whole image would be 196 MiB.
     assert int(run.stdout) < 2 * (16 + 4 * 4) << 20
 
 
@@ -331,12 +393,26 @@ def test_memory_is_bounded() -> None:
     ("options", "error", "message"),
     [
         ({"image": [1.0]}, TypeError, "expected image to be a tensor, got list"),
-        ({"image": torch.ones(1, 9, 9, dtype=torch.int64)}, TypeError, "expected image to be one"),
+        (
+            {"image": torch.ones(1, 9, 9, dtype=torch.uint8)},
+            TypeError,
+            "got torch.uint8.*divide by",
+        ),
         ({"image": torch.ones(9, 9)}, ValueError, r"expected image of shape .*, got \(9, 9\)"),
         ({"image": torch.ones(1, 9, 0)}, ValueError, "channels and pixels"),
         ({"sigma": -0.1}, ValueError, "expected sigma to be zero or more, got -0.1"),
         ({"sigma": math.nan}, ValueError, "expected sigma to be zero or more, got nan"),
         ({"sigma": "0.1"}, TypeError, "expected sigma to be a number, got str"),
+        ({"sigma": True}, TypeError, "expected sigma to be a number, got bool"),
+        ({"sigma": np.float32(math.inf)}, ValueError, "expected sigma to be zero or more, got inf"),
+        ({"sigma": torch.tensor(-0.5)}, ValueError, "expected sigma to be zero or more, got -0.5"),
+        ({"sigma": torch.tensor(1j)}, TypeError, "expected sigma to be real, got torch.complex64"),
+        ({"sigma": torch.ones(1)}, ValueError, r"expected sigma of shape \(\), got \(1,\)"),
+        (
+            {"sigma": torch.ones(3), "image": torch.ones(2, 1, 9, 9)},
+            ValueError,
+            r"expected sigma of shape \(\) or \(B,\) = \(2,\), got \(3,\)",
+        ),
         ({"window": 4}, ValueError, "expected window to be odd and positive, got 4"),
         ({"window": -1}, ValueError, "expected window to be odd and positive, got -1"),
         ({"window": 11}, ValueError, "window not larger than the image of 9 x 10 pixels, got 11"),
@@ -360,8 +436,16 @@ def test_bad_input_of_the_others() -> None:
         patches(image[0], 3)
     with pytest.raises(ValueError, match="expected patch to be odd"):
         patches(image, 2)
-    with pytest.raises(ValueError, match=r"pixel of the image of 9 x 10 pixels, got \(9, 0\)"):
-        attention_window(image, 0.1, (9, 0), window=3)
+    for pixel, error, message in [
+        ((9, 0), ValueError, r"pixel in the image of 9 x 10 pixels, got \(9, 0\)"),
+        ((0, -1), ValueError, r"pixel in the image of 9 x 10 pixels, got \(0, -1\)"),
+        (5, TypeError, r"expected pixel to be two ints, \(row, column\), got 5"),
+        ((1.0, 2), TypeError, r"expected pixel to be two ints, \(row, column\), got \(1.0, 2\)"),
+        ((1, 2, 3), ValueError, r"expected pixel to be two ints, .*, got \(1, 2, 3\)"),
+        ((), ValueError, r"expected pixel to be two ints, .*, got \(\)"),
+    ]:
+        with pytest.raises(error, match=message):
+            attention_window(image, 0.1, pixel, window=3)
     with pytest.raises(ValueError, match="expected sigma to be positive, got 0"):
         attention_window(image, 0, (0, 0), window=3)
     with pytest.raises(ValueError, match="expected memory to be positive, got 0"):
