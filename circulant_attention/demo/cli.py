@@ -1,136 +1,163 @@
-"""The demo from the command line to the picture."""
+"""The command line and its exit statuses."""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import math
 import sys
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import NoReturn
 
 import torch
-from torch import Tensor
 
-from circulant_attention.demo import options as command_line
-from circulant_attention.demo import output, photograph, picture, selfcheck
-from circulant_attention.demo.options import Options
-from circulant_attention.demo.photograph import Photograph, psnr
-from circulant_attention.demo.problem import Problem
-from circulant_attention.demo.progress import Progress
-from circulant_attention.denoising import (
-    DEFAULT_BANDWIDTH,
-    attention_window,
-    bytes_per_pixel,
-    tile_size,
-)
-from circulant_attention.nn import NonlocalDenoiser
+from circulant_attention.demo.output import Problem, Tolerant, check_writable
+from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+PROGRAM = "python -m circulant_attention"
 
-_SEED = 0
+_FIGURES = ("png", "jpg", "jpeg", "pdf", "svg", "tif", "tiff", "webp")
+_PACKAGES = {
+    "skimage": "scikit-image",
+    "matplotlib": "matplotlib",
+    "imagecodecs": "imagecodecs",
+    "pywt": "PyWavelets",
+    "tqdm": "tqdm",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo.
+    """Runs the demo with these arguments, or those of the process.
 
-    Args:
-        arguments: The command line; None for that of the process.
-
-    Returns:
-        The exit status: 0, 1 if the self-check failed, 2 if something asked for cannot be done.
+    The exit status is 1 if the self-check failed, 2 if the request cannot be carried out, 130 after
+    an interruption, else 0.
     """
+    with redirect_stdout(Tolerant(sys.stdout)), redirect_stderr(Tolerant(sys.stderr)):
+        try:
+            options = _parser().parse_args(arguments)
+            _check_installed()
+            from circulant_attention.demo.work import run  # needs these packages
+
+            return run(options)
+        except Problem as problem:
+            message, status = f"error: {problem}", 2
+        except KeyboardInterrupt:
+            message, status = "interrupted", 130
+        print(f"{PROGRAM}: {message}", file=sys.stderr)
+        return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Problem(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Denoises an image by non-local means with circulant attention. Without IMAGE "
+        "it adds noise to a photograph, removes it in this way and with scikit-image's non-local "
+        "means, and draws both beside the attention of three pixels.",
+    )
+    add = parser.add_argument
+    add(
+        "image",
+        nargs="?",
+        help="a grey or colour image of 1, 8 or 16 bit or of floating point numbers (default: the "
+        "cameraman of scikit-image)",
+    )
+    add(
+        "--sigma",
+        type=_positive,
+        help="standard deviation of the noise: of files of 1, 8 or 16 bit as a fraction of the "
+        "range from black to white, so that 0.1 is 25.5 of 255; of floating point numbers in their "
+        "own unit (default: that of --add-noise, else an estimate from the image)",
+    )
+    add(
+        "--add-noise",
+        type=_positive,
+        metavar="SIGMA",
+        help="first add Gaussian noise of this standard deviation, and compare with scikit-image "
+        "(default without IMAGE: 0.1, or --sigma; with IMAGE: no noise)",
+    )
+    add(
+        "--window",
+        type=_odd,
+        default=21,
+        help="pixels of the attention window in each dim, odd (default: %(default)s)",
+    )
+    add(
+        "--patch",
+        type=_odd,
+        default=7,
+        help="pixels of the patches that are compared in each dim, odd (default: %(default)s)",
+    )
+    add(
+        "--output",
+        type=_writable,
+        help="the denoised image, in the size and depth of IMAGE; the suffix is the format "
+        "(default with IMAGE: denoised and the suffix of IMAGE)",
+    )
+    add(
+        "--figure",
+        type=_figure,
+        help="a figure of the result (default without IMAGE and --output: denoised.png)",
+    )
+    add(
+        "--device",
+        type=_device,
+        default="cpu",
+        help='"cpu", "cuda" or "cuda:1" (default: %(default)s)',
+    )
+    return parser
+
+
+def _check_installed() -> None:
+    """Raises Problem unless the packages of the demo are installed."""
+    missing = [name for module, name in _PACKAGES.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise Problem(
+            f"the demo needs {' and '.join(missing)}: pip install 'circulant-attention[demo]'"
+        )
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number
+
+
+def _odd(text: str) -> int:
+    number = int(text)
+    if number < 1 or number % 2 == 0:
+        raise argparse.ArgumentTypeError(f"must be odd and positive, got {text}")
+    return number
+
+
+def _writable(path: str) -> str:
+    check_writable(path)
+    return path
+
+
+def _figure(path: str) -> str:
+    if Path(path).suffix.lower().removeprefix(".") not in _FIGURES:
+        formats = ", .".join(_FIGURES)
+        raise argparse.ArgumentTypeError(f"must end in one of .{formats}, got {path}")
+    return _writable(path)
+
+
+def _device(name: str) -> torch.device:
+    """A device on which the native code was tried out."""
     try:
-        options = command_line.parse(arguments)
-        photo = photograph.read(options.image)
-        command_line.check_size(options, photo.pixels)
-        with output.reserved(options.output) as file:
-            is_right = _check_self(options.device)
-            picture.save(_denoise(options, photo), file, options.format)
-    except Problem as problem:
-        print(f"{command_line.PROGRAM}: error: {problem}", file=sys.stderr)
-        return 2
-    print(f"\nThe picture is in {options.output}")
-    return 0 if is_right else 1
-
-
-def _check_self(device: torch.device) -> bool:
-    difference = selfcheck.largest_difference(device)
-    is_right = difference <= selfcheck.TOLERANCE
-    verdict = "right" if is_right else f"WRONG, {selfcheck.TOLERANCE:g} is allowed"
-    _say("self-check", f"native code within {difference:.1e} of plain torch in float64: {verdict}")
-    return is_right
-
-
-def _denoise(options: Options, photo: Photograph) -> Figure:
-    """Adds noise, removes it in both ways, says how that went, and draws it."""
-    window, patch, sigma = options.window, options.patch, options.sigma
-    noisy = photograph.add_noise(photo.pixels, sigma, _SEED)
-    tile = tile_size(noisy, window=window, patch=patch)
-    _describe(options, photo, tile)
-
-    print("\nCirculant attention ...", flush=True)
-    on_device = noisy.to(options.device)
-    denoiser = NonlocalDenoiser(sigma, window=window, patch=patch)
-    ours, our_seconds = _timed(lambda: denoiser(on_device, progress=Progress("tiles")).cpu())
-    print("scikit-image ...", flush=True)
-    theirs, their_seconds = _timed(
-        lambda: photograph.denoised_by_skimage(noisy, sigma, window, patch, DEFAULT_BANDWIDTH)
-    )
-    panels = []
-    print(f"\n{'':24}{'PSNR':>9}{'time':>12}")
-    for name, pixels, seconds in (
-        ("noisy", noisy, None),
-        ("circulant attention", ours, our_seconds),
-        ("scikit-image", theirs, their_seconds),
-    ):
-        decibels = f"{psnr(pixels, photo.pixels):.2f} dB"
-        took = "" if seconds is None else f"{seconds:.1f} s"
-        print(f"{name:24}{decibels:>9}{took:>12}".rstrip())
-        panels.append(picture.Panel(", ".join(filter(None, (name, decibels, took))), pixels))
-    ahead = psnr(ours, photo.pixels) - psnr(theirs, photo.pixels)
-    print(f"{abs(ahead):.2f} dB {'ahead of' if ahead >= 0 else 'behind'} scikit-image", flush=True)
-
-    marks = [
-        picture.Mark(kind, at, attention_window(on_device, sigma, at, window=window, patch=patch))
-        for kind, at in picture.telling_pixels(photo.pixels, window).items()
-    ]
-    title = (
-        f"Non-local means by circulant attention: window {window} x {window}, "
-        f"patches {patch} x {patch}, noise of standard deviation {sigma:g}"
-    )
-    return picture.draw(title, panels, marks)
-
-
-def _describe(options: Options, photo: Photograph, tile: tuple[int, int]) -> None:
-    """Says what will be done, with its sizes."""
-    channels, height, width = photo.pixels.shape
-    window, patch = options.window, options.patch
-    colour = "grey" if channels == 1 else "colour"
-    alpha = ", transparency left out" if photo.has_alpha else ""
-    _say(
-        "photograph", f"{photo.name}, {height} x {width} pixels, {colour}, {photo.bits} bit{alpha}"
-    )
-    _say("noise", f"Gaussian, sigma {options.sigma:g} of the range from black to white")
-    _say("features", f"patches of {patch} x {patch} pixels, {channels * patch**2} channels")
-    weights = height * width * window**2
-    _say("window", f"{window} x {window}, {window**2} neighbours a pixel, {weights:,} weights")
-    _say("bandwidth", f"h = {DEFAULT_BANDWIDTH} sigma = {DEFAULT_BANDWIDTH * options.sigma:g}")
-    count = math.ceil(height / tile[0]) * math.ceil(width / tile[1])
-    block = math.prod(
-        min(size + window - 1, of) for size, of in zip(tile, (height, width), strict=True)
-    )
-    memory = block * bytes_per_pixel(photo.pixels, window=window, patch=patch) / 2**20
-    _say("tiles", f"{count} of {tile[0]} x {tile[1]} pixels, {memory:.0f} MiB each at the most")
-    threads = f", {torch.get_num_threads()} threads" if options.device.type == "cpu" else ""
-    _say("device", f"{options.device}{threads}")
-
-
-def _say(what: str, text: str) -> None:
-    print(f"{what:12}{text}", flush=True)
-
-
-def _timed(work: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    start = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - start
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise argparse.ArgumentTypeError(f"must be cpu or cuda, got {name}")
+        x = torch.zeros(1, 1, 1, 1, device=device)
+        circulant_adjacency(DistanceSimilarity(), x, x, 1).values.cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise argparse.ArgumentTypeError(f"cannot use {name}: {reason}") from error
+    return device

@@ -1,118 +1,115 @@
-"""Photographs: reading them, adding noise, measuring what is left of it."""
+"""Image files: read as floating point pixels, written in their own format and depth."""
 
 from __future__ import annotations
 
-import math
+import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+import tifffile
 import torch
+from PIL import Image, ImageOps
+from skimage import data
 from torch import Tensor
 
-from circulant_attention.demo.problem import Problem, first_line
+from circulant_attention.demo.output import Problem
 
-_BITS = {np.dtype(bool): 1, np.dtype(np.uint8): 8, np.dtype(np.uint16): 16}
+_TIFF = (".tif", ".tiff")
+_DEPTH = {np.dtype(bool): "1 bit", np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
+_WHITE = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph whose black is 0 and whose white is 1.
+    """A grey or colour image and what its file has beside the colours.
 
-    Attributes:
-        name: What to call it.
-        pixels: ``(C, H, W)``, float32, with 1 (grey) or 3 (colour) channels.
-        bits: Bits per channel in its file.
-        has_alpha: Whether its file has a transparency, which is left out here.
+    ``pixels`` is ``(C, H, W)`` with 1 (grey) or 3 (colour) channels, float32 or float64: from 0
+    (black) to 1 (white) for files of 1, 8 or 16 bit, else the numbers of the file.
     """
 
     name: str
     pixels: Tensor
-    bits: int
-    has_alpha: bool = False
+    dtype: np.dtype[Any]  # of a channel in the file
+    black: float = 0.0  # or the smallest and the largest of floating point numbers
+    white: float = 1.0
+    alpha: Any = None  # (H, W), as in the file
+    planar: bool = False  # channels first in the file
+    metadata: dict[str, Any] = field(default_factory=dict)  # "icc_profile", "exif"
+
+    @property
+    def depth(self) -> str:
+        """The depth of a channel, such as "8 bit" or "float32"."""
+        return _DEPTH.get(self.dtype, str(self.dtype))
+
+    def as_fraction(self, pixels: Tensor) -> Tensor:
+        """Pixels from 0 (black) to 1 (white)."""
+        return (pixels - self.black) / (self.white - self.black)
 
 
 def read(path: str | None) -> Photograph:
-    """Reads a photograph.
+    """Reads a file of any format that Pillow reads, or a TIFF; None is scikit-image's cameraman.
 
-    Args:
-        path: A file of any format that Pillow reads, or a TIFF; None for scikit-image's cameraman.
-
-    Returns:
-        The photograph.
-
-    Raises:
-        Problem: If there is no such file, or it is not one grey or colour image of 1, 8 or 16 bit.
+    Raises Problem unless it is one grey or colour image of 1, 8 or 16 bit or of floating point.
     """
     if path is None:
-        from skimage import data
-
         camera: Any = data.camera  # without type annotations of its own
         return from_array("camera", camera())
     if not Path(path).is_file():
         raise Problem(f"cannot read {path}: there is no such file")
     try:
         with warnings.catch_warnings():
-            # Of images of more pixels than a malicious file should make us read.
+            # Pillow warns about images that might be decompression bombs.
             warnings.simplefilter("ignore")
-            pixels = _pixels(path)
+            array, others = _read_tiff(path) if _suffix(path) in _TIFF else _read_pillow(path)
     except (Problem, MemoryError):
         raise
     except Exception as error:
-        # Which exceptions a damaged file may raise is written nowhere.
-        raise Problem(f"cannot read {path} as an image: {first_line(error)}") from error
-    return from_array(path, pixels)
+        # The libraries do not document which exceptions a damaged file raises.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Problem(f"cannot read {path} as an image: {reason}") from error
+    return from_array(path, array, **others)
 
 
-def _pixels(path: str) -> Any:
-    """Pillow reads the most formats, but makes 8 bits of 16 in colour: those go elsewhere."""
-    if Path(path).suffix.lower() in (".tif", ".tiff"):
-        import tifffile
-
-        return tifffile.imread(path)
-    content = Path(path).read_bytes()
-    # Bits per channel are the ninth byte of the header, which follows 16 bytes that mark a PNG.
-    if content.startswith(b"\x89PNG\r\n\x1a\n") and content[24:25] == b"\x10":
-        import imagecodecs
-
-        return imagecodecs.png_decode(content)
-    return _read_with_pillow(path)
+def _read_tiff(path: str) -> tuple[Any, dict[str, Any]]:
+    with tifffile.TiffFile(path) as file:
+        page, series = file.pages.first, file.series[0]
+        if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+            return _read_pillow(path)
+        array = series.asarray()
+        # S is samples, C channels, Q unknown: the pages of an array written channels first.
+        planar = series.axes == "SYX" or (series.axes in ("CYX", "QYX") and len(array) == 3)
+        metadata = {"icc_profile": page.iccprofile} if page.iccprofile else {}
+    array = np.moveaxis(array, 0, -1) if planar else array
+    return array, {"planar": planar, "metadata": metadata}
 
 
-def _read_with_pillow(path: str) -> Any:
-    from PIL import Image, ImageOps
-
+def _read_pillow(path: str) -> tuple[Any, dict[str, Any]]:
     with Image.open(path) as image:
-        if getattr(image, "n_frames", 1) > 1:
+        # The second frame of an MPO file, which phones write as JPEG, is a preview or depth map.
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise Problem(f"cannot use {path}: expected one image, got several")
         if image.mode == "CMYK":
             raise Problem(f"cannot use {path}: expected grey or RGB colour, got CMYK")
         upright = ImageOps.exif_transpose(image)
+        names = ("icc_profile", "exif")
+        metadata = {name: upright.info[name] for name in names if upright.info.get(name)}
         if image.mode in ("P", "PA"):
             upright = upright.convert("RGBA" if "transparency" in image.info else "RGB")
-        return np.asarray(upright)
+        array = np.asarray(upright)
+        if image.format == "PNG" and array.ndim == 3:
+            content = Path(path).read_bytes()
+            if content[24] == 16:  # bits per channel, of which Pillow keeps 8
+                array = imagecodecs.png_decode(content)
+        return array, {"metadata": metadata}
 
 
-def from_array(name: str, array: Any) -> Photograph:
-    """A photograph from pixels as scikit-image holds them.
-
-    Args:
-        name: What to call it.
-        array: ``(H, W)`` or ``(H, W, C)`` with grey, grey and alpha, colour, or colour and alpha;
-            bool, uint8 or uint16.
-
-    Returns:
-        The photograph.
-
-    Raises:
-        Problem: For other shapes and dtypes, and empty ones.
-    """
+def from_array(name: str, array: Any, **others: Any) -> Photograph:
+    """A photograph from ``(H, W)`` or ``(H, W, C)``: grey or colour, and possibly alpha."""
     array = np.asarray(array)
-    bits = _BITS.get(array.dtype)
-    if bits is None:
-        raise Problem(f"cannot use {name}: expected 8 or 16 bit per channel, got {array.dtype}")
     if array.size == 0:
         raise Problem(f"cannot use {name}: the image is empty")
     if array.ndim == 2:
@@ -121,46 +118,67 @@ def from_array(name: str, array: Any) -> Photograph:
         raise Problem(f"cannot use {name}: expected one grey or colour image, got {array.shape}")
     has_alpha = array.shape[2] in (2, 4)
     colours = array[..., :-1] if has_alpha else array
-    pixels = torch.from_numpy(colours.astype(np.float32) / np.float32(2**bits - 1))
-    return Photograph(name, pixels.movedim(-1, 0).contiguous(), bits, has_alpha)
+    if array.dtype in _WHITE:
+        colours = colours.astype(np.float32) / np.float32(_WHITE[array.dtype])
+    elif array.dtype.kind == "f":
+        colours = colours.astype(np.promote_types(array.dtype, np.float32))
+        if not np.isfinite(colours).all():
+            raise Problem(f"cannot use {name}: expected finite numbers, got inf or nan")
+        black, white = float(colours.min()), float(colours.max())
+        others |= {"black": black, "white": white if white > black else black + 1}
+    else:
+        raise Problem(
+            f"cannot use {name}: expected 1, 8 or 16 bit per channel or floating point numbers, "
+            f"got {array.dtype}"
+        )
+    pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(colours, -1, 0)))
+    alpha = array[..., -1] if has_alpha else None
+    return Photograph(name, pixels, array.dtype, alpha=alpha, **others)
 
 
-def add_noise(pixels: Tensor, sigma: float, seed: int) -> Tensor:
-    """The pixels with Gaussian noise of this standard deviation, not clipped."""
-    generator = torch.Generator().manual_seed(seed)
-    return pixels + sigma * torch.randn(pixels.shape, generator=generator)
+def encoded(photo: Photograph, pixels: Tensor, path: str) -> bytes:
+    """The content of a file of pixels in the depth of a photograph, with its transparency.
 
-
-def psnr(pixels: Tensor, reference: Tensor) -> float:
-    """The peak signal-to-noise ratio in dB, for a range from 0 to 1."""
-    error = float((pixels.double() - reference.double()).square().mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
-
-
-def denoised_by_skimage(
-    pixels: Tensor, sigma: float, window: int, patch: int, bandwidth: float
-) -> Tensor:
-    """What scikit-image's non-local means makes of the pixels ``(C, H, W)``.
-
-    Args:
-        pixels: The noisy pixels.
-        sigma: The standard deviation of the noise.
-        window: The length of the window, ``2 * patch_distance + 1``.
-        patch: The length of a patch.
-        bandwidth: ``h / sigma``.
-
-    Returns:
-        ``(C, H, W)``.
+    The suffix of ``path`` is the format. Raises Problem if that cannot hold the photograph.
     """
-    from skimage.restoration import denoise_nl_means
+    array = pixels.movedim(0, -1).numpy()
+    if photo.dtype in _WHITE:
+        array = np.rint(array.clip(0, 1) * _WHITE[photo.dtype])
+    array = array.astype(photo.dtype)
+    if photo.alpha is not None:
+        alpha = photo.alpha[: array.shape[0], : array.shape[1], None]
+        array = np.concatenate([array, alpha], -1)
+    array = np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array)
+    suffix = _suffix(path)
+    buffer = io.BytesIO()
+    try:
+        if suffix in _TIFF:
+            _write_tiff(buffer, photo, array)
+        elif photo.dtype == np.uint16 and suffix == ".png":
+            buffer.write(imagecodecs.png_encode(array))
+        elif photo.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
+            raise ValueError("use .tif" if photo.dtype.kind == "f" else "use .png or .tif")
+        else:
+            format = Image.registered_extensions()[suffix]
+            Image.fromarray(array).save(buffer, format, quality=95, **photo.metadata)
+    except KeyError as error:
+        raise Problem(f"cannot write {path}: unknown format {suffix}") from error
+    except (OSError, ValueError) as error:
+        raise Problem(f"cannot write an image of {photo.depth} to {path}: {error}") from error
+    return buffer.getvalue()
 
-    result = denoise_nl_means(
-        pixels.movedim(0, -1).double().numpy(),
-        patch_size=patch,
-        patch_distance=window // 2,
-        h=bandwidth * sigma,
-        sigma=sigma,
-        channel_axis=-1,
+
+def _write_tiff(buffer: io.BytesIO, photo: Photograph, array: Any) -> None:
+    tifffile.imwrite(
+        buffer,
+        np.moveaxis(array, -1, 0) if photo.planar and array.ndim == 3 else array,
+        photometric="rgb" if len(photo.pixels) == 3 else "minisblack",
+        planarconfig=("separate" if photo.planar else "contig") if array.ndim == 3 else None,
+        extrasamples=None if photo.alpha is None else ["unassalpha"],
+        iccprofile=photo.metadata.get("icc_profile"),
+        metadata=None,
     )
-    # It drops dims of size one.
-    return torch.from_numpy(result).reshape(pixels.movedim(0, -1).shape).movedim(-1, 0)
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()

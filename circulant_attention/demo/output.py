@@ -1,44 +1,65 @@
-"""A file that is written completely or not at all."""
+"""Output that fails with one line, or not at all: problems, streams and files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
-
-from circulant_attention.demo.problem import Problem
+from typing import Any, TextIO
 
 
-@contextmanager
-def reserved(path: str) -> Iterator[IO[bytes]]:
-    """Makes sure that a file can be written, before the work whose result goes there.
+class Problem(Exception):
+    """The request cannot be carried out; the text is one line that says why. Exit status 2."""
 
-    What is written lands beside the file and takes its place in the end, if nothing went wrong.
 
-    Args:
-        path: The file.
+class Tolerant:
+    """A text stream that drops its output once it is closed or full."""
 
-    Yields:
-        What to write to.
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
 
-    Raises:
-        Problem: If the file cannot be written, or is something else than a file.
-    """
+    def write(self, text: str) -> int:
+        """Writes text and flushes it, so that a failure shows at once."""
+        if self._stream is not None:
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except OSError:
+                # Python flushes the rest at exit, which would fail again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+                self._stream = None
+        return len(text)
+
+    def flush(self) -> None:
+        """Does nothing: writing flushes."""
+
+    def isatty(self) -> bool:
+        """True for a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def check_writable(path: str) -> None:
+    """Raises Problem if a file cannot be written there."""
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise Problem(f"cannot write {path}: it is not a file")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise Problem(f"cannot write {path}: permission denied")
+    if target.exists():
+        reason = "" if target.is_file() else "it is not a file"
+        allowed = os.access(target, os.W_OK) and os.access(target.parent, os.W_OK)
+    else:
+        folder = target.parent
+        reason = "" if folder.is_dir() else f"{folder} is not a folder"
+        allowed = os.access(folder, os.W_OK)
+    if reason or not allowed:
+        raise Problem(f"cannot write {path}: {reason or 'permission denied'}")
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Writes a file completely, or raises Problem and leaves an earlier file as it is."""
+    target = Path(os.path.realpath(path))
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        file = unfinished.open("xb")
-    except OSError as error:
-        raise Problem(f"cannot write {path}: {error.strerror}") from error
-    try:
-        with file:
-            yield file
+        unfinished.write_bytes(content)
         unfinished.replace(target)
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror}") from error
