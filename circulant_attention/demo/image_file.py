@@ -92,8 +92,8 @@ def _read_pillow(path: str) -> tuple[Any, dict[str, Any]]:
         # The second frame of an MPO file, which phones write as JPEG, is a preview or depth map.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise Problem(f"cannot use {path}: expected one image, got several")
-        if image.mode == "CMYK":
-            raise Problem(f"cannot use {path}: expected grey or RGB colour, got CMYK")
+        if image.mode in ("CMYK", "HSV", "LAB", "YCbCr"):
+            raise Problem(f"cannot use {path}: expected grey or RGB colour, got {image.mode}")
         upright = ImageOps.exif_transpose(image)
         names = ("icc_profile", "exif")
         metadata = {name: upright.info[name] for name in names if upright.info.get(name)}

@@ -172,6 +172,7 @@ def test_the_noise_is_estimated(
         ("alpha.png", 4, np.uint8, "colour, 8 bit, transparency kept"),
         ("alpha.png", 4, np.uint16, "colour, 16 bit, transparency kept"),
         ("grey.tif", None, bool, "grey, 1 bit"),
+        ("grey.tif", None, np.uint16, "grey, 16 bit"),
         ("colour.tif", 3, np.uint16, "colour, 16 bit"),
         ("alpha.tif", 2, np.uint8, "grey, 8 bit, transparency kept"),
         ("alpha.tif", 4, np.uint16, "colour, 16 bit, transparency kept"),
@@ -196,8 +197,8 @@ def test_images_keep_format_depth_and_transparency(
         extra = {"photometric": "rgb" if channels in (3, 4) else "minisblack"}
         if channels in (2, 4):
             extra |= {"extrasamples": ["unassalpha"], "planarconfig": "contig"}
-        compression = "lzw" if dtype == np.uint16 else None
-        tifffile.imwrite(path, pixels, compression=compression, **extra)
+        compression, order = ("lzw", ">") if dtype == np.uint16 else (None, "<")
+        tifffile.imwrite(path, pixels, compression=compression, byteorder=order, **extra)
     elif dtype == np.uint16:
         path.write_bytes(png_of_16_bit(pixels.reshape(24, 30, -1)))
     else:
@@ -305,7 +306,7 @@ def _write_frames(path: Path) -> None:
             "expected finite numbers",
         ),
         ("inks.jpg", lambda path: Image.new("CMYK", (20, 20)).save(path), "got CMYK"),
-        ("inks.tif", lambda path: Image.new("CMYK", (20, 20)).save(path), "got CMYK"),
+        ("lab.tif", lambda path: Image.new("LAB", (20, 20)).save(path), "got LAB"),
         ("flat.png", lambda path: Image.new("L", (40, 40)).save(path), "estimate .* give --sigma"),
         ("layers.psd", lambda path: Image.new("L", (40, 40)).save(path, "png"), "cannot write"),
     ],
