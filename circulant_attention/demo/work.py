@@ -63,21 +63,19 @@ def run(options: Namespace) -> int:
         panels = _compare(options, photo, noisy, denoised, seconds)
     else:
         print(f"denoised in {seconds}")
+        removed = (noisy - denoised) / options.sigma
         panels = {
             photo.name: photo.as_fraction(noisy),
             f"denoised, {seconds}": photo.as_fraction(denoised),
-            "removed, black to white: -3 to 3 sigma": 0.5
-            + (noisy - denoised) / (6 * options.sigma),
+            "removed, black to white: -3 to 3 sigma": (removed + 3) / 6,
         }
-    contents = {}
-    if options.output:
-        contents[options.output] = image_file.encoded(photo, denoised, options.output)
-    if options.figure:
-        contents[options.figure] = _draw(options, photo, noisy, panels)
     print()
-    for path, content in contents.items():
-        write_file(path, content)
-        print(f"The {'figure' if path == options.figure else 'denoised image'} is in {path}")
+    if options.output:
+        write_file(options.output, image_file.encoded(photo, denoised, options.output))
+        print(f"The denoised image is in {options.output}")
+    if options.figure:
+        write_file(options.figure, _draw(options, photo, noisy, panels))
+        print(f"The figure is in {options.figure}")
     return 0 if is_right else 1
 
 
