@@ -243,7 +243,8 @@ def test_gradients_of_sigma(tile: tuple[int, int] | None, device: str) -> None:
 
 def test_compiles_for_any_size_and_sigma() -> None:
     def function(image: Tensor, sigma: float | Tensor) -> Tensor:
-        return nonlocal_means(image, sigma, window=3, patch=3)
+        tile = tile_size(image, window=3, patch=3)
+        return nonlocal_means(image, sigma, window=3, patch=3, tile=tile)
 
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in [(1, 1, 6, 5), (2, 2, 7, 8)]:
