@@ -324,6 +324,13 @@ def test_refuses_other_files(
     refuse([name, *SMALL], message, capsys)
 
 
+def test_pixels_are_rounded_and_clipped() -> None:
+    photo = image_file.from_array("photo", np.zeros((1, 4), np.uint8))
+    pixels = torch.tensor([[[-0.1, 0.7 / 255, 1.2 / 255, 1.1]]])
+    written = imagecodecs.png_decode(image_file.encoded(photo, pixels, "out.png"))
+    assert written.tolist() == [[0, 1, 1, 255]]
+
+
 def test_refuses_arrays_without_pixels() -> None:
     with pytest.raises(Problem, match="cannot use nothing: the image is empty"):
         image_file.from_array("nothing", np.zeros((0, 4), np.uint8))
