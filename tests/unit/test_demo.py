@@ -95,7 +95,7 @@ def test_without_arguments(
         (["photo.png", "--sigma", "0.2"], None, 0.2, "given", {"denoised.png"}),
         (["photo.png", "--add-noise", "0.2"], 0.2, 0.2, "added", {"denoised.png"}),
         (
-            ["photo.png", "--add-noise", "0.2", "--sigma", "0.1", "--figure", "f.svg"],
+            ["photo.png", "--add-noise=0.2", "--sigma=0.1", "--figure=f.svg", "--window=63"],
             0.2,
             0.1,
             "given",
@@ -124,7 +124,7 @@ def test_what_noise_and_which_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     io.imsave("photo.png", photo(64, 64), check_contrast=False)
-    assert main([*arguments, *SMALL]) == 0
+    assert main([*SMALL, *arguments]) == 0
     text = capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == files | {"photo.png"}
     added_line = re.search(r"^added noise Gaussian, sigma ([\d.]+) of the range", text, re.M)
