@@ -58,7 +58,8 @@ def adjacency(
     The scores of half-precision features are computed and kept in float32, as in fused attention:
     the softmax of scores that were rounded to half is far off where they are large.
     """
-    dtype = real_dtype(torch.promote_types(x.dtype, y.dtype))
+    x, y = promote(x, y)
+    dtype = real_dtype(x.dtype)
     with without_autocast(x.device):
         if dtype in _HALF:
             x, y = x.float(), y.float()
