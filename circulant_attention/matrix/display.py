@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import html
 import itertools
+from bisect import bisect_left
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from circulant_attention.geometry import Geometry
+from circulant_attention.matrix import pattern
 
 if TYPE_CHECKING:
     from circulant_attention.matrix.tensor_like import TensorLike
 
 # Dots of a cell, 4 rows by 2 columns, as bits of the Unicode block at U+2800.
-_DOTS = torch.tensor([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _CELL_ROWS, _CELL_COLUMNS = _DOTS.shape
 _BLANK = 0x2800
-# Entries marked at a time: bounds the memory of a picture for any size of the matrix.
-_CHUNK = 1 << 22
 
 
 def summary(a: TensorLike) -> str:
@@ -64,7 +63,8 @@ def braille(geometry: Geometry, *, max_height: int, max_width: int) -> str:
     """The sparsity pattern as a bracketed grid of Braille cells.
 
     The rule of Julia's SparseArrays: a matrix larger than the picture is shrunk with its aspect
-    ratio, and each stored entry sets the dot at its place.
+    ratio, and each stored entry sets the dot at its place. No tensors are made: the picture is the
+    same under every mode and default device of torch.
 
     Args:
         geometry: The pattern.
@@ -74,20 +74,18 @@ def braille(geometry: Geometry, *, max_height: int, max_width: int) -> str:
     Returns:
         The lines of the picture.
     """
-    n = geometry.pixels
+    n = int(geometry.pixels)
     dots = n
     if n > _CELL_ROWS * max_height or n > _CELL_COLUMNS * max_width:
         dots = int(min(_CELL_COLUMNS * max_width / n, _CELL_ROWS * max_height / n) * n)
     # Room for the four corners of the bracket.
     height, width = max(dots, 2 * _CELL_ROWS), max(dots, 2 * _CELL_COLUMNS)
-    grid = torch.zeros(-(-height // _CELL_ROWS), -(-width // _CELL_COLUMNS), dtype=torch.long)
-    is_set = torch.zeros(height, width, dtype=torch.bool)
-    for rows, columns in _entries(geometry):
-        is_set[_dot(rows, height, n), _dot(columns, width, n)] = True
-    row, column = is_set.nonzero(as_tuple=True)
+    rows, columns = _pixels_of_dots(height, n), _pixels_of_dots(width, n)
+    row, column = pattern.meet(geometry, tuple(rows[..., None]), tuple(columns)).nonzero()
+    cells = np.zeros((-(-height // _CELL_ROWS), -(-width // _CELL_COLUMNS)), dtype=np.int64)
     bits = _DOTS[row % _CELL_ROWS, column % _CELL_COLUMNS]
-    grid.index_put_((row // _CELL_ROWS, column // _CELL_COLUMNS), bits, accumulate=True)
-    return "\n".join(_bracketed(grid))
+    np.bitwise_or.at(cells, (row // _CELL_ROWS, column // _CELL_COLUMNS), bits)
+    return "\n".join(_bracketed(cells))
 
 
 def card(a: TensorLike) -> str:
@@ -119,29 +117,19 @@ def _kernel_length(geometry: Geometry) -> int | tuple[int, ...]:
     return window[0] if len(set(window)) == 1 else window
 
 
-def _dot(index: Tensor, dots: int, n: int) -> Tensor:
+def _pixels_of_dots(dots: int, n: int) -> np.ndarray[Any, Any]:
+    """The first and the last pixel that fall on each dot, ``(2, dots)``."""
     scale = max(1, dots - 1) / max(1, n - 1)
-    # Rounded from one on, as Julia numbers them: halves go to the even number.
-    return (index.double() * scale + 1).round().long() - 1
+
+    def dot(pixel: int) -> int:
+        # Rounded from one on, as Julia numbers them: halves go to the even number.
+        return round(pixel * scale + 1) - 1
+
+    starts = np.array([bisect_left(range(n), at, key=dot) for at in range(dots + 1)])
+    return np.stack([starts[:-1], starts[1:] - 1])
 
 
-def _entries(geometry: Geometry) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and columns of the stored entries, some rows at a time."""
-    step = max(1, _CHUNK // geometry.nnz_per_row)
-    for start in range(0, geometry.pixels, step):
-        rows = torch.arange(start, min(start + step, geometry.pixels))
-        columns = torch.zeros(len(rows), 1, dtype=torch.long)
-        coordinates = torch.unravel_index(rows, geometry.spatial_size)
-        for centre, size, width in zip(
-            coordinates, geometry.spatial_size, geometry.window, strict=True
-        ):
-            offset = torch.arange(width) - width // 2
-            neighbour = (centre[:, None] + offset).remainder(size)
-            columns = (columns[:, :, None] * size + neighbour[:, None, :]).flatten(1)
-        yield rows[:, None].expand_as(columns), columns
-
-
-def _bracketed(grid: Tensor) -> Iterator[str]:
+def _bracketed(grid: np.ndarray[Any, Any]) -> Iterator[str]:
     last = len(grid) - 1
     for at, cells in enumerate(grid.tolist()):
         left, right = ("⎡", "⎤") if at == 0 else ("⎣", "⎦") if at == last else ("⎢", "⎥")
