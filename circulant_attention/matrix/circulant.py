@@ -239,10 +239,12 @@ class Circulant(TensorLike):
 
         ``A[b, h]``, ``A[1:]``, ``A[:, [0, 2]]`` are Circulants of four dims; an int leaves size 1.
         ``A[b, h, i, j]`` is an entry (zero outside the pattern), ``A[b, h, i]`` a dense row,
-        ``A[..., j]`` dense columns, with the dims that torch would give.
+        ``A[..., j]`` dense columns, with the dims that torch would give. Lists pair up:
+        ``A[0, 0, [1, 2], [3, 4]]`` has two entries. Rows of a lazy A are computed alone.
 
         Raises:
-            IndexError: If an index is out of range, or there are more than four.
+            IndexError: If an index is out of range, there are more than four, or lists differ in
+                length.
             TypeError: If one is neither an int, a slice, nor a list or 1-d tensor of ints.
 
         Example:
@@ -253,11 +255,10 @@ class Circulant(TensorLike):
         References:
             ``Base.getindex`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        batch_head, row, column = indexing.parse(index)
-        matrices = self._from(indexing.take_matrices(self.values, batch_head), self.geometry)
-        if row == slice(None) and column == slice(None):
-            return matrices
-        return indexing.dense_block(matrices.rows, self.geometry, batch_head, row, column)
+        indices = indexing.parse(index, self.shape, self.device)
+        if indexing.keeps_rows(indices):
+            return self._from(indexing.take_matrices(self.values, indices), self.geometry)
+        return indexing.dense_block(self._source, self.geometry, indices)
 
     # --- operators ---
 
@@ -347,17 +348,17 @@ class Circulant(TensorLike):
     def spy(self, head: int = 0, batch: int = 0, ax: Axes | None = None) -> Axes:
         """Draws where the entries of one matrix are stored, and how large they are.
 
-        A colour is the largest magnitude of the entries that fall on it; cells without a stored
-        entry stay blank. ``ax``: matplotlib axes; new ones by default, and returned.
+        A colour is the largest magnitude of the entries that fall on a cell of the picture; cells
+        without a stored entry stay blank. Of a matrix of more than 2**22 entries 512 rows are read,
+        as the title says; cells with entries in other rows only are gray. Of a lazy A no more than
+        that is computed. ``ax``: matplotlib axes; new ones by default, and returned.
 
         Raises:
             ImportError: If matplotlib is not installed.
             TypeError: If ``head`` or ``batch`` is not an int.
             ValueError: If ``head`` or ``batch`` is out of range.
         """
-        plotting.check_matrix(self.shape, head, batch)
-        ax = plotting.axes(ax)
-        return plotting.spy(self.rows[batch, head], self.geometry, f"A[{batch}, {head}]", ax)
+        return plotting.spy(self._source, self.geometry, head, batch, ax)
 
     def window_image(
         self, pixel: int | Sequence[int], head: int = 0, batch: int = 0, ax: Axes | None = None
@@ -366,7 +367,8 @@ class Circulant(TensorLike):
 
         Complex entries are shown by their magnitude. A signal is drawn as bars, a volume by the
         slice ``pixel[0]`` of its first dim. Outside of the window the picture is transparent, so
-        that it can lie over the image that the matrix comes from.
+        that it can lie over the image that the matrix comes from. Of a lazy A only this row is
+        computed.
 
         Args:
             pixel: The query pixel: its number, or its position, one int per spatial dim.
@@ -382,11 +384,7 @@ class Circulant(TensorLike):
             TypeError: If ``pixel``, ``head`` or ``batch`` has the wrong type.
             ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
         """
-        plotting.check_matrix(self.shape, head, batch)
-        position = plotting.checked_position(pixel, self.spatial_size)
-        ax = plotting.axes(ax)
-        row = self.rows[batch, head, indexing.pixel_number(position, self.spatial_size)]
-        return plotting.window_image(row, self.geometry, position, f"A[{batch}, {head}]", ax)
+        return plotting.window_image(self._source, self.geometry, pixel, head, batch, ax)
 
     def _check_compatible(self, other: object) -> None:
         """Raises unless ``other`` is a Circulant of this geometry, of broadcastable shape."""

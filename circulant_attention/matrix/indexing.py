@@ -10,18 +10,22 @@ from torch import Tensor
 
 from circulant_attention.checks import is_int
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix import algebra
+from circulant_attention.matrix import pattern
+from circulant_attention.matrix.lazy import LazyValues, TransposedValues, transpose_source
 
-Index = int | slice | Sequence[int] | Tensor
+Index = int | slice | Tensor
+Indices = tuple[Index, Index, Index, Index]
+"""Of batch, head, row and column; a tensor is 1-d and holds ints."""
 _DIM_NAMES = ("batch", "head", "row", "column")
+_FULL = slice(None)
 
 
-def parse(index: Any) -> tuple[tuple[Index, Index], Index, Index]:
-    """An index as (batch, head), row, column; those left out are full slices.
+def parse(index: Any, shape: torch.Size, device: torch.device) -> Indices:
+    """An index of a matrix of this shape, one per dim; those left out are full slices.
 
     Raises:
-        IndexError: If it has more than four entries or two ellipses.
-        TypeError: If an entry is not an int, a slice or a list of ints.
+        IndexError: If an int is out of range, or there are more than four indices or two ellipses.
+        TypeError: If one is neither an int, a slice, nor a list or 1-d tensor of ints.
     """
     entries = list(index) if isinstance(index, tuple) else [index]
     ellipses = [at for at, entry in enumerate(entries) if entry is Ellipsis]
@@ -30,12 +34,39 @@ def parse(index: Any) -> tuple[tuple[Index, Index], Index, Index]:
     if len(entries) - len(ellipses) > 4:
         raise IndexError(f"expected at most 4 indices for a Circulant, got {len(entries)}")
     at = ellipses[0] if ellipses else len(entries)
-    missing = [slice(None)] * (4 - len(entries) + len(ellipses))
+    missing = [_FULL] * (4 - len(entries) + len(ellipses))
     entries[at : at + len(ellipses)] = missing
-    for name, entry in zip(_DIM_NAMES, entries, strict=True):
-        _check(name, entry)
-    batch, head, row, column = entries
-    return (batch, head), row, column
+    batch, head, row, column = (
+        _parsed(name, entry, size, device)
+        for name, entry, size in zip(_DIM_NAMES, entries, shape, strict=True)
+    )
+    indices = batch, head, row, column
+    lengths = [len(index) for index in indices if isinstance(index, Tensor)]
+    if len(lengths) > 1 and len({*lengths} - {1}) > 1:
+        raise IndexError(f"expected index lists of one length, which pair up, got {lengths}")
+    return indices
+
+
+def _parsed(name: str, entry: Any, size: int, device: torch.device) -> Index:
+    _check(name, entry)
+    if isinstance(entry, slice):
+        return entry
+    if isinstance(entry, Tensor) and entry.dim() == 1:
+        selects = entry.dtype in (torch.bool, torch.uint8)
+        if selects and len(entry) != size:
+            raise IndexError(f"expected the {name} mask to have {size} entries, got {len(entry)}")
+        return entry.nonzero().flatten() if selects else entry
+    if not isinstance(entry, Sequence):
+        return _in_range(name, int(entry), size)
+    return torch.tensor(
+        [_in_range(name, int(one), size) for one in entry], dtype=torch.long, device=device
+    )
+
+
+def _in_range(name: str, at: int, size: int) -> int:
+    if not -size <= at < size:
+        raise IndexError(f"{name} index {at} is out of range for size {size}")
+    return at
 
 
 def _check(name: str, entry: Any) -> None:
@@ -54,63 +85,135 @@ def _check(name: str, entry: Any) -> None:
         )
 
 
-def _scalar(index: Index) -> bool:
-    return is_int(index) or (isinstance(index, Tensor) and index.dim() == 0)
+def keeps_rows(indices: Indices) -> bool:
+    """Whether all rows and columns are taken, so that the result is a Circulant."""
+    return all(isinstance(index, slice) and index == _FULL for index in indices[2:])
 
 
-def _check_range(index: Index, size: int, name: str) -> None:
-    if _scalar(index) and not -size <= int(index) < size:  # type: ignore[arg-type]
-        raise IndexError(f"{name} index {index} is out of range for size {size}")
+def take_matrices(values: Tensor, indices: Indices) -> Tensor:
+    """Indexes batch and head of values ``(B, heads, N * K)``; keeps both dims.
 
-
-def _take(x: Tensor, dim: int, index: Index, name: str) -> Tensor:
-    """Indexes one dim and keeps it, an int leaving size 1."""
-    if _scalar(index):
-        _check_range(index, x.shape[dim], name)
-        return x.narrow(dim, int(index) % x.shape[dim], 1)  # type: ignore[arg-type]
-    if not isinstance(index, slice | Tensor):
-        index = torch.tensor(list(index), dtype=torch.long, device=x.device)  # type: ignore[arg-type]
-    taken: Tensor = x[(slice(None),) * dim + (index,)]
-    return taken
-
-
-def take_matrices(values: Tensor, batch_head: tuple[Index, Index]) -> Tensor:
-    """Indexes batch and head of values ``(B, heads, N * K)``; keeps both dims."""
-    for dim, index in enumerate(batch_head):
-        values = _take(values, dim, index, _DIM_NAMES[dim])
-    return values
-
-
-def pixel_number(position: tuple[int, ...], sizes: tuple[int, ...]) -> int:
-    """The row-major number of the pixel at a position."""
-    number = 0
-    for at, size in zip(position, sizes, strict=True):
-        number = number * size + at
-    return number
-
-
-def dense_rows(rows: Tensor, geometry: Geometry, index: Index) -> Tensor:
-    """Some rows ``(B, heads, R, N)`` of a Circulant with entries ``(B, heads, N, K)``, dense."""
-    columns = geometry.col_indices(rows.device).reshape(1, 1, geometry.pixels, geometry.nnz_per_row)
-    columns = _take(columns, 2, index, "row").long()
-    chosen = _take(rows, 2, index, "row")
-    dense = chosen.new_zeros(*chosen.shape[:3], geometry.pixels)
-    return dense.scatter(3, columns.expand(chosen.shape), chosen)
-
-
-def dense_block(
-    rows: Tensor, geometry: Geometry, batch_head: tuple[Index, Index], row: Index, column: Index
-) -> Tensor:
-    """The dense block at (row, column), without the dims of ints, as in torch.
-
-    Its memory is the number of rows, or of columns if ``row`` is a full slice, times N.
+    Two lists pair up, and leave heads of size 1.
     """
-    for index, name in ((row, "row"), (column, "column")):
-        _check_range(index, geometry.pixels, name)
-    if row == slice(None):
-        flipped = algebra.transpose(rows.flatten(-2), geometry).reshape(rows.shape)
-        block = dense_rows(flipped, geometry, column).mT
+    batch, head, _, _ = (_keeping(index) for index in indices)
+    if isinstance(batch, Tensor) and isinstance(head, Tensor):
+        return values[batch, head].unsqueeze(1)
+    return values[batch][:, head]
+
+
+def _keeping(index: Index) -> slice | Tensor:
+    """The index with an int as the slice of one."""
+    if isinstance(index, slice | Tensor):
+        return index
+    return slice(index, index + 1 or None)
+
+
+def dense_rows(rows: Tensor, geometry: Geometry, index: slice) -> Tensor:
+    """Some rows ``(B, heads, R, N)`` of a Circulant with entries ``(B, heads, N, K)``, dense."""
+    columns = geometry.col_indices(rows.device).view(geometry.pixels, geometry.nnz_per_row)
+    return _scattered(rows[:, :, index], columns[index].long(), geometry)
+
+
+def dense_block(source: Tensor | LazyValues, geometry: Geometry, indices: Indices) -> Tensor:
+    """The dense block at the indices, with the dims that torch gives a dense tensor.
+
+    Its memory is the number of rows, or of columns if all rows are taken, times N. Of lazy values
+    only the rows that are asked for are computed, unless computing all takes less memory.
+    """
+    batch, head, row, column = indices
+    lists = [isinstance(index, Tensor) for index in indices]
+    if lists[3] and any(lists[:3]):
+        return _paired(source, geometry, indices)
+    if isinstance(row, slice) and row == _FULL:
+        flipped = _transposed(source, geometry)
+        block = dense_block(flipped, geometry, (batch, head, column, _FULL))
+        return block if is_int(column) else block.mT
+    entries = _entries(source, geometry, (batch, head, row))
+    pixels = _coordinate(2, source, geometry, (batch, head, row, 0))
+    if isinstance(column, slice):
+        dense = _scattered(entries, pattern.columns(geometry, pixels), geometry)
+        return dense[..., column]
+    keys = torch.arange(geometry.pixels, device=source.device)[column]
+    place, stored = pattern.place(geometry, pixels[..., None], keys)
+    place, stored = (x.broadcast_to(*entries.shape[:-1], x.shape[-1]) for x in (place, stored))
+    block = entries.gather(-1, place).where(stored, 0)
+    return block.squeeze(-1) if is_int(column) else block
+
+
+def _paired(source: Tensor | LazyValues, geometry: Geometry, indices: Indices) -> Tensor:
+    """The block of a list of columns that pairs up with other lists, entry by entry."""
+    batch, head, row, column = (
+        _coordinate(dim, source, geometry, indices) for dim in range(len(indices))
+    )
+    place, stored = pattern.place(geometry, row, column)
+    groups = batch * source.shape[1] + head
+    if isinstance(source, LazyValues) and _some_rows(source, geometry, groups, row):
+        entries = source.rows(groups, row)
+        places = place.expand(entries.shape[:-1])[..., None]
+        entries = entries.gather(-1, places).squeeze(-1)
     else:
-        block = _take(dense_rows(rows, geometry, row), 3, column, "column")
-    dropped = [dim for dim, index in enumerate((*batch_head, row, column)) if _scalar(index)]
-    return block.squeeze(dropped) if dropped else block
+        entries = _rows(_computed(source), geometry)[batch, head, row, place]
+    return entries.where(stored, 0)
+
+
+def _entries(
+    source: Tensor | LazyValues, geometry: Geometry, indices: tuple[Index, Index, Index]
+) -> Tensor:
+    """The entries ``(*, K)`` of the rows at the indices of batch, head and row."""
+    if isinstance(source, LazyValues):
+        batch, head, row = (
+            _coordinate(dim, source, geometry, (*indices, 0)) for dim in range(len(indices))
+        )
+        groups = batch * source.shape[1] + head
+        if _some_rows(source, geometry, groups, row):
+            return source.rows(groups, row)
+    return _rows(_computed(source), geometry)[indices]
+
+
+def _some_rows(source: LazyValues, geometry: Geometry, groups: Tensor, pixels: Tensor) -> bool:
+    """Whether computing these rows takes less memory than computing all."""
+    rows = (groups + pixels).numel()
+    return rows * source.row_cost <= source.shape[0] * source.shape[1] * geometry.pixels
+
+
+def _transposed(source: Tensor | LazyValues, geometry: Geometry) -> Tensor | LazyValues:
+    parent = transpose_source(source)
+    return TransposedValues(_computed(source), geometry) if parent is None else parent
+
+
+def _computed(source: Tensor | LazyValues) -> Tensor:
+    return source.get() if isinstance(source, LazyValues) else source
+
+
+def _rows(values: Tensor, geometry: Geometry) -> Tensor:
+    return values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
+
+
+def _coordinate(
+    dim: int, source: Tensor | LazyValues, geometry: Geometry, indices: Indices
+) -> Tensor:
+    """One coordinate of every element that the indices take, of size 1 where it is the same.
+
+    torch itself arranges the dims: they are those of a dense matrix at these indices.
+    """
+    sizes = (*source.shape[:2], geometry.pixels, geometry.pixels)
+    own = [1] * len(sizes)
+    own[dim] = sizes[dim]
+    coordinates = torch.arange(sizes[dim], device=source.device).view(own)
+    result: Tensor = coordinates[
+        tuple(index if at == dim else _first(index) for at, index in enumerate(indices))
+    ]
+    return result
+
+
+def _first(index: Index) -> Index:
+    """An index of the same kind into a dim of size 1."""
+    if isinstance(index, Tensor):
+        return torch.zeros_like(index)
+    return _FULL if isinstance(index, slice) else 0
+
+
+def _scattered(entries: Tensor, columns: Tensor, geometry: Geometry) -> Tensor:
+    """Dense rows ``(*, N)`` of entries ``(*, K)`` at the columns, which broadcast to them."""
+    dense = entries.new_zeros(*entries.shape[:-1], geometry.pixels)
+    return dense.scatter(-1, columns.expand(entries.shape), entries)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix import algebra
+from circulant_attention.matrix import algebra, pattern
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.versions import CHANGED, unchanged
@@ -87,6 +87,47 @@ class LazyValues:
             raise RuntimeError(CHANGED)
         return self.inputs
 
+    geometry: Geometry
+
+    @property
+    def row_cost(self) -> int:
+        """Elements of memory that :meth:`rows` takes for each entry that it computes."""
+        raise NotImplementedError
+
+    def rows(self, groups: Tensor, pixels: Tensor) -> Tensor:
+        """The entries of some rows ``(*, K)``: no others are computed, and they are not kept.
+
+        Args:
+            groups: The matrix of each row, ``batch * heads + head``.
+            pixels: The query pixel of each row, broadcastable with ``groups``.
+
+        Raises:
+            RuntimeError: As :meth:`get`.
+        """
+        if self._values is not None:
+            # Index tensors of dim 0 would be read on the host, and not be traced.
+            computed = algebra.groups(self._values, self.geometry)
+            return computed[groups[..., None], pixels[..., None]].squeeze(-2)
+        with torch.set_grad_enabled(self._records_grad and torch.is_grad_enabled()):
+            return self._compute_rows(groups, pixels, *self.checked_inputs())
+
+    def matrix(self, group: int) -> Tensor:
+        """The entries ``(N, K)`` of one matrix, ``batch * heads + head``: no others are computed.
+
+        Raises:
+            RuntimeError: As :meth:`get`.
+        """
+        if self._values is not None:
+            return algebra.groups(self._values, self.geometry)[group]
+        with torch.set_grad_enabled(self._records_grad and torch.is_grad_enabled()):
+            return self._compute_matrix(group, *self.checked_inputs())
+
+    def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
 
 def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
     """The version counters of the inputs: torch counts changes in place.
@@ -153,6 +194,25 @@ class AttentionValues(LazyValues):
         q, k = inputs
         return attention_weights(q, k, self.geometry, self.kind, (self.shape[0], self.shape[1]))
 
+    @property
+    def row_cost(self) -> int:
+        """The keys of a window, and their products with the query, per channel."""
+        return 2 * self.inputs[0].shape[1]
+
+    def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
+        q, k = (x.flatten(2) for x in inputs)
+        windows = pattern.columns(self.geometry, pixels)
+        # Vectors (*, 1, C) and (*, K, C): torch puts the dims of separated index tensors first.
+        query = q[groups[..., None], :, pixels[..., None]]
+        keys = k[groups[..., None], :, windows]
+        scores = _similarity(query, keys, self.kind) * q.shape[1] ** -0.5
+        return torch.softmax(scores, -1).to(self.dtype)
+
+    def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
+        q, k = (x[group, None] for x in inputs)
+        weights = attention_weights(q, k, self.geometry, self.kind, (1, 1))
+        return algebra.groups(weights, self.geometry)[0]
+
 
 class TransposedValues(LazyValues):
     """The values of a transposed Circulant.
@@ -172,6 +232,33 @@ class TransposedValues(LazyValues):
     def compute(self, *inputs: Tensor) -> Tensor:
         """The permuted values of the parent."""
         return algebra.transpose(inputs[0], self.geometry)
+
+    @property
+    def row_cost(self) -> int:
+        """Eight index tensors of int64."""
+        return 16
+
+    def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
+        rows = pattern.columns(self.geometry, pixels)
+        place, _ = pattern.place(self.geometry, rows, pixels[..., None])
+        return algebra.groups(inputs[0], self.geometry)[groups[..., None], rows, place]
+
+    def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
+        parent = inputs[0].flatten(0, 1)[group, None, None]
+        return algebra.groups(algebra.transpose(parent, self.geometry), self.geometry)[0]
+
+
+def _similarity(x: Tensor, y: Tensor, kind: SimilarityKind) -> Tensor:
+    """The similarities of vectors ``(*, C)``, in float32 for half precision."""
+    x, y = dtypes.promote(x, y)
+    if x.is_complex():
+        x, y = (torch.cat([part.real, part.imag], -1) for part in (x, y))
+    elif x.dtype in (torch.float16, torch.bfloat16):
+        x, y = x.float(), y.float()
+    # Not as a matrix product: autocast and TF32 would round it.
+    if kind == SimilarityKind.DOT:
+        return (x * y).sum(-1)
+    return (x - y).square().sum(-1) / -2
 
 
 def transpose_source(source: Tensor | LazyValues) -> Tensor | None:

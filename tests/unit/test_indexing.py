@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
+from random import Random
+
+import numpy as np
 import pytest
 import torch
-from inputs import dense, grids, matrix
+from inputs import SIMILARITIES, dense, grids, matrix
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from circulant_attention import Circulant
+from circulant_attention import Circulant, circulant_mh_attention
 
 STAY_SPARSE = [
     (0,),
@@ -94,11 +100,88 @@ def test_rows_and_columns_of_every_grid(size, window, device):
         assert_close(A[..., at], D[..., at], rtol=0, atol=0)
 
 
-def test_several_lists_take_a_block(device):
+def _random_index(random, n, pairs):
+    """An index of one dim: an int, a slice, or a list of ``pairs`` ints or of one."""
+    kind = random.choice(["int", "int", "full", "slice", "list", "list", "tensor", "numpy"])
+    ends = [None, random.randrange(-n, n)]
+    ints = [random.randrange(-n, n) for _ in range(random.choice([pairs, pairs, 1]))]
+    return {
+        "int": ints[0],
+        "full": slice(None),
+        "slice": slice(random.choice(ends), random.choice(ends), random.choice([None, 1, 2])),
+        "list": ints,
+        "tensor": torch.tensor(ints),
+        "numpy": np.int64(ints[0]),
+    }[kind]
+
+
+@pytest.mark.parametrize("state", ["computed", "lazy", "transposed", "transposed lazy"])
+@grids
+def test_any_index_gives_what_torch_gives(size, window, state, device):
+    random = Random(str((size, window, state)))
+    q, k = torch.randn(2, 2, 6, *size, dtype=torch.float64, device=device)
+    D = dense(circulant_mh_attention(q, k, k, window, 3)[1])
+    D = D.mT if "transposed" in state else D
+    for _ in range(40):
+        index = tuple(_random_index(random, n, 3) for n in D.shape)
+        if all(isinstance(i, slice) and i == slice(None) for i in index[2:]):
+            continue
+        fresh = circulant_mh_attention(q, k, k, window, 3)[1]
+        A = fresh.mT if "transposed" in state else fresh
+        if "lazy" not in state:
+            assert A.values.shape == (2, 3, A.nnz // 6)
+        given = tuple(torch.tensor(i) if isinstance(i, list) else i for i in index)
+        assert_close(A[index], D[given], rtol=0, atol=1e-12, msg=lambda m, i=index: f"{i}: {m}")
+
+
+def test_pairs_of_lists_are_entries(device):
     A = matrix((5, 4), 3, device)
-    rows, columns = [3, 0, 5], [1, 4]
-    expected = dense(A)[:, :, rows][:, :, :, columns]
-    assert_close(A[:, :, rows, columns], expected, rtol=0, atol=0)
+    rows, columns = [3, 0, 5, 7], [2, 4, -1, 0]
+    entries = A[0, 1, rows, columns]
+    expected = [float(dense(A)[0, 1, i, j]) for i, j in zip(rows, columns, strict=True)]
+    assert entries.tolist() == expected
+    with pytest.raises(IndexError, match=r"index lists of one length.*got \[2, 3\]"):
+        A[0, 0, [1, 2], [1, 2, 3]]
+
+
+def test_pairs_of_batches_and_heads_stay_sparse(device):
+    A = matrix((5, 4), 3, device)
+    pairs = A[[1, 0], [2, -2]]
+    assert isinstance(pairs, Circulant)
+    assert_close(pairs.to_dense(), dense(A)[[1, 0], [2, -2]].unsqueeze(1), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        (np.int64(1),),
+        (slice(None), np.int32(1)),
+        (0, 0, np.int64(3)),
+        (0, 0, 3, np.uint8(4)),
+        ([np.int64(1)],),
+    ],
+    ids=repr,
+)
+def test_numpy_ints_index(index, device):
+    A = matrix((5, 4), 3, device)
+    twin = tuple([int(i[0])] if isinstance(i, list) else i for i in index)
+    twin = tuple(int(i) if isinstance(i, np.integer) else i for i in twin)
+    own, same = A[index], A[twin]
+    assert (own == same) if isinstance(own, Circulant) else torch.equal(own, same)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ((0, 0, [1, 20]), "row index 20 is out of range for size 20"),
+        ((0, 3), "head index 3 is out of range for size 3"),
+        ((torch.tensor([True]),), "expected the batch mask to have 2 entries, got 1"),
+    ],
+    ids=repr,
+)
+def test_indices_out_of_range(index, message, device):
+    with pytest.raises(IndexError, match=re.escape(message)):
+        matrix((5, 4), 3, device)[index]
 
 
 def test_dense_blocks_carry_the_gradient(device):
@@ -132,3 +215,174 @@ def test_indexing_keeps_the_dtype(dtype, device):
     A = matrix((5, 4), 3, device, dtype=dtype)
     assert_close(A[1, 2, 3], dense(A)[1, 2, 3], rtol=0, atol=0)
     assert_close(A[..., 4], dense(A)[..., 4], rtol=0, atol=0)
+
+
+@contextmanager
+def _largest_tensor():
+    """A function that says how many elements the largest tensor made in this context has."""
+    sizes = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            view = any(returned.alias_info for returned in func._schema.returns)
+            if isinstance(result, torch.Tensor) and not view:
+                sizes.append(result.numel())
+            return result
+
+    with Watch():
+        yield lambda: max(sizes)
+
+
+def _lazy(name, q, k, window, heads):
+    return circulant_mh_attention(SIMILARITIES[name], q, k, k.real, window, heads)[1]
+
+
+ROWS_ONLY = [
+    (0, 1, 7),
+    (1, 0, 7, 8),
+    (1, 2, [7, 60, 7]),
+    (..., 3, slice(None)),
+    (0, 1, [7, 60], [8, 61]),
+    (0, 1, [7, 60], slice(2, 9)),
+]
+
+
+@pytest.mark.parametrize("index", ROWS_ONLY, ids=repr)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rows_of_a_lazy_matrix_are_computed_alone(index, transposed, device):
+    q, k = torch.randn(2, 2, 6, 40, 40, dtype=torch.float64, device=device)
+    A = _lazy("dot", q, k, 21, 3)
+    expected = _lazy("dot", q, k, 21, 3)
+    if transposed:
+        # The entries of A are computed, those of its transpose are not.
+        A, expected = A.mT, expected.mT
+    with _largest_tensor() as largest:
+        block = A[index]
+    # N * K * C of all matrices is 25 million; ten rows with their keys are less.
+    assert largest() <= max(10 * 441 * 2, 6 * 1600)
+    assert_close(block, expected.with_values(expected.values)[index], rtol=0, atol=1e-12)
+    assert A._source._values is None
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+@grids
+def test_lazy_rows_are_those_of_the_values(size, window, dtype, name, device):
+    q, k = torch.randn(2, 2, 2, *size, dtype=dtype, device=device)
+    A = _lazy(name, q, k, window, 2)
+    groups, pixels = (torch.tensor(i, device=device) for i in ([0, 3, 2], [0, -1, 0]))
+    pixels = pixels % A.shape[-1]
+    rows, one = A._source.rows(groups, pixels), A._source.matrix(2)
+    assert A._source._values is None
+    expected = A.rows.flatten(0, 1)
+    assert_close(rows, expected[groups, pixels], rtol=0, atol=1e-12)
+    assert_close(one, expected[2], rtol=0, atol=1e-12)
+    T = A.mT
+    rows, one = T._source.rows(groups, pixels), T._source.matrix(1)
+    assert T._source._values is None
+    expected = T.rows.flatten(0, 1)
+    assert torch.equal(rows, expected[groups, pixels])
+    assert torch.equal(one, expected[1])
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_lazy_rows_in_half_precision_are_rounded_once(dtype, name, device):
+    # Scores up to about 50: rounded to half precision they would be off by up to 12 %.
+    q, k = 3 * torch.randn(2, 1, 16, 30, 30, device=device).to(dtype)
+    row = _lazy(name, q, k, 5, 1)[0, 0, 31]
+    exact = _lazy(name, q.double(), k.double(), 5, 1)[0, 0, 31]
+    assert row.dtype == dtype
+    # float32 has an error of 2^-24 per product and sum, relative to the scores.
+    unit, scores = torch.finfo(dtype).eps / 2, 16 * 100 * 2.0**-24
+    tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+    assert_close(row.double(), exact, rtol=unit + 2 * scores, atol=tiny)
+
+
+def test_lazy_rows_under_autocast_are_not_rounded(device):
+    q, k = torch.randn(2, 1, 16, 30, 30, device=device)
+    A = _lazy("dot", q, k, 5, 1)
+    expected = A[0, 0, 31]
+    with torch.autocast(torch.device(A.device).type, torch.bfloat16):
+        assert torch.equal(A[0, 0, 31], expected)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_lazy_rows_carry_the_gradient(transposed, device):
+    q, k = torch.randn(2, 1, 2, 30, 30, dtype=torch.float64, device=device)
+    inputs = q.requires_grad_(), k.requires_grad_()
+
+    def gradients(computed):
+        A = _lazy("distance", q, k, (3, 5), 1)
+        A = A.mT if transposed else A
+        if computed:
+            A.values  # noqa: B018
+        loss = sum(A[i].square().sum() for i in [(0, 0, 31), (0, 0, [1, 2], [2, 2]), (0, 0, 7, 8)])
+        assert computed or A._source._values is None
+        return torch.autograd.grad(loss, inputs)
+
+    assert_close(gradients(computed=False), gradients(computed=True), rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert not _lazy("dot", q, k, 3, 1)[0, 0, 31].requires_grad
+
+
+def test_lazy_rows_after_a_change_in_place_raise(device):
+    q, k = torch.randn(2, 1, 2, 30, 30, device=device)
+    A, B = _lazy("dot", q, k, 3, 1), _lazy("dot", q, k, 3, 1)
+    T = B.mT
+    q.add_(1)
+    B.values.mul_(2)
+    for lazy in (A, T):
+        with pytest.raises(RuntimeError, match="changed in place"):
+            lazy[0, 0, 31]
+        with pytest.raises(RuntimeError, match="changed in place"):
+            lazy._source.matrix(0)
+
+
+def _taken(x):
+    A = circulant_mh_attention(x, x, x, 5, 2)[1]
+    return A[0, 0, 7], A[0, 1, [1, 2], [3, 4]], A[0, 0, :, 5], A[..., [1, 2], :], A.mT[0, 0, 3]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_indexing_compiles(dynamic, device):
+    torch.compiler.reset()
+    compiled = torch.compile(_taken, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for size in [(12, 10), (9, 14)]:
+        x = torch.randn(1, 4, *size, dtype=torch.float64, device=device)
+        assert_close(compiled(x), _taken(x), rtol=0, atol=1e-12)
+
+
+def test_indexing_is_exported_and_leaves_no_fake_tensor(device):
+    class Taking(torch.nn.Module):
+        def forward(self, x):
+            return _taken(x)
+
+    x = torch.randn(1, 4, 11, 13, dtype=torch.float64, device=device)
+    exported = torch.export.export(Taking(), (x,)).module()
+    assert_close(exported(x), _taken(x), rtol=0, atol=1e-12)
+    row = Circulant(5, (1, 1, 11, 13), device=device)[0, 0, 7]
+    assert type(row) is torch.Tensor
+    assert float(row.sum()) == 25
+
+
+def test_lazy_rows_in_forward_mode_and_under_vmap(device):
+    def row(x):
+        return circulant_mh_attention(x[None], x[None], x[None], 3, 2)[1][0, 1, 31]
+
+    x, tangent = torch.randn(2, 3, 4, 10, 12, dtype=torch.float64, device=device)
+    rows, moved = torch.func.jvp(torch.func.vmap(row), (x,), (tangent,))
+    assert_close(rows, torch.stack([row(one) for one in x]), rtol=0, atol=1e-12)
+    pairs = zip(x, tangent, strict=True)
+    expected = [torch.func.jacrev(row)(one).flatten(1) @ to.flatten() for one, to in pairs]
+    assert_close(moved, torch.stack(expected), rtol=0, atol=1e-12)
+
+
+def test_lazy_rows_in_inference_mode(device):
+    q, k = torch.randn(2, 1, 2, 30, 30, device=device).requires_grad_()
+    A = _lazy("dot", q, k, 3, 1)
+    with torch.inference_mode():
+        row = A[0, 0, 31]
+    assert_close(row, A.detach()[0, 0, 31])
+    assert A.requires_grad

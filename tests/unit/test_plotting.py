@@ -6,11 +6,14 @@ import re
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from inputs import matrix
+from torch.testing import assert_close
 
-from circulant_attention import Circulant
+from circulant_attention import Circulant, circulant_mh_attention
+from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import plotting
 
 matplotlib.use("Agg")
@@ -36,7 +39,7 @@ def test_spy_draws_the_magnitudes_of_the_stored_entries(size, window, dtype, dev
     # The pattern, with entries other than zero.
     stored = A.with_values(torch.ones_like(A.values)).to_dense()[1, 2] != 0
     expected = A.detach().to_dense()[1, 2].abs().float().where(stored, torch.nan)
-    torch.testing.assert_close(_drawn(ax), expected.cpu(), rtol=0, atol=0, equal_nan=True)
+    assert_close(_drawn(ax), expected.cpu(), rtol=0, atol=0, equal_nan=True)
     n = A.shape[-1]
     assert ax.images[-1].get_extent() == [-0.5, n - 0.5, n - 0.5, -0.5]
     assert ax.get_title() == "A[1, 2]"
@@ -54,7 +57,114 @@ def test_spy_of_a_large_matrix_keeps_the_largest_of_each_cell(device, monkeypatc
     monkeypatch.setattr(plotting, "_CHUNK", 40)
     blocks = magnitudes.reshape(10, 3, 10, 3).amax((1, 3))
     expected = blocks.where(blocks > 0, torch.nan)
-    torch.testing.assert_close(_drawn(A.spy()), expected, rtol=0, atol=0, equal_nan=True)
+    assert_close(_drawn(A.spy()), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def _large(kind, device):
+    """A matrix of 40 x 30 pixels, its entries computed or not, and a computed copy."""
+    q, k = torch.randn(2, 1, 4, 40, 30, device=device)
+    A = circulant_mh_attention(q, k, k, (5, 3), 2)[1]
+    A = A.mT if kind == "transposed" else A
+    twin = circulant_mh_attention(q, k, k, (5, 3), 2)[1]
+    twin = twin.with_values(twin.values)
+    twin = twin.with_values(twin.mT.values) if kind == "transposed" else twin
+    if kind == "computed":
+        A.values  # noqa: B018
+    return A, twin
+
+
+@pytest.mark.parametrize("kind", ["computed", "lazy", "transposed"])
+def test_spy_of_more_entries_reads_some_rows(kind, device, monkeypatch):
+    monkeypatch.setattr(plotting, "_CELLS", 100)
+    monkeypatch.setattr(plotting, "_CHUNK", 40)
+    A, twin = _large(kind, device)
+    exact = _drawn(A.spy(head=1))
+    monkeypatch.setattr(plotting, "_ENTRIES", 1200 * 15 - 1)
+    ax = A.spy(head=1)
+    assert kind == "computed" or A._source._values is None
+    assert ax.get_title() == "A[0, 1], 100 of 1200 rows (gray: not read)"
+    assert len(ax.images) == 2
+    # Row 12 r + 6 stands for the rows 12 r to 12 r + 11.
+    near = twin.with_values(torch.ones_like(twin.values)).to_dense()[0, 1].cpu() > 0
+    entries = twin.to_dense()[0, 1].abs().cpu().where(near, -1)
+    expected = entries[6::12].reshape(100, 100, 12).amax(-1)
+    drawn = _drawn(ax)
+    assert_close(drawn, expected.where(expected >= 0, torch.nan), rtol=1e-5, atol=0, equal_nan=True)
+    # Below, all cells with a stored entry in gray.
+    gray = torch.from_numpy(ax.images[0].get_array().filled(torch.nan))
+    assert torch.equal(gray.isnan(), exact.isnan())
+    # All rows of the exact picture are at least as large.
+    read = ~drawn.isnan()
+    assert 0 < int(read.sum()) < int((~gray.isnan()).sum())
+    assert bool((exact[read] >= drawn[read] * (1 - 1e-5)).all())
+
+
+@pytest.mark.parametrize("kind", ["lazy", "transposed"])
+def test_spy_of_a_small_lazy_matrix_is_exact(kind, device):
+    A, twin = _large(kind, device)
+    near = twin.with_values(torch.ones_like(twin.values)).to_dense()[0, 1] > 0
+    n = A.shape[-1]
+    drawn = _drawn(A.spy(head=1))
+    assert A._source._values is None
+    entries = twin.to_dense()[0, 1].abs().where(near, -1).cpu()
+    cell = torch.arange(n) * 512 // n
+    flat = (cell[:, None] * 512 + cell).flatten()
+    expected = torch.full((512 * 512,), -1.0).scatter_reduce(0, flat, entries.flatten(), "amax")
+    expected = expected.reshape(512, 512)
+    expected = expected.where(expected >= 0, torch.nan)
+    assert_close(drawn, expected, rtol=1e-5, atol=0, equal_nan=True)
+
+
+def test_pictures_of_a_large_grid_form_nothing_of_its_size(device, monkeypatch):
+    monkeypatch.setattr(Geometry, "col_indices", None)
+    q = torch.randn(1, 2, 1024, 1024, device=device)
+    A = circulant_mh_attention(q, q, q, (35, 1), 1)[1]
+    for draw in (A.spy, lambda: A.window_image((1000, 3)), lambda: A.window_image(77)):
+        draw()
+        assert A._source._values is None
+    T = Circulant(torch.ones(1, 1, 1, device=device).expand(1, 1, 1024**2 * 35**2), 35, (1024,) * 2)
+    drawn = _drawn(T.spy())
+    # Cell (r, c) stands for two rows of the grid: 17 rows and the wrap fill nine cells each way.
+    apart = (torch.arange(512)[:, None] - torch.arange(512)).remainder(512)
+    near = (apart <= 9) | (apart >= 503)
+    assert bool((drawn[near & (apart != 9)] == 1).all())
+    assert bool(drawn[~near].isnan().all())
+
+
+@pytest.mark.parametrize("kind", ["lazy", "transposed"])
+def test_window_image_of_a_lazy_matrix_computes_its_row(kind, device):
+    A, twin = _large(kind, device)
+    drawn = _drawn(A.window_image((39, 0), head=1))
+    assert A._source._values is None
+    expected = _drawn(twin.window_image((39, 0), head=1))
+    assert_close(drawn, expected, rtol=1e-5, atol=0, equal_nan=True)
+    assert int((~drawn.isnan()).sum()) == 15
+
+
+def test_a_picture_after_a_change_in_place_raises_and_draws_nothing(device):
+    q, k = torch.randn(2, 1, 2, 30, 30, device=device)
+    A = circulant_mh_attention(q, k, k, 3, 1)[1]
+    k.add_(1)
+    for draw in (A.spy, lambda: A.window_image(3)):
+        with pytest.raises(RuntimeError, match="changed in place"):
+            draw()
+    assert not pyplot.get_fignums()
+
+
+def test_numpy_ints_and_a_default_device(device):
+    A = matrix((6, 5), 3, device)
+    expected = _drawn(A.spy(1, 1)), _drawn(A.window_image(7, 1, 1))
+    with torch.device("meta"):
+        one = np.int64(1)
+        images = A.spy(one, one), A.window_image(np.unravel_index(7, (6, 5)), one, one)
+        drawn = [_drawn(ax) for ax in images]
+        assert_close(_drawn(A.window_image(np.int32(7), 1, 1)), drawn[1], equal_nan=True)
+    assert_close(drawn, list(expected), rtol=0, atol=0, equal_nan=True)
+    assert images[0].get_title() == "A[1, 1]"
+    with pytest.raises(
+        ValueError, match=re.escape("expected pixel in a grid of size (6, 5), got (6, 0)")
+    ):
+        A.window_image((np.int64(6), np.int64(0)))
 
 
 @pytest.mark.parametrize("pixel", [(0, 4), (2, 1)])
@@ -68,7 +178,7 @@ def test_window_image_is_a_row_on_its_grid(pixel, dtype, device):
         for right in (-2, -1, 0, 1, 2):
             near[(pixel[0] + down) % 5, (pixel[1] + right) % 6] = True
     expected = (row.abs() if dtype.is_complex else row).where(near, torch.nan)
-    torch.testing.assert_close(_drawn(ax), expected, rtol=0, atol=0, equal_nan=True)
+    assert_close(_drawn(ax), expected, rtol=0, atol=0, equal_nan=True)
     (mark,) = ax.lines
     assert mark.get_xydata().tolist() == [[pixel[1], pixel[0]]]
 
