@@ -26,11 +26,11 @@
 #include <algorithm>
 
 #include "../common/accumulate.h"
+#include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
-#include "run.h"
-#include "tile.h"
-#include "weights.h"
+#include "packed.cuh"
+#include "tile.cuh"
 
 namespace circulant {
 namespace {

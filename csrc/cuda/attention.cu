@@ -1,11 +1,11 @@
 // Fused attention: y_i = sum_j exp(S_ij - lse_i) v_j and lse_i = log sum_j exp(S_ij), with
 // S = scale * similarity(q, k) never stored.
 //
-// attention.h says how a block walks over the window. Here the numbers are the scores of a set and
-// then their exponentials, relative to the largest score so far; when that grows, sums and totals
-// shrink by the same factor (Milakov and Gimelshein, Online normalizer calculation for softmax,
-// 2018). Results have one block per 64 channels (32 for float64), each of which computes the
-// scores.
+// attention_block.cuh says how a block walks over the window. Here the numbers are the scores of a
+// set and then their exponentials, relative to the largest score so far; when that grows, sums and
+// totals shrink by the same factor (Milakov and Gimelshein, Online normalizer calculation for
+// softmax, 2018). Results have one block per 64 channels (32 for float64), each of which computes
+// the scores.
 //
 // No atomics, and sums in a fixed order: the same bits each time. float16 and bfloat16 are
 // converted on the way to shared memory and summed in float32. Every window and channel count;
@@ -22,8 +22,8 @@
 // the tile, twice per set costs a fifth more, and taps are computed in eights: 15 of 16, 35 of 40.
 #include <cmath>
 
-#include "attention.h"
-#include "attention_math.h"
+#include "attention_block.cuh"
+#include "attention_math.cuh"
 #include "kernels.h"
 
 namespace circulant {

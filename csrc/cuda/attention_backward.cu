@@ -5,11 +5,11 @@
 //   dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i, dv_j = sum_i P_ij dy_i,
 // and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
 //
-// attention.h says how a block walks over the window. The window is symmetric: the pixels i that
-// have j in their window are those in the window of j. So one kernel makes all three: dq from a
-// tile of queries with a halo of keys, dk and dv from a tile of keys with a halo of queries, where
-// lse and delta come from the halo. Nobody adds to what another has written: no atomics, and sums
-// in a fixed order, the same bits each time. float16 and bfloat16 are summed in float32.
+// attention_block.cuh says how a block walks over the window. The window is symmetric: the pixels i
+// that have j in their window are those in the window of j. So one kernel makes all three: dq from
+// a tile of queries with a halo of keys, dk and dv from a tile of keys with a halo of queries,
+// where lse and delta come from the halo. Nobody adds to what another has written: no atomics, and
+// sums in a fixed order, the same bits each time. float16 and bfloat16 are summed in float32.
 //
 // dq and dk take three products each and dv two, 8 where the least is 5. Floors for float32 on an
 // H200 (67 TFLOP/s, 4.3 TB/s) for these 5: 10 G C N K operations, 4 (8 G C N + 2 G N) bytes.
@@ -19,8 +19,8 @@
 // Expected: 0.2 of the first, which is 5/8 of what attention.cu reaches.
 #include <algorithm>
 
-#include "attention.h"
-#include "attention_math.h"
+#include "attention_block.cuh"
+#include "attention_math.cuh"
 #include "kernels.h"
 
 namespace circulant {

@@ -1,7 +1,7 @@
 // The tile, the units of a set and the shared memory of the kernels of fused attention.
 #include <algorithm>
 
-#include "attention.h"
+#include "attention_block.cuh"
 
 namespace circulant {
 namespace {

@@ -7,8 +7,8 @@
 #include <cuda_runtime.h>
 
 #include "../common/accumulate.h"
-#include "attention_shape.h"
-#include "tile.h"
+#include "problem.h"
+#include "tile.cuh"
 
 namespace circulant {
 

@@ -26,9 +26,9 @@
 #include "../common/accumulate.h"
 #include "kernels.h"
 #include "launch.h"
-#include "run.h"
-#include "tile.h"
-#include "units.h"
+#include "packed.cuh"
+#include "strips.cuh"
+#include "tile.cuh"
 
 namespace circulant {
 namespace {

@@ -15,10 +15,10 @@
 // alignment, 60 bytes for float32 and window 15, so that part of the sectors is fetched twice.
 #include <algorithm>
 
+#include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
-#include "tile.h"
-#include "weights.h"
+#include "tile.cuh"
 
 namespace circulant {
 namespace {

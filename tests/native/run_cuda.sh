@@ -33,7 +33,7 @@ step "kernels against their definition"
 include=$("$PYTHON" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent / "include")')
 mkdir -p build/cuda
 objects=()
-for source in tests/native/cuda_on_host/check.cpp tests/native/cuda_on_host/check_attention.cpp csrc/cuda/*.cu; do
+for source in tests/native/cuda_on_host/check_maps.cpp tests/native/cuda_on_host/check_attention.cpp csrc/cuda/*.cu; do
   [ "$source" = csrc/cuda/ops.cu ] && continue
   objects+=("build/cuda/$(basename "$source").o")
   "$NVCC" -x cu -std=c++17 -O2 -lineinfo -arch=native --expt-relaxed-constexpr -isystem "$include" \

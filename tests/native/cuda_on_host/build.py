@@ -25,7 +25,7 @@ ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "cuda_on_host"
 
 OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
-CHECK = ("machine", "check", "check_attention")
+CHECK = ("machine", "check_maps", "check_attention")
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 

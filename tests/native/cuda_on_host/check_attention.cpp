@@ -5,7 +5,7 @@
 // few, or in the wrong place, is far above them.
 #include <limits>
 
-#include "../../../csrc/cuda/attention.h"
+#include "../../../csrc/cuda/attention_block.cuh"
 #include "check.h"
 
 namespace check {

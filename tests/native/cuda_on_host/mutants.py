@@ -54,9 +54,9 @@ def barrier_of_attention(file: str, comment: str, name: str, kernel: str = "") -
     return of_attention(f"barrier-{name}", file, before, "\n", kernel=kernel)
 
 
-S, A, T, W, R = "similarity.cu", "apply.cu", "transpose.cu", "weights.h", "run.h"
-G, L = "tile.h", "launch.h"
-F, B, H, P = "attention.cu", "attention_backward.cu", "attention.h", "attention_plan.cu"
+S, A, T, W, R = "similarity.cu", "apply.cu", "transpose.cu", "entries.cuh", "packed.cuh"
+G, L = "tile.cuh", "launch.h"
+F, B, H, P = "attention.cu", "attention_backward.cu", "attention_block.cuh", "attention_plan.cu"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 WRAP_W, WRAP_H = (
     "neighbour(w, tap, s.size.w, s.window.w)",

@@ -10,8 +10,8 @@
 #include <cuda_runtime.h>
 
 #include "../common/geometry.h"
-#include "run.h"
-#include "tile.h"
+#include "packed.cuh"
+#include "tile.cuh"
 
 namespace circulant {
 

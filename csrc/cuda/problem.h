@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "tile.h"
+#include "tile.cuh"
 
 namespace circulant {
 

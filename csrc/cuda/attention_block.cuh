@@ -16,9 +16,9 @@
 #include <cuda_runtime.h>
 
 #include "launch.h"
-#include "run.h"
-#include "tile.h"
-#include "units.h"
+#include "packed.cuh"
+#include "strips.cuh"
+#include "tile.cuh"
 
 namespace circulant {
 

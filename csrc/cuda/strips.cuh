@@ -8,7 +8,7 @@
 
 #include <cuda_runtime.h>
 
-#include "tile.h"
+#include "tile.cuh"
 
 namespace circulant {
 
