@@ -25,7 +25,8 @@ ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "cuda_on_host"
 
 OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
-CHECK = ("machine", "check_maps", "check_attention")
+DEVICE = ("fibers", "machine", "runtime")
+CHECK = (*DEVICE, "check_maps", "check_attention")
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -93,10 +94,10 @@ def build_library() -> Path:
     """The ops as CPU ops."""
     ninja = Ninja(["-O2"])
     objects = [ninja.object(path, f"{path.stem}.o") for path in kernels()]
-    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in ("machine", "ops")]
+    objects += [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in (*DEVICE, "ops")]
     objects.append(ninja.object(ROOT / "csrc" / "ops.cpp", "schemas.o"))
     target = "libcirculant_attention_cuda_on_host.so"
-    # What ops.cpp defines in place of a CUDA torch is meant for this library alone.
+    # Only this library uses the functions of a CUDA torch that ops.cpp defines.
     options = "-shared -Wl,-Bsymbolic -Wl,--no-as-needed -ltorch -ltorch_cpu"
     ninja.link(objects, target, f"{options} -L{torch_directory() / 'lib'}")
     return ninja.run(BUILD / "library") / target

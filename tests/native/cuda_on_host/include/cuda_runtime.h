@@ -1,21 +1,19 @@
-// The part of the CUDA runtime that this project's kernels use, for running them on the host in
-// tests.
+// The part of the CUDA runtime that the kernels use, emulated on the host for tests.
 //
 // A .cu file compiles as C++ with this header in place of CUDA's. The threads of a block are fibers
-// of one host thread: between two barriers a fiber runs alone, and which one comes next is drawn at
-// random, so that a missing barrier changes results. Blocks run one after the other, in random
-// order. Before each block its shared memory is filled with NaN; it is exactly as large as was
-// asked for, and AddressSanitizer sees its end (without it, writes shortly past the end are found
+// of one host thread: between two barriers a fiber runs alone, and the next one is drawn at random,
+// so that a missing barrier changes results. Blocks run one after the other, in random order.
+// Before each block its shared memory is filled with NaN. It has exactly the requested size, and
+// AddressSanitizer sees its end (without AddressSanitizer, writes shortly past the end are found
 // afterwards).
 //
-// A launch fails with cudaErrorLaunchFailure, and cudaGetErrorString says why, if threads of a
-// block wait at different barriers, or some wait that others never reach, or shared memory is
-// written past its end. It fails as on a device if the grid or the block is impossible or wants
-// more shared memory than was allowed. A kernel may be allowed only all that a block can have: on a
-// device less is possible, but would hold for launches of the same kernel by other threads, too.
+// A launch fails with cudaErrorLaunchFailure, explained by cudaGetErrorString, if threads of a
+// block wait at different barriers, if some wait while others have ended, or if shared memory is
+// written past its end. It fails as on a device if the grid or the block is impossible or needs
+// more shared memory than was allowed. A kernel may only be allowed all that a block can have: a
+// device accepts less, but then another thread that launches the same kernel could fail.
 //
-// What is not seen here: bank conflicts, coalescing, registers, order of memory between blocks,
-// time.
+// Not emulated: bank conflicts, coalescing, registers, the order of memory between blocks, time.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +21,7 @@
 #include <cstdint>
 #include <functional>
 
-// For what only this device can do.
+// For tests that need the emulated device.
 #define CUDA_ON_HOST
 
 #define __global__
@@ -84,6 +82,7 @@ cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemset(void* memory, int value, size_t bytes);
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind);
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total);
+cudaError_t cudaGetLastError();
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaGetDevice(int* device);
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
@@ -92,13 +91,13 @@ const char* cudaGetErrorString(cudaError_t error);
 
 namespace cuda_on_host {
 
-// The device that is played.
+// The emulated device.
 struct Settings {
   uint64_t seed = 1;
   int multiprocessors = 4;
-  int shared_memory = 227 * 1024;        // that a block can have
+  int shared_memory = 227 * 1024;        // of a block, at most
   int total_shared_memory = 228 * 1024;  // of a multiprocessor
-  // Runs only the blocks for which this is true, where all would take too long.
+  // If set, only the blocks for which it is true run.
   std::function<bool(const uint3& block, const dim3& grid)> only;
 };
 Settings& settings();
@@ -119,7 +118,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       [](void* bound) { (*static_cast<decltype(call)*>(bound))(); }, &call);
 }
 
-// Those of the running thread.
+// Of the running thread.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
