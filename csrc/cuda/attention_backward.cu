@@ -1,132 +1,162 @@
-// The gradients of fused attention, the weights recomputed from the log-sum-exp.
+// The gradients of fused attention, with the weights recomputed from the log-sum-exp.
 //
 // With P = exp(S - lse), dP_ij = dy_i . v_j and delta_i = dy_i . y_i:
-//   dS = P (dP - delta), the gradient to the scores; times `scale`, that to the similarity,
+//   dS = P (dP - delta), the gradient of the scores; times `scale`, that of the similarity,
 //   dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i, dv_j = sum_i P_ij dy_i,
 // and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
 //
-// attention_block.cuh says how a block walks over the window. The window is symmetric: the pixels i
-// that have j in their window are those in the window of j. So one kernel makes all three: dq from
-// a tile of queries with a halo of keys, dk and dv from a tile of keys with a halo of queries,
-// where lse and delta come from the halo. Nobody adds to what another has written: no atomics, and
-// sums in a fixed order, the same bits each time. float16 and bfloat16 are summed in float32.
+// attention_plan.h has the figure of grid, block, warp and lane. One launch per gradient. The
+// window is symmetric: the pixels i that have j in their window are those in the window of j. So
+// one kernel makes all three:
+//
+//         tile      halo      products     weights     sums of the halo's
+//   dq    queries   keys      dP, then S   dS          k
+//   dk    keys      queries   dP, then S   dS          q      lse and delta are in the halo
+//   dv    keys      queries   S            P           dy     lse is in the halo
+//
+// No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
+// are converted when staged and summed in float32. Every window and channel count; grids up to
+// kMaxPixels.
 //
 // dq and dk take three products each and dv two, 8 where the least is 5. Floors for float32 on an
 // H200 (67 TFLOP/s, 4.3 TB/s) for these 5: 10 G C N K operations, 4 (8 G C N + 2 G N) bytes.
 //   README problem (2, 64, 128, 96, window 15)   3.54 GFLOP   53 us    50 MB     12 us
 //   8, 64, 256, 256, window 15                   75.5 GFLOP   1.13 ms  1.08 GB   251 us
 //   8, 64, 256, 256, window 35                   411 GFLOP    6.13 ms  1.08 GB   251 us
-// Expected: 0.2 of the first, which is 5/8 of what attention.cu reaches.
 #include <algorithm>
+#include <cmath>
 
-#include "attention_block.cuh"
-#include "attention_math.cuh"
+#include "../common/constants.h"
+#include "attention_epilogue.cuh"
+#include "attention_mainloop.cuh"
 #include "kernels.h"
 
 namespace circulant {
 namespace {
 
-// Which gradient, made of what. The block's tile is of the pixels that it is a gradient of.
+// A row of the table above.
 template <class T>
 struct Gradient {
-  AttentionProduct<T> values;  // dP, unless the weights are P
-  AttentionProduct<T> scored;  // S
-  const T* weighted;           // whose halo is summed
+  Operands<T> grad_weights;  // dP; not used for dv
+  Operands<T> scores;        // S
+  const T* summed;           // its halo, weighted
   T* result;
-  int result_channels;
-  bool transposed;  // whether queries are in the halo
-  bool scores;      // whether the weights are dS
+  int channels;       // of `summed` and `result`
+  bool queries_halo;  // whether the halo, not the tile, are queries
+  bool of_scores;     // whether the weights are dS, not P
 };
 
+// Stages lse and delta of the queries, and returns the distance between the two.
+template <class T, class A>
+__device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const Gradient<T>& f,
+                                          const A* lse, const A* delta) {
+  __syncthreads();  // the products have been computed from the staging
+  const int size = f.queries_halo ? block.halo_size() : kTilePixels;
+  if (f.queries_halo) {
+    if (block.warp() == 0) block.stage_halo(lse, block.staged());
+    if (block.warp() == 1) block.stage_halo(delta, block.staged() + size);
+  } else {
+    if (block.warp() == 0) block.stage_tile(lse, block.staged());
+    if (block.warp() == 1) block.stage_tile(delta, block.staged() + size);
+  }
+  __syncthreads();  // lse and delta are complete
+  return size;
+}
+
+// Turns the products of a step into weights, in shared memory, where dP is before.
+template <class T, class A>
+__device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
+                                                const Gradient<T>& f, int delta_at, A log2_scale,
+                                                const A (&product)[kThreadPixels][kStripTaps]) {
+  const int taps = block.warp_taps();
+  if (taps == 0) return;
+  // The queries are the pixels of this thread, the same for each tap, or its neighbours.
+  const A* const lse = block.staged() + (f.queries_halo ? block.thread_halo() +
+                                                              block.table().strip_halo[block.warp()]
+                                                        : block.tile_pixel());
+  const int tap_step = f.queries_halo;
+  A total[kThreadPixels];
+  load_packed(block.total(), total);
+#pragma unroll
+  for (int tap = 0; tap < kStripTaps; ++tap) {
+    A weight[kThreadPixels];
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) {
+      weight[i] = std::exp2(product[i][tap] * log2_scale - lse[i + tap * tap_step] * A(kLog2E));
+    }
+    if (f.of_scores) {
+      A grad_weight[kThreadPixels];
+      load_packed(block.thread_weights(tap), grad_weight);
+#pragma unroll
+      for (int i = 0; i < kThreadPixels; ++i) {
+        weight[i] *= grad_weight[i] - lse[delta_at + i + tap * tap_step];
+        total[i] += tap < taps ? weight[i] : A(0);
+      }
+    }
+    store_packed(block.thread_weights(tap), weight);
+  }
+  store_packed(block.total(), total);
+}
+
+// Completes the sums, and writes the gradient.
+template <class T, class A>
+__device__ __forceinline__ void write_gradient(const AttentionBlock<A>& block, const Gradient<T>& f,
+                                               const AttentionShape& shape, int g,
+                                               A (&sum)[kWarpChannels<A>][kThreadPixels]) {
+  const bool subtract_total = f.of_scores && shape.distance;
+  A total[kThreadPixels];
+  if (subtract_total) load_total(block, total);
+  const A scale = f.of_scores ? A(shape.scale) : A(1);
+  const int first = block.first_channel() + block.warp();
+#pragma unroll
+  for (int c = 0; c < kWarpChannels<A>; ++c) {
+    const int channel = first + c * kAttentionWarps;
+    if (channel >= f.channels) break;
+    const int64_t at = (int64_t(g) * f.channels + channel) * block.p.pixels;
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) {
+      const int pixel = block.table().pixel[block.tile_pixel() + i];
+      if (subtract_total && pixel >= 0) sum[c][i] -= total[i] * A(f.scores.tile[at + pixel]);
+      sum[c][i] *= scale;
+    }
+    store_pixels(block, f.result + at, sum[c]);
+  }
+}
+
 template <class T>
-__global__ void __launch_bounds__(kAttentionThreads, kAttentionBlocks<accumulate_t<T>>)
+__global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_t<T>>)
     attention_backward_kernel(const Gradient<T> f, const accumulate_t<T>* __restrict__ lse,
                               const accumulate_t<T>* __restrict__ delta, const AttentionShape shape,
                               const AttentionPlan p) {
   using A = accumulate_t<T>;
-  constexpr int run = kAttentionRun, taps = kUnitTaps;
-  const AttentionBlock<A> t{p};
-  t.tabulate_tile();
+  const AttentionBlock<A> block{p};
+  block.tabulate_tile();
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
-    A sum[kSumChannels<A>][run] = {};
+    A sum[kWarpChannels<A>][kThreadPixels] = {};
 #pragma unroll 1
-    for (int set = 0; set < p.units.sets(); ++set) {
-      __syncthreads();  // the table, and what others keep, has been read
-      t.tabulate(set);
-      if (set == 0) t.clear(t.own(0), A(0));
-      A number[run][taps];
-      // dP, and then S.
+    for (int step = 0; step < p.strips.steps(); ++step) {
+      __syncthreads();  // the table and the totals have been read
+      block.tabulate_step(step);
+      if (step == 0) fill(block.total(), A(0));
+      // dP, which waits in shared memory, then S: one loop, so that the code is there once.
+      A product[kThreadPixels][kStripTaps];
 #pragma unroll 1
-      for (int product = f.scores ? 0 : 1; product < 2; ++product) {
-        const bool first = product == 0;
-        t.multiply(AttentionProduct<T>{first ? f.values.tile : f.scored.tile,
-                                       first ? f.values.halo : f.scored.halo,
-                                       first ? f.values.channels : f.scored.channels,
-                                       !first && f.scored.distance},
-                   g, number);
-        if (first && t.my_taps() > 0) t.keep(number);
+      for (int which = f.of_scores ? 0 : 1; which < 2; ++which) {
+        const bool first = which == 0;
+        compute_products(block,
+                         Operands<T>{first ? f.grad_weights.tile : f.scores.tile,
+                                     first ? f.grad_weights.halo : f.scores.halo,
+                                     first ? f.grad_weights.channels : f.scores.channels,
+                                     !first && f.scores.distance},
+                         g, product);
+        if (first && block.warp_taps() > 0) store_weights(block, product);
       }
-      __syncthreads();  // what was staged before has been read
-      const int delta_at = f.transposed ? t.table().halo_rows * p.halo_pitch : kAttentionPixels;
-      if (f.transposed) {
-        if (t.warp() == 0) t.stage_halo(lse + g * p.pixels, t.staged());
-        if (t.warp() == 1) t.stage_halo(delta + g * p.pixels, t.staged() + delta_at);
-      } else {
-        if (t.warp() == 0) t.stage_tile(lse + g * p.pixels, t.staged());
-        if (t.warp() == 1) t.stage_tile(delta + g * p.pixels, t.staged() + delta_at);
-      }
-      __syncthreads();  // lse and delta are complete
-      const int count = t.my_taps();
-      if (count > 0) {
-        // One number per query: of the pixels of this thread, or of those that it meets.
-        const A* const rows =
-            t.staged() + (f.transposed ? t.my_halo() + t.table().unit_halo[t.warp()] : t.mine());
-        const A factor = A(shape.factor);
-        const int step = f.transposed;
-        A total[run];  // of the weights that this warp has computed
-        load_run(t.own(0), total);
-#pragma unroll
-        for (int tap = 0; tap < taps; ++tap) {
-          A weight[run];
-#pragma unroll
-          for (int i = 0; i < run; ++i) {
-            weight[i] = power_of_two(number[i][tap] * factor - rows[i + tap * step] * A(kLog2E));
-          }
-          if (f.scores) {
-            A other[run];
-            load_run(t.kept(tap), other);
-#pragma unroll
-            for (int i = 0; i < run; ++i) {
-              weight[i] *= other[i] - rows[delta_at + i + tap * step];
-              total[i] += tap < count ? weight[i] : A(0);
-            }
-          }
-          store_run(t.kept(tap), weight);
-        }
-        store_run(t.own(0), total);
-      }
-      t.add_weighted(f.weighted, g, f.result_channels, sum);
+      const int delta_at = stage_rows(block, f, lse + g * p.pixels, delta + g * p.pixels);
+      compute_weights(block, f, delta_at, A(shape.log2_scale), product);
+      add_weighted_halo(block, f.summed, g, f.channels, sum);
     }
-
-    const bool subtracts = f.scores && shape.distance;
-    A total[run];
-    if (subtracts) t.add_over_warps(total);
-    const A scale = f.scores ? A(shape.scale) : A(1);
-    const int first = first_channel<A>(p) + t.warp();
-#pragma unroll
-    for (int c = 0; c < kSumChannels<A>; ++c) {
-      const int channel = first + c * kAttentionWarps;
-      if (channel >= f.result_channels) break;
-      const int64_t at = (int64_t(g) * f.result_channels + channel) * p.pixels;
-#pragma unroll
-      for (int i = 0; i < run; ++i) {
-        const int pixel = t.table().pixel[t.mine() + i];
-        if (subtracts && pixel >= 0) sum[c][i] -= total[i] * A(f.scored.tile[at + pixel]);
-        sum[c][i] *= scale;
-      }
-      t.store(f.result + at, sum[c]);
-    }
+    write_gradient(block, f, shape, g, sum);
   }
 }
 
@@ -157,10 +187,11 @@ template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
                         const accumulate_t<T>* lse, accumulate_t<T>* delta, T* dq, T* dk, T* dv,
                         const AttentionProblem& problem, cudaStream_t stream) {
+  const char* op = "attention_backward";
   const AttentionShape& shape = problem.shape;
   const int64_t N = problem.pattern.pixels();
-  launch(attention_delta_kernel<T>, (N + kAttentionThreads - 1) / kAttentionThreads, problem.groups,
-         kAttentionThreads, 0, stream, dy, y, delta, shape.value_channels, N, problem.groups);
+  launch({op, divide_up(N, kAttentionThreads), problem.groups, kAttentionThreads, 0, stream},
+         attention_delta_kernel<T>, dy, y, delta, shape.value_channels, N, problem.groups);
   const int C = shape.channels, C_v = shape.value_channels;
   const bool distance = shape.distance;
   const Gradient<T> gradients[] = {
@@ -169,11 +200,12 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
       {{}, {k, q, C, distance}, dy, dv, C_v, true, false},
   };
   for (const Gradient<T>& gradient : gradients) {
-    const int channels = gradient.scores ? std::max(C, C_v) : C;
-    const AttentionPlan p = choose_attention(problem.pattern, problem.groups, channels,
-                                             gradient.result_channels, sizeof(accumulate_t<T>));
-    launch(attention_backward_kernel<T>, p.tile.count(p.pattern.size) * p.channel_blocks, p.groups,
-           kAttentionThreads, p.shared, stream, gradient, lse, delta, shape, p);
+    const int channels = gradient.of_scores ? std::max(C, C_v) : C;
+    const AttentionPlan p = plan_attention(op, problem.pattern, problem.groups, channels,
+                                           gradient.channels, sizeof(accumulate_t<T>));
+    const int64_t blocks = p.tile.count(p.pattern.size) * p.channel_blocks;
+    launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
+           attention_backward_kernel<T>, gradient, lse, delta, shape, p);
   }
 }
 

@@ -1,14 +1,12 @@
-// The ops on plain arrays, contiguous and without common elements.
+// The kernels of each op on contiguous arrays that do not overlap.
 //
-// Each is asynchronous on `stream` of the current device and needs at least one element in its
-// output.
+// A call is asynchronous on `stream` of the current device. Its output has at least one element.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "../common/accumulate.h"
 #include "problem.h"
-#include "tile.cuh"
 
 namespace circulant {
 
@@ -22,18 +20,18 @@ template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream);
 
-// For uint16_t, uint32_t and uint64_t, which stand for any type of their size; channels do not
-// matter.
+// For uint16_t, uint32_t and uint64_t, which stand for any type of their size. `problem.channels`
+// is not used.
 template <class T>
 void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream);
 
-// y and lse, for c10::Half, c10::BFloat16, float and double.
+// Writes y and lse. For c10::Half, c10::BFloat16, float and double.
 template <class T>
 void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
                const AttentionProblem& problem, cudaStream_t stream);
 
-// dq, dk and dv; `delta` is one number per group and pixel, to compute with. For c10::Half,
-// c10::BFloat16, float and double.
+// Writes dq, dk and dv. `delta` is scratch memory of the size of lse. For c10::Half, c10::BFloat16,
+// float and double.
 template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
                         const accumulate_t<T>* lse, accumulate_t<T>* delta, T* dq, T* dk, T* dv,

@@ -1,4 +1,5 @@
-// The ops of csrc/ops.cpp on CUDA tensors: checks, outputs, and the kernels on the current stream.
+// The ops of csrc/ops.cpp on CUDA tensors: checks, allocation, and the kernels on the current
+// stream.
 #include <tuple>
 #include <vector>
 
@@ -25,7 +26,7 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-// The stream that torch has chosen on the device of `x`.
+// torch's current stream on the device of `x`.
 cudaStream_t current_stream(const Tensor& x) {
   void* stream = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
@@ -36,11 +37,17 @@ void check_same_device(const Tensor& a, const Tensor& b, const char* op) {
   STD_TORCH_CHECK(a.device() == b.device(), op, ": tensors are on different devices");
 }
 
+int checked_channels(int64_t channels, const char* op) {
+  STD_TORCH_CHECK(channels <= kMaxChannels, op, ": on CUDA a group can have ", kMaxChannels,
+                  " channels, got ", channels);
+  return static_cast<int>(channels);
+}
+
 Problem checked_problem(int64_t groups, int64_t channels, const Geometry& geometry,
                         const char* op) {
   STD_TORCH_CHECK(geometry.pixels() <= kMaxPixels, op, ": on CUDA a grid can have ", kMaxPixels,
                   " pixels, got ", geometry.pixels());
-  return {groups, channels, Pattern(geometry)};
+  return {groups, checked_channels(channels, op), Pattern(geometry)};
 }
 
 Tensor similarity_op(const Tensor& x_, const Tensor& y_, std::vector<int64_t> window,
@@ -81,11 +88,11 @@ Tensor apply_op(const Tensor& values_, const Tensor& x_, std::vector<int64_t> wi
   return y;
 }
 
-// Entries are moved, not computed with: any number of the same size stands for them.
-template <class Number>
+// Transposes entries of any type of the size of `Bits`.
+template <class Bits>
 void transpose_as(const Tensor& values, Tensor& result, const Problem& problem) {
-  transpose(static_cast<const Number*>(values.const_data_ptr()),
-            static_cast<Number*>(result.mutable_data_ptr()), problem, current_stream(values));
+  transpose(static_cast<const Bits*>(values.const_data_ptr()),
+            static_cast<Bits*>(result.mutable_data_ptr()), problem, current_stream(values));
 }
 
 Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
@@ -110,7 +117,7 @@ Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
   return result;
 }
 
-// What attention and its gradients are computed of.
+// Checks the arguments that attention and its gradients have in common.
 AttentionProblem checked_fused(const Tensor& q, const Tensor& k, const Tensor& v,
                                const std::vector<int64_t>& window, int64_t kind, double scale,
                                const char* op) {
@@ -119,15 +126,15 @@ AttentionProblem checked_fused(const Tensor& q, const Tensor& k, const Tensor& v
   check_same_device(q, v, op);
   const Geometry geometry = checked_attention(q, k, v, window, op);
   const Problem problem = checked_problem(q.size(0), q.size(1), geometry, op);
-  STD_TORCH_CHECK(problem.groups <= INT32_MAX, op, ": on CUDA there can be ", INT32_MAX,
-                  " groups, got ", problem.groups);
+  STD_TORCH_CHECK(problem.groups <= kMaxAttentionGroups, op, ": on CUDA there can be ",
+                  kMaxAttentionGroups, " groups, got ", problem.groups);
   return {problem.groups,
           problem.pattern,
-          {static_cast<int>(q.size(1)), static_cast<int>(v.size(1)), distance, scale,
+          {problem.channels, checked_channels(v.size(1), op), distance, scale,
            (distance ? -0.5 : 1.0) * scale * kLog2E}};
 }
 
-// A number per group and pixel, of the type that sums over tensors like `x` are kept in.
+// (G, N), in the type that sums over tensors like `x` are kept in.
 Tensor new_rows(const Tensor& x, const AttentionProblem& problem) {
   return torch::stable::new_empty(x, {problem.groups, problem.pattern.pixels()}, sum_type(x));
 }

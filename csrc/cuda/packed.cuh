@@ -1,24 +1,26 @@
-// Runs of neighbouring numbers, moved 16 bytes at a time.
+// Registers of a thread filled from memory, and written to it, 16 bytes at a time.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include "rounding.h"
+
 namespace circulant {
 
-// Numbers that are read or written as one.
+// Values that are loaded or stored by one instruction.
 template <class T, int count>
 struct alignas(count * sizeof(T)) Pack {
   T at[count];
 };
 
-// Numbers of 16 bytes.
+// How many values have 16 bytes.
 template <class T>
 constexpr int kPack = 16 / static_cast<int>(sizeof(T));
 
-// Reads `count` numbers from `from`, which is aligned to 16 bytes.
+// Reads `count` values from `from`, which is aligned to 16 bytes.
 template <int count, class T>
-__device__ __forceinline__ void load_run(const T* from, T (&to)[count]) {
-  static_assert(count % kPack<T> == 0, "a run is whole packs");
+__device__ __forceinline__ void load_packed(const T* from, T (&to)[count]) {
+  static_assert(count % kPack<T> == 0, "whole packs only");
 #pragma unroll
   for (int i = 0; i < count; i += kPack<T>) {
     const auto pack = *reinterpret_cast<const Pack<T, kPack<T>>*>(from + i);
@@ -27,11 +29,11 @@ __device__ __forceinline__ void load_run(const T* from, T (&to)[count]) {
   }
 }
 
-// Writes `count` numbers, converted, to `to`, which is aligned to them or to 16 bytes.
+// Writes `count` values, converted, to `to`, which is aligned to 16 bytes or to all of them.
 template <int count, class T, class A>
-__device__ __forceinline__ void store_run(T* to, const A (&from)[count]) {
+__device__ __forceinline__ void store_packed(T* to, const A (&from)[count]) {
   constexpr int width = count < kPack<T> ? count : kPack<T>;
-  static_assert(count % width == 0, "a run is whole packs");
+  static_assert(count % width == 0, "whole packs only");
 #pragma unroll
   for (int i = 0; i < count; i += width) {
     Pack<T, width> pack;
@@ -41,37 +43,19 @@ __device__ __forceinline__ void store_run(T* to, const A (&from)[count]) {
   }
 }
 
-// The same number, which the compiler takes for another one each time: what is computed from it in
-// a loop is not kept in registers from one round to the next.
-template <class I>
-__device__ __forceinline__ I fresh(I i) {
-  asm volatile("" : "+r"(i));
-  return i;
+// An odd number of 16-byte packs per row of shared memory: eight threads that read packs in the
+// same column of eight neighbouring rows then meet each bank once.
+template <class A>
+__host__ __device__ constexpr int odd_pitch(int columns) {
+  return (divide_up(columns, kPack<A>) | 1) * kPack<A>;
 }
 
-// Copies the numbers first, first + stride, ... below `end` by `load(i)` and `store(i, number)`,
-// with `at_once` loads under way in each thread. A loop over loads and stores, unrolled or not, has
-// one: a load waits for the store before it, since both might be of the same memory.
-template <class T, int at_once = 4, class Load, class Store>
-__device__ __forceinline__ void copy_at_once(int first, int end, int stride, const Load& load,
-                                             const Store& store) {
-  T number[at_once];
-#pragma unroll 1
-  for (; first + (at_once - 1) * stride < end; first += at_once * stride) {
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) number[i] = load(first + i * stride);
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) store(first + i * stride, number[i]);
-  }
-  // What is left.
-#pragma unroll
-  for (int i = 0; i < at_once - 1; ++i) {
-    if (first + i * stride < end) number[i] = load(first + i * stride);
-  }
-#pragma unroll
-  for (int i = 0; i < at_once - 1; ++i) {
-    if (first + i * stride < end) store(first + i * stride, number[i]);
-  }
+// Hides the value of `i` from the optimiser, to reduce register pressure: expressions of it are
+// computed again instead of kept in registers.
+template <class I>
+__device__ __forceinline__ I opaque(I i) {
+  asm volatile("" : "+r"(i));
+  return i;
 }
 
 }  // namespace circulant

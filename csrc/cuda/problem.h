@@ -1,17 +1,48 @@
-// What attention is computed of.
+// The sizes that a kernel works on. ops.cu checks them against the limits below.
 #pragma once
 
 #include <cstdint>
 
-#include "tile.cuh"
+#include <cuda_runtime.h>
+
+#include "../common/geometry.h"
 
 namespace circulant {
+
+// Kernels compute pixels, coordinates, channels and, in fused attention, groups in 32 bits. Halos
+// and loop counters exceed these sizes, by less than a factor of two.
+constexpr int64_t kMaxPixels = int64_t(1) << 30, kMaxChannels = kMaxPixels,
+                  kMaxAttentionGroups = kMaxPixels;
+
+struct Extents {
+  int d, h, w;
+};
+
+// A Geometry in 32 bits.
+struct Pattern {
+  Extents size;
+  Extents window;
+
+  explicit Pattern(const Geometry& g)
+      : size{int(g.size[0]), int(g.size[1]), int(g.size[2])},
+        window{int(g.window[0]), int(g.window[1]), int(g.window[2])} {}
+
+  __host__ __device__ int pixels() const { return size.d * size.h * size.w; }
+  __host__ __device__ int64_t offsets() const { return int64_t(window.d) * window.h * window.w; }
+};
+
+struct Problem {
+  int64_t groups;
+  int channels;
+  Pattern pattern;
+};
 
 struct AttentionShape {
   int channels, value_channels;
   bool distance;
-  double scale;   // of the similarity, to give scores
-  double factor;  // of the sums over channels, to give scores in units of log 2
+  double scale;  // S = scale * similarity
+  double
+      log2_scale;  // S / log 2 = log2_scale * sum over channels of products or squared differences
 };
 
 struct AttentionProblem {

@@ -1,67 +1,65 @@
 // values_ij = sum_c x[c, i] y[c, j] (dot) or -1/2 sum_c (x[c, i] - y[c, j])^2 (distance).
 //
-// The taps of a window row are cut into units of 8. A block owns a tile of 256 pixels i (128 for
-// float64) of one group and 8 neighbouring units. It walks over the channels, `chunk` of them at a
-// time: their x in the tile and their y in its halo, the pixels j that any i of the tile meets in
-// these units, are brought to shared memory once, wrapping on the way. A warp owns one unit and a
-// thread `run` neighbouring pixels: run x 8 sums in registers, fed per channel by run + (run + 8)
-// numbers from shared memory. Results leave through shared memory, one pixel of each run at a time,
-// so that neighbouring threads write neighbouring entries of a row; at a border these are rotated
-// as CSR order wants.
+// grid     z: group             x: tile of 256 pixels i (128 for float64), 8 strips of the window
+// block    8 warps; per chunk of up to 8 channels, in shared memory:
 //
-// No atomics, and sums in a fixed order: the same bits each time. float16 and bfloat16 are
-// converted on the way to shared memory and summed in float32. Every window and channel count;
-// grids up to kMaxPixels.
+//          x of the tile [channel][row][column]  and  y of its halo [channel][row][column], wrapped
+//
+// warp     stages one channel; computes one strip: 8 taps of a window row
+// lane     8 neighbouring pixels of a tile row (4 for float64)
+// regs     sum[8 pixels][8 taps]; per channel 8 values of x and 16 of y
+//
+// The results leave through shared memory, one pixel of each thread at a time: neighbouring threads
+// then write neighbouring entries of a row of A, rotated at a border as CSR order demands.
+//
+// No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
+// are converted when staged and summed in float32. Every window and channel count; grids up to
+// kMaxPixels.
 //
 // Floors for float32 on an H200 (67 TFLOP/s, 4.3 TB/s): 2 G C N K operations, 4 (2 G C N + G N K)
 // bytes.
 //   README problem (2, 64, 128, 96, window 15)   0.71 GFLOP   11 us    35 MB     8 us
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
-// Expected: about half of the first. Per channel a thread issues 64 FMA and reads 24 numbers in 6
-// loads of 16 bytes, which take shared memory 24 cycles per warp where the FMA take 16; staging and
-// output cost the rest. The distance takes two operations where the dot product takes one.
+// Per channel a thread issues 64 FMA (twice that for the distance) and 6 loads of 16 bytes, which
+// take shared memory 24 cycles per warp where the FMA take 16. Staging and output, mostly index
+// arithmetic, take more issue slots than that: 73 instructions per store of a warp.
 #include <algorithm>
 
-#include "../common/accumulate.h"
 #include "kernels.h"
 #include "launch.h"
 #include "packed.cuh"
+#include "products.cuh"
+#include "staging.cuh"
 #include "strips.cuh"
 #include "tile.cuh"
 
 namespace circulant {
 namespace {
 
-constexpr int kWarps = 8, kThreads = 32 * kWarps, kTaps = kUnitTaps, kSetTaps = kWarps * kTaps;
-constexpr int kMaxChunk = kWarps;  // a warp brings one channel at a time
+constexpr int kWarps = 8, kThreads = 32 * kWarps, kBlockTaps = kWarps * kStripTaps;
+constexpr int kMaxChunk = kWarps;  // a warp stages one channel
+constexpr int kLoads = 8;          // in flight per thread
 
-// What the staging is kept to, so that two blocks fit a multiprocessor of any architecture.
+// Limit of the staging, so that two blocks fit a multiprocessor of any architecture.
 constexpr size_t kSharedMemory = 32 * 1024;
 
-// Pixels of a thread.
 template <class A>
-constexpr int kLogRun = sizeof(A) == 8 ? 2 : 3;
-
-// Rows in shared memory are an odd number of 16-byte packs long: eight threads that read packs at
-// the same place of eight neighbouring rows then meet every bank once.
-template <class A>
-__host__ __device__ int odd_pitch(int columns) {
-  return (divide_up(columns, kPack<A>) | 1) * kPack<A>;
-}
+constexpr int kLogThreadPixels = sizeof(A) == 8 ? 2 : 3;
 
 template <class A>
-constexpr int kOutPitch = kSetTaps + kPack<A>;
+constexpr int kOutPitch = kBlockTaps + kPack<A>;
 
 struct SimilarityPlan {
   Pattern pattern;
-  Units units;
-  Tile tile;
-  int blocks;  // of units
-  int halo_pitch;
-  int row_table;  // where it begins, in bytes
-  int channels, chunk;
   int64_t groups;
+  int channels;
+  Strips strips;
+  Tile tile{};
+  int chunk = 0;  // channels in shared memory
+  int halo_pitch = 0;
+  int row_table = 0;  // where it begins in shared memory, in bytes
+  size_t shared = 0;  // bytes per block
 };
 
 template <class T, bool distance>
@@ -69,157 +67,130 @@ __global__ void __launch_bounds__(kThreads, 2)
     similarity_kernel(const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ values,
                       const SimilarityPlan p) {
   using A = accumulate_t<T>;
-  constexpr int run = 1 << kLogRun<A>;
+  constexpr int log_pixels = kLogThreadPixels<A>, pixels = 1 << log_pixels;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int set = blockIdx.x % p.blocks, first_unit = set * kWarps;
-  const Box box(p.units, set);
-  const Unit unit(p.units, first_unit + warp);
-  const bool valid = unit.valid(window);
-  const Extents origin = p.tile.origin(blockIdx.x / p.blocks, size);
+  const int steps = p.strips.steps(), step = blockIdx.x % steps;
+  const Extents origin = p.tile.origin(blockIdx.x / steps, size);
+  const StepBox box(p.strips, step);
+  const Strip strip(p.strips, step * kWarps + warp);
+  const bool strip_exists = strip.exists(window);
   const int tile_rows = p.tile.rows(), tile_pitch = odd_pitch<A>(p.tile.w());
-  const int halo_h = box.halo_h(p.tile), halo_rows = box.halo_rows(p.tile);
-  const int halo_w = p.tile.w() + min(box.taps, window.w - box.tap) - 1;
-  // Neighbouring threads take neighbouring rows of the tile.
-  const int my_row = lane & (tile_rows - 1), my_w = lane >> (p.tile.log_d + p.tile.log_h)
-                                                                << kLogRun<A>;
-  const int my_halo_row = ((my_row >> p.tile.log_h) + unit.a - box.a) * halo_h +
-                          (my_row & (p.tile.h() - 1)) + unit.b - box.b;
+  const int halo_rows = box.halo_rows(p.tile);
+  const HaloColumns halo_columns{origin.w + box.tap - window.w / 2, box.halo_w(p.tile, window)};
+  const int row = p.tile.lane_row(lane), column = p.tile.lane_w(lane, log_pixels);
+  const int halo_row = (p.tile.row_d(row) + strip.a - box.a) * box.halo_h(p.tile) +
+                       p.tile.row_h(row) + strip.b - box.b;
   const int64_t N = p.pattern.pixels(), K = p.pattern.offsets();
 
   A* const tile = reinterpret_cast<A*>(dynamic_shared_memory);  // [chunk][tile_rows][tile_pitch]
   A* const halo = tile + p.chunk * tile_rows * tile_pitch;      // [chunk][halo_rows][halo_pitch]
   A* const out = tile;                                          // [32][kOutPitch]
-  // The pixel at which each row of the tile begins, -1 beyond the grid, and each row of the halo.
+  // The first pixel of each row of the tile, -1 beyond the grid, and of each row of the halo.
   int* const tile_start = reinterpret_cast<int*>(dynamic_shared_memory + p.row_table);
   int* const halo_start = tile_start + tile_rows;
 
   for (int r = threadIdx.x; r < tile_rows; r += kThreads) {
-    const int d = origin.d + (r >> p.tile.log_h), h = origin.h + (r & (p.tile.h() - 1));
+    const int d = origin.d + p.tile.row_d(r), h = origin.h + p.tile.row_h(r);
     tile_start[r] = d < size.d && h < size.h ? (d * size.h + h) * size.w : -1;
   }
-  for (int r = threadIdx.x; r < halo_rows; r += kThreads) {
-    const int d = origin.d + box.a - window.d / 2 + r / halo_h;
-    const int h = origin.h + box.b - window.h / 2 + r % halo_h;
-    halo_start[r] =
-        (halo_coordinate(d, size.d, window.d) * size.h + halo_coordinate(h, size.h, window.h)) *
-        size.w;
-  }
+  tabulate_halo(p.pattern, p.tile, origin, box, halo_start);
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
-    A sum[run][kTaps] = {};
+    // Mainloop: the sums over the channels.
+    A sum[pixels][kStripTaps] = {};
     for (int first = 0; first < p.channels; first += p.chunk) {
-      const int some = min(p.chunk, p.channels - first);
-      __syncthreads();  // the chunk before, or `out`, has been read; the table is complete
-      if (warp < some) {
-        const T* const from_x = x + (g * p.channels + first + warp) * N;
-        const T* const from_y = y + (g * p.channels + first + warp) * N;
-        A* const to_tile = tile + warp * tile_rows * tile_pitch;
-        A* const to_halo = halo + warp * halo_rows * p.halo_pitch;
+      const int count = min(p.chunk, p.channels - first);
+      __syncthreads();  // the chunk before, or `out`, has been read; the tables are complete
+      if (warp < count) {
+        const T* const from = x + (g * p.channels + first + warp) * N;
+        A* const to = tile + warp * tile_rows * tile_pitch;
         for (int j = lane; j < p.tile.w(); j += 32) {
           const int w = origin.w + j;
-          copy_at_once<T, 8>(
+          copy_in_batches<T, kLoads>(
               0, tile_rows, 1,
               [&](int r) {
                 const int start = tile_start[r];
-                return start >= 0 && w < size.w ? from_x[start + w] : T(0);
+                return start >= 0 && w < size.w ? from[start + w] : T(0);
               },
-              [&](int r, T number) { to_tile[r * tile_pitch + j] = A(number); });
+              [&](int r, T value) { to[r * tile_pitch + j] = A(value); });
         }
-        for (int j = lane; j < halo_w; j += 32) {
-          const int w = halo_coordinate(origin.w + box.tap - window.w / 2 + j, size.w, window.w);
-          copy_at_once<T, 8>(
-              0, halo_rows, 1, [&](int r) { return from_y[halo_start[r] + w]; },
-              [&](int r, T number) { to_halo[r * p.halo_pitch + j] = A(number); });
-        }
+        stage_halo<kLoads>(y + (g * p.channels + first + warp) * N,
+                           halo + warp * halo_rows * p.halo_pitch, halo_start, halo_rows,
+                           halo_columns, p.halo_pitch, p.pattern, lane);
       }
       __syncthreads();  // the chunk is complete
-      if (!valid) continue;
-      const A* from_tile = tile + my_row * tile_pitch + my_w;
-      const A* from_halo = halo + my_halo_row * p.halo_pitch + my_w + unit.tap - box.tap;
-#pragma unroll 1
-      for (int c = 0; c < some; ++c) {
-        A a[run], b[run + kTaps];
-        load_run(from_tile, a);
-        load_run(from_halo, b);
-        from_tile += tile_rows * tile_pitch;
-        from_halo += halo_rows * p.halo_pitch;
-#pragma unroll
-        for (int i = 0; i < run; ++i) {
-#pragma unroll
-          for (int t = 0; t < kTaps; ++t) {
-            if (distance) {
-              const A difference = a[i] - b[i + t];
-              sum[i][t] += difference * difference;
-            } else {
-              sum[i][t] += a[i] * b[i + t];
-            }
-          }
-        }
-      }
+      if (!strip_exists) continue;
+      add_products<distance>(tile + row * tile_pitch + column, tile_rows * tile_pitch,
+                             halo + halo_row * p.halo_pitch + column + strip.tap - box.tap,
+                             halo_rows * p.halo_pitch, count, sum);
     }
 
-    // A thread writes one entry of the rows of every fourth thread's pixel.
-    const Unit mine(p.units, first_unit + threadIdx.x % kSetTaps / kTaps);
-    const int tap = mine.tap + threadIdx.x % kTaps;
-    const bool writes = mine.valid(window) && tap < window.w;
+    // Epilogue: a thread writes one entry of the rows of every fourth lane's pixel.
+    const Strip out_strip(p.strips, step * kWarps + threadIdx.x % kBlockTaps / kStripTaps);
+    const int tap = out_strip.tap + threadIdx.x % kStripTaps;
+    const bool writes = out_strip.exists(window) && tap < window.w;
 #pragma unroll
-    for (int i = 0; i < run; ++i) {
-      __syncthreads();  // what `out` or the last chunk held has been read
-      store_run(out + lane * kOutPitch<A> + warp * kTaps, sum[i]);
+    for (int i = 0; i < pixels; ++i) {
+      __syncthreads();  // `out`, or the last chunk in its place, has been read
+      store_packed(out + lane * kOutPitch<A> + warp * kStripTaps, sum[i]);
       __syncthreads();  // `out` is complete
       if (!writes) continue;
 #pragma unroll 1
-      for (int l = threadIdx.x / kSetTaps; l < 32; l += kThreads / kSetTaps) {
-        const int row = l & (tile_rows - 1), start = tile_start[row];
-        const int w = origin.w + (l >> (p.tile.log_d + p.tile.log_h) << kLogRun<A>)+i;
+      for (int l = threadIdx.x / kBlockTaps; l < 32; l += kThreads / kBlockTaps) {
+        const int out_row = p.tile.lane_row(l), start = tile_start[out_row];
+        const int w = origin.w + p.tile.lane_w(l, log_pixels) + i;
         if (start < 0 || w >= size.w) continue;
-        const int d = origin.d + (row >> p.tile.log_h), h = origin.h + (row & (p.tile.h() - 1));
-        const int slot = (slot_of_offset(d, mine.a, size.d, window.d) * window.h +
-                          slot_of_offset(h, mine.b, size.h, window.h)) *
+        const int d = origin.d + p.tile.row_d(out_row), h = origin.h + p.tile.row_h(out_row);
+        const int slot = (slot_of_offset(d, out_strip.a, size.d, window.d) * window.h +
+                          slot_of_offset(h, out_strip.b, size.h, window.h)) *
                              window.w +
                          slot_of_offset(w, tap, size.w, window.w);
-        const A result = out[l * kOutPitch<A> + threadIdx.x % kSetTaps];
+        const A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
         values[(g * N + start + w) * K + slot] = T(distance ? A(-0.5) * result : result);
       }
     }
   }
 }
 
-// Chooses the tile, and how many channels are in shared memory at a time. Returns the bytes of a
-// block.
+// Chooses the tile and the chunk.
 template <class A>
-size_t choose(SimilarityPlan& p) {
-  const Extents box = largest_box(p.units);
+SimilarityPlan plan(const Problem& problem) {
+  SimilarityPlan p{problem.pattern, problem.groups, problem.channels,
+                   Strips(problem.pattern.window, kWarps)};
+  const Extents box = largest_box(p.strips);
   const auto halo_rows = [&](const Tile& t) { return (t.d() + box.d - 1) * (t.h() + box.h - 1); };
-  const auto numbers = [&](const Tile& t) {
+  const auto channel_values = [&](const Tile& t) {
     return t.rows() * odd_pitch<A>(t.w()) + halo_rows(t) * odd_pitch<A>(t.w() + box.w);
   };
-  const auto staging = [&](const Tile& t, int chunk) {
-    return std::max<size_t>(size_t(chunk) * numbers(t), 32 * kOutPitch<A>) * sizeof(A);
+  const auto staging_bytes = [&](const Tile& t, int chunk) {
+    return std::max<size_t>(size_t(chunk) * channel_values(t), 32 * kOutPitch<A>) * sizeof(A);
   };
   const auto bytes = [&](const Tile& t, int chunk) {
-    return staging(t, chunk) + (t.rows() + halo_rows(t)) * sizeof(int);
+    return staging_bytes(t, chunk) + (t.rows() + halo_rows(t)) * sizeof(int);
   };
   const auto chunk = [&](const Tile& t) {
     int channels = std::max(1, std::min(kMaxChunk, p.channels));
     while (channels > 1 && bytes(t, channels) > kSharedMemory) --channels;
     return channels;
   };
-  // Instructions of a warp per channel: about 80 for the sums, 11 per row and 32 columns that a
-  // warp brings per chunk. Tiles of one and four rows meet each bank of shared memory twice.
+  // Instructions of a warp per channel: about 80 for the sums, 11 per row and 32 columns that it
+  // stages per chunk. Tiles of one and four rows meet each bank of shared memory twice.
   const auto cost = [&](const Tile& t) {
     if (bytes(t, 1) > kDefaultSharedMemory) return -1.0;
     const int loads =
         divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + box.w - 1, 32) * halo_rows(t);
     return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 11.0 * loads / chunk(t);
   };
-  const bool found = choose_tile(5 + kLogRun<A>, kLogRun<A>, 5, p.pattern.size, cost, &p.tile);
-  check_cuda(found ? cudaSuccess : cudaErrorInvalidConfiguration);
+  const auto tile =
+      choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.size, cost);
+  if (!tile) fail_to_tile("similarity", p.pattern, p.channels, sizeof(A), kDefaultSharedMemory);
+  p.tile = *tile;
   p.chunk = chunk(p.tile);
   p.halo_pitch = odd_pitch<A>(p.tile.w() + box.w);
-  p.row_table = static_cast<int>(staging(p.tile, p.chunk));
-  return bytes(p.tile, p.chunk);
+  p.row_table = static_cast<int>(staging_bytes(p.tile, p.chunk));
+  p.shared = bytes(p.tile, p.chunk);
+  return p;
 }
 
 }  // namespace
@@ -227,13 +198,10 @@ size_t choose(SimilarityPlan& p) {
 template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
-  const Pattern& s = problem.pattern;
-  SimilarityPlan p{s, Units(s.window, kWarps), {}, 0, 0, 0, int(problem.channels),
-                   0, problem.groups};
-  p.blocks = p.units.sets();
-  const size_t shared = choose<accumulate_t<T>>(p);
-  launch(distance ? similarity_kernel<T, true> : similarity_kernel<T, false>,
-         p.tile.count(s.size) * p.blocks, p.groups, kThreads, shared, stream, x, y, values, p);
+  const SimilarityPlan p = plan<accumulate_t<T>>(problem);
+  const int64_t blocks = p.tile.count(p.pattern.size) * p.strips.steps();
+  launch({"similarity", blocks, p.groups, kThreads, p.shared, stream},
+         distance ? similarity_kernel<T, true> : similarity_kernel<T, false>, x, y, values, p);
 }
 
 #define CIRCULANT_INSTANTIATE(T) \

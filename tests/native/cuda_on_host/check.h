@@ -1,4 +1,4 @@
-// What the checks of the kernels share: cases, device memory, comparisons and their outcome.
+// Cases, device memory and failure reports, for every check of the kernels.
 #pragma once
 
 #include <algorithm>
@@ -26,12 +26,12 @@ using circulant::Problem;
 struct Case {
   int64_t groups, channels;
   int64_t size[3], window[3];
-  bool infinite = false;  // one number of the second input is infinite
+  bool infinite = false;  // whether one element of the second input is infinite
 
   Geometry geometry() const {
     return {{size[0], size[1], size[2]}, {window[0], window[1], window[2]}};
   }
-  Problem problem() const { return {groups, channels, Pattern(geometry())}; }
+  Problem problem() const { return {groups, static_cast<int>(channels), Pattern(geometry())}; }
   int64_t pixels() const { return geometry().pixels(); }
   int64_t offsets() const { return geometry().offsets(); }
 };
@@ -39,7 +39,7 @@ struct Case {
 inline std::mt19937_64 randomness;
 inline int failures = 0, comparisons = 0, most_failures = 10;
 
-// Device memory of exactly so many numbers; none, and no call, for no number.
+// Device memory of exactly `size` elements. Without elements nothing is allocated.
 template <class T>
 class Array {
  public:
@@ -60,10 +60,10 @@ class Array {
     check_cuda(cudaMemcpy(at + i, &value, sizeof(T), cudaMemcpyHostToDevice));
   }
   std::vector<T> read(int64_t from, int64_t count) const {
-    std::vector<T> numbers(count);
+    std::vector<T> elements(count);
     check_cuda(cudaDeviceSynchronize());
-    check_cuda(cudaMemcpy(numbers.data(), at + from, count * sizeof(T), cudaMemcpyDeviceToHost));
-    return numbers;
+    check_cuda(cudaMemcpy(elements.data(), at + from, count * sizeof(T), cudaMemcpyDeviceToHost));
+    return elements;
   }
 
   int64_t size;
@@ -71,20 +71,20 @@ class Array {
 };
 
 template <class T>
-std::vector<T> rounded(const std::vector<double>& numbers) {
+std::vector<T> rounded(const std::vector<double>& values) {
   std::vector<T> result;
-  for (const double number : numbers) result.push_back(static_cast<T>(static_cast<float>(number)));
+  for (const double value : values) result.push_back(static_cast<T>(static_cast<float>(value)));
   return result;
 }
 
 inline std::vector<double> random_eighths(int64_t size) {
-  std::vector<double> numbers(size);
-  for (double& number : numbers)
-    number = static_cast<double>(static_cast<int>(randomness() % 33) - 16) / 8;
-  return numbers;
+  std::vector<double> values(size);
+  for (double& value : values)
+    value = static_cast<double>(static_cast<int>(randomness() % 33) - 16) / 8;
+  return values;
 }
 
-// The columns of a row, ascending: made by sorting, where the kernels compute a rotation.
+// The columns of a row, ascending: sorted, where the kernels compute a rotation.
 inline std::vector<int64_t> columns_of(const Case& c, int64_t row) {
   const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
                          row % c.size[2]};
@@ -116,9 +116,8 @@ inline void report(const Case& c, const std::string& what, const std::string& pr
   std::exit(1);
 }
 
-// On the host, runs only the first `groups` (of those that a launch can have) or the last `blocks`
-// of the last group, while it lives: what they have to do shows what is to be shown, and all would
-// take too long.
+// While it lives, the host runs only the first `groups` of a launch and the last `blocks` of its
+// last group: enough for the elements that are compared, where all of them would take too long.
 class Only {
  public:
 #ifdef CUDA_ON_HOST
@@ -133,14 +132,13 @@ class Only {
 #endif
 };
 
-// On the host, a device with few or many multiprocessors, which gets few large blocks or many small
-// ones, and with shared memory of a multiprocessor (in KiB) as there is from sm_75, which has 64,
-// to sm_120.
+// Chooses the emulated device: few multiprocessors get few large blocks, many get many small ones.
+// A multiprocessor has from 64 (sm_75) to 228 (sm_90) KiB of shared memory.
 inline void choose_device([[maybe_unused]] int multiprocessors,
                           [[maybe_unused]] int shared_memory) {
 #ifdef CUDA_ON_HOST
   cuda_on_host::settings().multiprocessors = multiprocessors;
-  // From sm_80 on a KiB of it is the system's, for each block.
+  // From sm_80 on the system reserves one KiB per block.
   cuda_on_host::settings().shared_memory = (shared_memory - (shared_memory > 64)) * 1024;
   cuda_on_host::settings().total_shared_memory = shared_memory * 1024;
 #endif
@@ -153,11 +151,20 @@ inline void seed(uint64_t seed) {
 #endif
 }
 
-// The kernels of fused attention: over one case, their tiles, over more groups than a launch can
-// have, and at offsets above 2^31.
+// similarity, apply, apply_transposed and transpose: one case; more groups than a launch can have;
+// more than 2^32 entries of A.
+void check_maps(const Case& c);
+void check_maps_groups();
+void check_maps_offsets();
+
+// Fused attention and its gradients: one case; its plan; more groups than a launch can have; more
+// than 2^31 features.
 void check_attention(const Case& c);
 void check_attention_plan();
 void check_attention_groups();
 void check_attention_offsets();
+
+// Problems that a device cannot run.
+void check_limits();
 
 }  // namespace check

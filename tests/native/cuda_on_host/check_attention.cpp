@@ -1,138 +1,19 @@
 // Compares fused attention and its gradients with the definition, computed in float64.
 //
-// Inputs are small multiples of 1/8, which every dtype holds; what follows them is not exact, and
+// Inputs are small multiples of 1/8, which every dtype holds. Exponentials are not exact:
 // tolerances are bounds of the roundings in the type that is summed in. An entry too many or too
 // few, or in the wrong place, is far above them.
 #include <limits>
 
-#include "../../../csrc/cuda/attention_block.cuh"
-#include "check.h"
+#include "../../../csrc/cuda/attention_plan.h"
+#include "attention_reference.h"
 
 namespace check {
 namespace {
 
 using circulant::AttentionProblem;
 
-struct AttentionCase {
-  const Case& c;
-  int64_t value_channels;
-  bool distance;
-  double scale;
-
-  AttentionProblem problem() const {
-    const double log2e = 1.4426950408889634;
-    return {c.groups,
-            Pattern(c.geometry()),
-            {static_cast<int>(c.channels), static_cast<int>(value_channels), distance, scale,
-             (distance ? -0.5 : 1.0) * scale * log2e}};
-  }
-};
-
-int64_t size_of(const std::vector<double>& numbers) { return static_cast<int64_t>(numbers.size()); }
-
-double largest(const std::vector<double>& numbers) {
-  double most = 0;
-  for (const double number : numbers) {
-    if (std::isfinite(number)) most = std::max(most, std::abs(number));
-  }
-  return most;
-}
-
-// Inputs, results, and bounds of what the errors of the results are made of.
-struct AttentionReference {
-  std::vector<double> q, k, v, dy;
-  std::vector<double> y, lse, dq, dk, dv;
-  double scores = 0, products = 0;     // the most that sums of magnitudes over channels come to
-  double value_products = 0;           // the same for dy and v
-  double column_sum = 0, largest = 0;  // of P, and of the magnitudes of all inputs
-
-  explicit AttentionReference(const AttentionCase& a) : a(a) {
-    const Case& c = a.c;
-    const int64_t G = c.groups, N = c.pixels(), C = c.channels, C_v = a.value_channels;
-    q = random_eighths(G * C * N);
-    k = random_eighths(G * C * N);
-    v = random_eighths(G * C_v * N);
-    dy = random_eighths(G * C_v * N);
-    for (const auto* x : {&q, &k, &v, &dy}) largest = std::max(largest, check::largest(*x));
-    y.resize(G * C_v * N);
-    lse.resize(G * N);
-    dq.resize(G * C * N);
-    dk.resize(G * C * N);
-    dv.resize(G * C_v * N);
-    for (int64_t i = 0; i < N; ++i) columns.push_back(columns_of(c, i));
-  }
-
-  // y and lse of these v.
-  void forward() {
-    const int64_t N = a.c.pixels(), C_v = a.value_channels;
-    std::fill(y.begin(), y.end(), 0.0);
-    for (int64_t row = 0; row < a.c.groups * N; ++row) {
-      const int64_t g = row / N, i = row % N;
-      std::vector<double> s;
-      double most = -std::numeric_limits<double>::infinity(), total = 0;
-      for (const int64_t j : columns[i]) s.push_back(score(g, i, j));
-      for (const double one : s) most = std::max(most, one);
-      for (const double one : s) total += std::exp(one - most);
-      lse[row] = most + std::log(total);
-      for (size_t n = 0; n < s.size(); ++n) {
-        const double weight = std::exp(s[n] - lse[row]);
-        for (int64_t c = 0; c < C_v; ++c)
-          y[(g * C_v + c) * N + i] += weight * v[(g * C_v + c) * N + columns[i][n]];
-      }
-    }
-  }
-
-  // The gradients, from these y and lse.
-  void backward() {
-    const int64_t N = a.c.pixels(), C = a.c.channels, C_v = a.value_channels;
-    std::vector<double> sums(a.c.groups * N);
-    for (auto* x : {&dq, &dk, &dv}) std::fill(x->begin(), x->end(), 0.0);
-    for (int64_t row = 0; row < a.c.groups * N; ++row) {
-      const int64_t g = row / N, i = row % N;
-      double delta = 0;
-      for (int64_t c = 0; c < C_v; ++c) {
-        const int64_t at = (g * C_v + c) * N + i;
-        delta += dy[at] * y[at];
-      }
-      for (const int64_t j : columns[i]) {
-        const double weight = std::exp(score(g, i, j) - lse[row]);
-        double dp = 0, magnitude = 0;
-        for (int64_t c = 0; c < C_v; ++c) {
-          const double product = dy[(g * C_v + c) * N + i] * v[(g * C_v + c) * N + j];
-          dp += product;
-          magnitude += std::abs(product);
-          dv[(g * C_v + c) * N + j] += weight * dy[(g * C_v + c) * N + i];
-        }
-        value_products = std::max({value_products, magnitude, std::abs(delta)});
-        column_sum = std::max(column_sum, sums[g * N + j] += weight);
-        const double ds = a.scale * weight * (dp - delta);
-        for (int64_t c = 0; c < C; ++c) {
-          const int64_t at_i = (g * C + c) * N + i, at_j = (g * C + c) * N + j;
-          dq[at_i] += ds * (k[at_j] - (a.distance ? q[at_i] : 0));
-          dk[at_j] += ds * (q[at_i] - (a.distance ? k[at_j] : 0));
-        }
-      }
-    }
-  }
-
- private:
-  double score(int64_t g, int64_t i, int64_t j) {
-    const int64_t N = a.c.pixels(), C = a.c.channels;
-    double sum = 0, magnitude = 0;
-    for (int64_t c = 0; c < C; ++c) {
-      const double x = q[(g * C + c) * N + i], y = k[(g * C + c) * N + j];
-      const double term = a.distance ? -(x - y) * (x - y) / 2 : x * y;
-      sum += term;
-      magnitude += std::abs(term);
-    }
-    products = std::max(products, std::abs(a.scale) * magnitude);
-    scores = std::max(scores, std::abs(a.scale * sum));
-    return a.scale * sum;
-  }
-
-  const AttentionCase& a;
-  std::vector<std::vector<int64_t>> columns;
-};
+int64_t size_of(const std::vector<double>& x) { return static_cast<int64_t>(x.size()); }
 
 template <class T>
 void compare_within(const Case& c, const std::string& what, const std::vector<T>& got,
@@ -142,12 +23,12 @@ void compare_within(const Case& c, const std::string& what, const std::vector<T>
     const double have = static_cast<double>(got[i]), want = expected[i];
     if (want == have || std::abs(want - have) <= tolerance) continue;
     return report(c, what,
-                  "number " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
+                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
                       std::to_string(want) + ", tolerance " + std::to_string(tolerance));
   }
 }
 
-// Sets all bits of results: NaN.
+// Fills results with NaN (all bits set).
 template <class... Arrays>
 void unset(const Arrays&... arrays) {
   (check_cuda(cudaMemset(arrays.at, 0xff, arrays.bytes())), ...);
@@ -228,7 +109,7 @@ void check_attention(const Case& c) {
 #ifdef CHECK_FLOAT32_ONLY
     check_dtype<float>(a, r, "float32");
 #else
-    // Of four runs in a row each has another dtype, beginning with another.
+    // Four runs in a row have four dtypes, in a rotating order.
     const int dtype = (count + count / 4) % 4;
     if (dtype == 0) check_dtype<float>(a, r, "float32");
     if (dtype == 1) check_dtype<double>(a, r, "float64");
@@ -239,14 +120,14 @@ void check_attention(const Case& c) {
   }
 }
 
-// Two blocks have room on a multiprocessor of 164 or 228 KiB, in the problem of the README.
+// Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README.
 void check_attention_plan() {
 #ifdef CUDA_ON_HOST
   const Case c{2, 64, {1, 128, 96}, {1, 15, 15}};
   for (const int shared_memory : {164, 228}) {
     choose_device(108, shared_memory);
-    const circulant::AttentionPlan plan =
-        circulant::choose_attention(Pattern(c.geometry()), c.groups, 64, 64, sizeof(float));
+    const circulant::AttentionPlan plan = circulant::plan_attention(
+        "attention", Pattern(c.geometry()), c.groups, 64, 64, sizeof(float));
     ++comparisons;
     if (circulant::current_device().resident(plan.shared) < 2) {
       report(c, "attention plan",
@@ -294,8 +175,7 @@ void check_attention_groups() {
   compare("attention dv", dv_, dy);
 }
 
-// More than 2^31 features, of which only two of the last pixel are not zero. The window is that
-// pixel alone.
+// Only two features of the last pixel are not zero. The window is one pixel.
 void check_attention_offsets() {
   const int64_t C = 1025;
   const Case c{2, C, {1, 1024, 1024}, {1, 1, 1}};

@@ -1,24 +1,12 @@
-// Compares the CUDA kernels with loops written from the definition: on the host, with the headers
-// of this directory, or on a GPU, compiled by nvcc.
-//
-// Usage: check [part=borders|random|attention|groups|offsets] [cases=60] [seed=1] [failures=10]
-// Without a part all are run. Ends with status 1 if anything differs, at the latest after so many
-// failures.
+// Compares similarity, apply, apply_transposed and transpose with the definition.
 //
 // Inputs are small multiples of 1/8: every dtype holds them, and float32 holds every sum of their
 // products. So the results are known exactly, and one entry too many or too few cannot hide in a
 // tolerance.
 #include <algorithm>
 #include <limits>
-#include <map>
 
 #include "check.h"
-
-namespace circulant {
-void check_cuda(cudaError_t error) {
-  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
-}
-}  // namespace circulant
 
 namespace check {
 namespace {
@@ -61,7 +49,7 @@ struct Reference {
   }
 };
 
-// `expected(i)` is a double; it is rounded to T as the kernels do, by way of the type that they sum
+// `expected(i)` is a double. It is rounded to T as in the kernels, by way of the type that they sum
 // in.
 template <class T, class Expected>
 void compare(const Case& c, const std::string& what, const std::vector<T>& got,
@@ -73,12 +61,12 @@ void compare(const Case& c, const std::string& what, const std::vector<T>& got,
     const double have = static_cast<double>(got[i]);
     if (want == have || (std::isnan(want) && std::isnan(have))) continue;
     return report(c, what,
-                  "number " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
+                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
                       std::to_string(want));
   }
 }
 
-// Runs `op` on an array of `size` numbers whose bits are all ones before: NaN.
+// Runs `op` on an array of `size` elements filled with NaN (all bits set).
 template <class T, class Op, class Expected>
 void check(const Case& c, const std::string& what, int64_t size, const Op& op,
            const Expected& expected) {
@@ -96,7 +84,7 @@ template <class T>
 void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
   const Problem p = c.problem();
   const int64_t entries = static_cast<int64_t>(r.values.size());
-  const int64_t numbers = static_cast<int64_t>(r.x.size());
+  const int64_t features = static_cast<int64_t>(r.x.size());
   const Array<T> x(rounded<T>(r.x)), y(rounded<T>(r.y)), values(rounded<T>(r.values));
   for (const bool distance : {false, true}) {
     check<T>(
@@ -105,27 +93,29 @@ void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
         [&](size_t i) { return (distance ? r.distance : r.dot)[i]; });
   }
   for (const bool transposed : {false, true}) {
-    if (numbers == 0) break;  // the ops launch nothing for an empty result
+    if (features == 0) break;  // the ops launch nothing for an empty result
     check<T>(
-        c, std::string("apply") + (transposed ? "_transposed " : " ") + dtype, numbers,
+        c, std::string("apply") + (transposed ? "_transposed " : " ") + dtype, features,
         [&](T* out) { circulant::apply(values.at, y.at, out, p, transposed, nullptr); },
         [&](size_t i) { return (transposed ? r.applied_transposed : r.applied)[i]; });
   }
 }
 
-// Entries are numbered in their type as far as it reaches.
+// The entries are distinct as far as their type reaches.
 template <class T>
 void check_transpose(const Case& c, const Reference& r) {
-  std::vector<T> numbers(r.values.size());
-  for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<T>(i * 7 + 1);
-  const Array<T> values(numbers);
+  std::vector<T> entries(r.values.size());
+  for (size_t i = 0; i < entries.size(); ++i) entries[i] = static_cast<T>(i * 7 + 1);
+  const Array<T> values(entries);
   check<T>(
       c, "transpose of " + std::to_string(sizeof(T)) + " bytes", values.size,
       [&](T* out) { circulant::transpose(values.at, out, c.problem(), nullptr); },
-      [&](size_t i) { return numbers[r.transposed[i]]; });
+      [&](size_t i) { return entries[r.transposed[i]]; });
 }
 
-void check_case(const Case& c) {
+}  // namespace
+
+void check_maps(const Case& c) {
   const Reference reference(c);
   check_dtype<float>(c, reference, "float32");
   check_transpose<uint32_t>(c, reference);
@@ -138,8 +128,7 @@ void check_case(const Case& c) {
 #endif
 }
 
-// More groups than the grid of a launch can have. The first ones are compared, and those after.
-void check_groups() {
+void check_maps_groups() {
   const int64_t step = circulant::kMaxGridGroups, groups = step + 3;
   const Case c{groups, 1, {1, 1, 1}, {1, 1, 1}};
   const Problem p = c.problem();
@@ -171,9 +160,9 @@ void check_groups() {
       reference.values);
 }
 
-// More than 2^32 entries of A. Only what the last pixel of the last group has to do with is not
-// zero, and it alone is compared.
-void check_offsets() {
+// Only entries in the row and the column of the last pixel of the last group are not zero, and only
+// its results are compared.
+void check_maps_offsets() {
   const Case c{2, 1, {1, 512, 512}, {1, 65, 129}};
   const Problem p = c.problem();
   const int64_t N = c.pixels(), K = c.offsets(), last = 2 * N - 1;
@@ -237,126 +226,4 @@ void check_offsets() {
       last * K, K, [&](size_t s) { return entry[s]; });
 }
 
-// What a random draw may miss.
-const Case kBorderCases[] = {
-    {1, 1, {1, 1, 1}, {1, 1, 1}},       // one pixel
-    {1, 3, {1, 1, 50}, {1, 1, 1}},      // window 1
-    {2, 9, {1, 1, 7}, {1, 1, 7}},       // 1-D: window = grid
-    {1, 3, {4, 5, 6}, {1, 1, 1}},       // window 1
-    {1, 0, {1, 3, 5}, {1, 3, 3}},       // no channel
-    {1, 4, {1, 8, 32}, {1, 1, 1}},      // exactly a tile
-    {1, 3, {1, 5, 5}, {1, 5, 5}},       // 2-D: window = grid, grid smaller than a tile
-    {2, 5, {3, 3, 3}, {3, 3, 3}},       // 3-D: window = grid
-    {1, 2, {9, 2, 3}, {9, 1, 3}},       // a block has units of many planes
-    {1, 33, {1, 1, 41}, {1, 1, 41}},    // as an image of one row
-    {1, 64, {1, 6, 40}, {1, 5, 39}},    // tiles of several rows that are longer than a segment
-    {1, 3, {1, 41, 1}, {1, 41, 1}},     // of one column: a plane filled up to whole blocks
-    {1, 17, {1, 9, 33}, {1, 3, 3}},     // one pixel more in each dim
-    {1, 70, {1, 12, 20}, {1, 7, 9}},    // more channels than a block has
-    {2, 33, {1, 1, 257}, {1, 1, 31}},   // a tile and one pixel
-    {3, 1, {1, 10, 37}, {1, 3, 7}},     // three groups
-    {1, 50, {1, 1, 300}, {1, 1, 201}},  // and longer than a segment
-    {1, 18, {8, 8, 8}, {5, 5, 5}},      // units of a block cross planes
-    {1, 2, {1, 90, 3}, {1, 81, 3}},     // tall
-    {1, 2, {1, 3, 90}, {1, 3, 81}},     // wide
-    {1, 9, {5, 9, 17}, {3, 5, 7}},      // odd sizes
-    {1, 4, {3, 34, 3}, {3, 33, 3}},     // planes filled up to whole blocks
-    {1, 40, {1, 16, 34}, {1, 15, 15}},  // several blocks of channels
-    {1, 8, {1, 12, 35}, {1, 9, 35}},    // whole rows
-    {1, 5, {1, 13, 35}, {1, 13, 33}},   // nearly the whole grid
-    {1, 2, {1, 1, 600}, {1, 1, 401}},   // rows of the window filled up to whole blocks
-    {1, 3, {2, 9, 40}, {1, 9, 39}},     // planes by themselves
-    {1, 1, {1, 3, 250}, {1, 3, 249}},   // several rows filled up
-    {1, 50, {1, 3, 150}, {1, 3, 101}},  // several rows of several segments
-};
-
-Case random_case() {
-  const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
-  Case c{1 + below(2), 1 + below(below(4) ? 12 : 70), {1, 1, 1}, {1, 1, 1}};
-  const int64_t dims = 1 + below(3), largest[3] = {90, 40, 10};
-  for (int64_t d = 3 - dims; d < 3; ++d) {
-    c.size[d] = 1 + below(largest[dims - 1]);
-    c.window[d] = std::min(1 + 2 * below(dims == 1   ? 30
-                                         : dims == 2 ? 10
-                                                     : 4),
-                           (c.size[d] - 1) / 2 * 2 + 1);
-  }
-  c.infinite = below(4) == 0;
-  return c;
-}
-
-using Options = std::map<std::string, std::string>;
-
-// Runs the parts that are wanted. Returns the status to end with.
-int run(Options options) {
-  const auto wanted = [&](const char* part) {
-    return options["part"].empty() || options["part"] == part;
-  };
-  most_failures = std::stoi(options["failures"]);
-  seed(std::stoull(options["seed"]));
-
-  const int random_cases = std::stoi(options["cases"]);
-  // Each with both devices, or in turn with one of them.
-  const auto border_cases = [](const auto& check, bool both) {
-    int i = 0;
-    for (Case c : kBorderCases) {
-      c.infinite = i % 4 == 3;
-      for (int device = 0; device < 2; ++device) {
-        if (!both && i % 2 != device) continue;
-        if (device == 0) choose_device(1, 64);
-        if (device == 1) choose_device(132, i % 4 < 2 ? 100 : 228);
-        check(c);
-      }
-      ++i;
-    }
-  };
-  const auto random = [&](const auto& check) {
-    for (int i = 0; i < random_cases; ++i) {
-      choose_device(i % 2 ? 1 : 132, i % 3 ? 228 : 100);
-      check(random_case());
-    }
-  };
-  if (wanted("borders")) border_cases(check_case, true);
-  if (wanted("attention")) {
-    border_cases(check_attention, false);
-    check_attention_plan();
-  }
-  if (wanted("random")) {
-    random(check_case);
-    random(check_attention);
-  }
-  choose_device(132, 228);
-  if (wanted("groups")) {
-    check_groups();
-    check_attention_groups();
-  }
-  if (wanted("offsets")) {
-    check_offsets();
-    check_attention_offsets();
-  }
-  std::printf("%s: %d comparisons, %d failures\n", failures ? "FAILED" : "passed", comparisons,
-              failures);
-  return failures != 0;
-}
-
-}  // namespace
 }  // namespace check
-
-int main(int argc, char** argv) {
-  check::Options options{{"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
-  for (int i = 1; i < argc; ++i) {
-    const std::string option = argv[i];
-    const size_t sign = option.find('=');
-    if (sign == std::string::npos || options.count(option.substr(0, sign)) == 0) {
-      std::fprintf(stderr, "check: unknown option %s\n", argv[i]);
-      return 2;
-    }
-    options[option.substr(0, sign)] = option.substr(sign + 1);
-  }
-  try {
-    return check::run(options);
-  } catch (const std::exception& error) {
-    std::printf("FAILED: %s\n", error.what());
-    return 1;
-  }
-}

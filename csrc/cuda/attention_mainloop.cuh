@@ -1,0 +1,122 @@
+// The two halves of a step of fused attention: products of features, and sums weighted by them.
+//
+// After the first half the registers of a block hold the products of all strips of the step. The
+// kernel turns them into weights, in shared memory. In the second half each warp reads all weights
+// for its own channels.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime.h>
+
+#include "attention_block.cuh"
+#include "products.cuh"
+
+namespace circulant {
+
+// Features whose product over the channels is computed.
+template <class T>
+struct Operands {
+  const T *tile, *halo;
+  int channels;
+  bool distance;
+};
+
+// product[i][t] = sum_c x[c, i] y[c, i + t], or sum_c (x[c, i] - y[c, i + t])^2 for the distance,
+// over the pixels of this thread and the taps of its warp's strip. Products beyond the window are
+// unspecified.
+template <class T, class A>
+__device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
+                                                 const Operands<T>& f, int g,
+                                                 A (&product)[kThreadPixels][kStripTaps]) {
+  const AttentionPlan& p = block.p;
+#pragma unroll
+  for (int i = 0; i < kThreadPixels; ++i) {
+#pragma unroll
+    for (int tap = 0; tap < kStripTaps; ++tap) product[i][tap] = 0;
+  }
+  A* const halos = block.staged() + p.chunk * kTilePixels;
+#pragma unroll 1
+  for (int first = 0; first < f.channels; first += p.chunk) {
+    const int count = min(p.chunk, f.channels - first);
+    __syncthreads();  // the staging before has been read; the tables are complete
+    const int halo = block.halo_size();
+#pragma unroll 1
+    for (int c = block.warp(); c < count; c += kAttentionWarps) {
+      const int64_t at = (int64_t(opaque(g)) * f.channels + first + c) * p.pixels;
+      block.stage_tile(f.tile + at, block.staged() + c * kTilePixels);
+      block.stage_halo(f.halo + at, halos + c * halo);
+    }
+    __syncthreads();  // the chunk is complete
+    if (block.warp_taps() == 0) continue;
+    const A* const x = block.staged() + block.tile_pixel();
+    const A* const y = halos + block.thread_halo() + block.table().strip_halo[block.warp()];
+    if (f.distance) {
+      add_products<true>(x, kTilePixels, y, halo, count, product);
+    } else {
+      add_products<false>(x, kTilePixels, y, halo, count, product);
+    }
+  }
+}
+
+// Writes a thread's weights for its warp's strip to shared memory.
+template <class A>
+__device__ __forceinline__ void store_weights(const AttentionBlock<A>& block,
+                                              const A (&weight)[kThreadPixels][kStripTaps]) {
+#pragma unroll
+  for (int tap = 0; tap < kStripTaps; ++tap) {
+    A of_tap[kThreadPixels];
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) of_tap[i] = weight[i][tap];
+    store_packed(block.thread_weights(tap), of_tap);
+  }
+}
+
+// sum[c][i] += sum_t weight[t, i] z[c, i + t] over all taps of the step. z has `channels` in each
+// group; the channels c of warp w are the block's first one plus w, w + 8, w + 16, ...
+template <class T, class A>
+__device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block, const T* z, int g,
+                                                  int channels,
+                                                  A (&sum)[kWarpChannels<A>][kThreadPixels]) {
+  const AttentionPlan& p = block.p;
+#pragma unroll
+  for (int pass = 0; pass < kPasses; ++pass) {
+    const int first = block.first_channel() + pass * kPassChannels<A>;
+    if (first >= channels) break;
+    const int count = min(kPassChannels<A>, channels - first);
+    __syncthreads();  // the staging before has been read
+    const int halo = block.halo_size();
+#pragma unroll 1
+    for (int c = block.warp(); c < count; c += kAttentionWarps) {
+      block.stage_halo(z + (int64_t(opaque(g)) * channels + first + c) * p.pixels,
+                       block.staged() + c * halo);
+    }
+    __syncthreads();  // the halo and the weights are complete
+    const A* const from = block.staged() + block.warp() * halo + block.thread_halo();
+    const int warp_channels = divide_up(count - block.warp(), kAttentionWarps);
+#pragma unroll 1
+    for (int half = 0; half < 2 * p.strips.per_step; ++half) {
+      // Half a strip at a time, to limit register pressure.
+      constexpr int taps = kStripTaps / 2;
+      const int tap = half % 2 * taps, left = block.table().strip_taps[half / 2] - tap;
+      if (left <= 0) continue;
+      const A* const weights = block.weights() + half * taps * kTilePixels + block.tile_pixel();
+      const A* from_halo = from + block.table().strip_halo[half / 2] + tap;
+      A weight[taps][kThreadPixels];
+#pragma unroll
+      for (int t = 0; t < taps; ++t) {
+        if (t < left) load_packed(weights + t * kTilePixels, weight[t]);
+      }
+#pragma unroll
+      for (int c = 0; c < kWarpPassChannels<A>; ++c) {
+        if (c >= warp_channels) break;
+        A neighbours[kThreadPixels + taps];
+        load_packed(from_halo, neighbours);
+        from_halo += kAttentionWarps * halo;
+        add_weighted(weight, neighbours, left, sum[pass * kWarpPassChannels<A> + c]);
+      }
+    }
+  }
+}
+
+}  // namespace circulant

@@ -1,0 +1,130 @@
+// Fused attention and its gradients in float64, written from the definition.
+#pragma once
+
+#include <limits>
+
+#include "check.h"
+
+namespace check {
+
+struct AttentionCase {
+  const Case& c;
+  int64_t value_channels;
+  bool distance;
+  double scale;
+
+  circulant::AttentionProblem problem() const {
+    const double log2e = 1.4426950408889634;
+    return {c.groups,
+            Pattern(c.geometry()),
+            {static_cast<int>(c.channels), static_cast<int>(value_channels), distance, scale,
+             (distance ? -0.5 : 1.0) * scale * log2e}};
+  }
+};
+
+inline double largest(const std::vector<double>& values) {
+  double most = 0;
+  for (const double value : values) {
+    if (std::isfinite(value)) most = std::max(most, std::abs(value));
+  }
+  return most;
+}
+
+// Inputs and results, and the magnitudes that bound the rounding errors of the results.
+struct AttentionReference {
+  std::vector<double> q, k, v, dy;
+  std::vector<double> y, lse, dq, dk, dv;
+  // The largest |S|, sum over channels of |terms of S|, and of |dy v| or |delta|.
+  double scores = 0, products = 0, value_products = 0;
+  double column_sum = 0;  // the largest of P
+  double largest = 0;     // the largest magnitude of an input
+
+  explicit AttentionReference(const AttentionCase& a) : a(a) {
+    const Case& c = a.c;
+    const int64_t G = c.groups, N = c.pixels(), C = c.channels, C_v = a.value_channels;
+    q = random_eighths(G * C * N);
+    k = random_eighths(G * C * N);
+    v = random_eighths(G * C_v * N);
+    dy = random_eighths(G * C_v * N);
+    for (const auto* x : {&q, &k, &v, &dy}) largest = std::max(largest, check::largest(*x));
+    y.resize(G * C_v * N);
+    lse.resize(G * N);
+    dq.resize(G * C * N);
+    dk.resize(G * C * N);
+    dv.resize(G * C_v * N);
+    for (int64_t i = 0; i < N; ++i) columns.push_back(columns_of(c, i));
+  }
+
+  // y and lse of these v.
+  void forward() {
+    const int64_t N = a.c.pixels(), C_v = a.value_channels;
+    std::fill(y.begin(), y.end(), 0.0);
+    for (int64_t row = 0; row < a.c.groups * N; ++row) {
+      const int64_t g = row / N, i = row % N;
+      std::vector<double> s;
+      double most = -std::numeric_limits<double>::infinity(), total = 0;
+      for (const int64_t j : columns[i]) s.push_back(score(g, i, j));
+      for (const double one : s) most = std::max(most, one);
+      for (const double one : s) total += std::exp(one - most);
+      lse[row] = most + std::log(total);
+      for (size_t n = 0; n < s.size(); ++n) {
+        const double weight = std::exp(s[n] - lse[row]);
+        for (int64_t c = 0; c < C_v; ++c)
+          y[(g * C_v + c) * N + i] += weight * v[(g * C_v + c) * N + columns[i][n]];
+      }
+    }
+  }
+
+  // The gradients, from these y and lse.
+  void backward() {
+    const int64_t N = a.c.pixels(), C = a.c.channels, C_v = a.value_channels;
+    std::vector<double> sums(a.c.groups * N);
+    for (auto* x : {&dq, &dk, &dv}) std::fill(x->begin(), x->end(), 0.0);
+    for (int64_t row = 0; row < a.c.groups * N; ++row) {
+      const int64_t g = row / N, i = row % N;
+      double delta = 0;
+      for (int64_t c = 0; c < C_v; ++c) {
+        const int64_t at = (g * C_v + c) * N + i;
+        delta += dy[at] * y[at];
+      }
+      for (const int64_t j : columns[i]) {
+        const double weight = std::exp(score(g, i, j) - lse[row]);
+        double dp = 0, magnitude = 0;
+        for (int64_t c = 0; c < C_v; ++c) {
+          const double product = dy[(g * C_v + c) * N + i] * v[(g * C_v + c) * N + j];
+          dp += product;
+          magnitude += std::abs(product);
+          dv[(g * C_v + c) * N + j] += weight * dy[(g * C_v + c) * N + i];
+        }
+        value_products = std::max({value_products, magnitude, std::abs(delta)});
+        column_sum = std::max(column_sum, sums[g * N + j] += weight);
+        const double ds = a.scale * weight * (dp - delta);
+        for (int64_t c = 0; c < C; ++c) {
+          const int64_t at_i = (g * C + c) * N + i, at_j = (g * C + c) * N + j;
+          dq[at_i] += ds * (k[at_j] - (a.distance ? q[at_i] : 0));
+          dk[at_j] += ds * (q[at_i] - (a.distance ? k[at_j] : 0));
+        }
+      }
+    }
+  }
+
+ private:
+  double score(int64_t g, int64_t i, int64_t j) {
+    const int64_t N = a.c.pixels(), C = a.c.channels;
+    double sum = 0, magnitude = 0;
+    for (int64_t c = 0; c < C; ++c) {
+      const double x = q[(g * C + c) * N + i], y = k[(g * C + c) * N + j];
+      const double term = a.distance ? -(x - y) * (x - y) / 2 : x * y;
+      sum += term;
+      magnitude += std::abs(term);
+    }
+    products = std::max(products, std::abs(a.scale) * magnitude);
+    scores = std::max(scores, std::abs(a.scale * sum));
+    return a.scale * sum;
+  }
+
+  const AttentionCase& a;
+  std::vector<std::vector<int64_t>> columns;
+};
+
+}  // namespace check

@@ -1,0 +1,146 @@
+// Compares the CUDA kernels with loops written from the definition: on the host, with the headers
+// of this directory, or on a GPU, compiled by nvcc.
+//
+// Usage: check [part=NAME] [cases=60] [seed=1] [failures=10]
+// Without a part, see run(), all of them run. Ends with status 1 if a result differs, at the latest
+// after that many failures.
+#include <functional>
+#include <map>
+#include <utility>
+
+#include "check.h"
+
+namespace circulant {
+void check_cuda(cudaError_t error) {
+  if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
+}
+}  // namespace circulant
+
+namespace check {
+namespace {
+
+// Cases that random ones may miss.
+const Case kBorderCases[] = {
+    {1, 1, {1, 1, 1}, {1, 1, 1}},       // one pixel
+    {1, 3, {1, 1, 50}, {1, 1, 1}},      // window 1
+    {2, 9, {1, 1, 7}, {1, 1, 7}},       // 1-D: window = grid
+    {1, 3, {4, 5, 6}, {1, 1, 1}},       // window 1
+    {1, 0, {1, 3, 5}, {1, 3, 3}},       // no channel
+    {1, 4, {1, 8, 32}, {1, 1, 1}},      // exactly a tile
+    {1, 3, {1, 5, 5}, {1, 5, 5}},       // 2-D: window = grid, grid smaller than a tile
+    {2, 5, {3, 3, 3}, {3, 3, 3}},       // 3-D: window = grid
+    {1, 2, {9, 2, 3}, {9, 1, 3}},       // a block has units of many planes
+    {1, 33, {1, 1, 41}, {1, 1, 41}},    // as an image of one row
+    {1, 64, {1, 6, 40}, {1, 5, 39}},    // tiles of several rows that are longer than a segment
+    {1, 3, {1, 41, 1}, {1, 41, 1}},     // of one column: a plane filled up to whole blocks
+    {1, 17, {1, 9, 33}, {1, 3, 3}},     // one pixel more in each dim
+    {1, 70, {1, 12, 20}, {1, 7, 9}},    // more channels than a block has
+    {2, 33, {1, 1, 257}, {1, 1, 31}},   // a tile and one pixel
+    {3, 1, {1, 10, 37}, {1, 3, 7}},     // three groups
+    {1, 50, {1, 1, 300}, {1, 1, 201}},  // and longer than a segment
+    {1, 18, {8, 8, 8}, {5, 5, 5}},      // units of a block cross planes
+    {1, 2, {1, 90, 3}, {1, 81, 3}},     // tall
+    {1, 2, {1, 3, 90}, {1, 3, 81}},     // wide
+    {1, 9, {5, 9, 17}, {3, 5, 7}},      // odd sizes
+    {1, 4, {3, 34, 3}, {3, 33, 3}},     // planes filled up to whole blocks
+    {1, 40, {1, 16, 34}, {1, 15, 15}},  // several blocks of channels
+    {1, 8, {1, 12, 35}, {1, 9, 35}},    // whole rows
+    {1, 5, {1, 13, 35}, {1, 13, 33}},   // nearly the whole grid
+    {1, 2, {1, 1, 600}, {1, 1, 401}},   // rows of the window filled up to whole blocks
+    {1, 3, {2, 9, 40}, {1, 9, 39}},     // planes by themselves
+    {1, 1, {1, 3, 250}, {1, 3, 249}},   // several rows filled up
+    {1, 50, {1, 3, 150}, {1, 3, 101}},  // several rows of several segments
+};
+
+Case random_case() {
+  const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
+  Case c{1 + below(2), 1 + below(below(4) ? 12 : 70), {1, 1, 1}, {1, 1, 1}};
+  const int64_t dims = 1 + below(3), largest[3] = {90, 40, 10};
+  for (int64_t d = 3 - dims; d < 3; ++d) {
+    c.size[d] = 1 + below(largest[dims - 1]);
+    c.window[d] = std::min(1 + 2 * below(dims == 1   ? 30
+                                         : dims == 2 ? 10
+                                                     : 4),
+                           (c.size[d] - 1) / 2 * 2 + 1);
+  }
+  c.infinite = below(4) == 0;
+  return c;
+}
+
+using Options = std::map<std::string, std::string>;
+
+// Calls `check` on each border case, with both devices or in turn with one of them.
+template <class Check>
+void on_borders(const Check& check, bool both) {
+  int i = 0;
+  for (Case c : kBorderCases) {
+    c.infinite = i % 4 == 3;
+    for (int device = 0; device < 2; ++device) {
+      if (!both && i % 2 != device) continue;
+      if (device == 0) choose_device(1, 64);
+      if (device == 1) choose_device(132, i % 4 < 2 ? 100 : 228);
+      check(c);
+    }
+    ++i;
+  }
+}
+
+template <class Check>
+void on_random(const Check& check, int cases) {
+  for (int i = 0; i < cases; ++i) {
+    choose_device(i % 2 ? 1 : 132, i % 3 ? 228 : 100);
+    check(random_case());
+  }
+}
+
+// Runs the chosen parts. Returns the exit status.
+int run(Options options) {
+  most_failures = std::stoi(options["failures"]);
+  seed(std::stoull(options["seed"]));
+  const int cases = std::stoi(options["cases"]);
+  const std::pair<const char*, std::function<void()>> parts[] = {
+      {"borders", [] { on_borders(check_maps, true); }},
+      {"attention", [] { on_borders(check_attention, false); }},
+      {"random", [&] { on_random(check_maps, cases); }},
+      {"attention-random", [&] { on_random(check_attention, cases); }},
+      {"limits", check_limits},
+      {"plan", check_attention_plan},
+      {"groups", check_maps_groups},
+      {"attention-groups", check_attention_groups},
+      {"offsets", check_maps_offsets},
+      {"attention-offsets", check_attention_offsets},
+  };
+  bool known = options["part"].empty();
+  for (const auto& [name, check] : parts) {
+    if (!options["part"].empty() && options["part"] != name) continue;
+    known = true;
+    choose_device(132, 228);
+    check();
+  }
+  if (!known) throw std::invalid_argument("there is no part " + options["part"]);
+  std::printf("%s: %d comparisons, %d failures\n", failures ? "FAILED" : "passed", comparisons,
+              failures);
+  return failures != 0;
+}
+
+}  // namespace
+}  // namespace check
+
+int main(int argc, char** argv) {
+  check::Options options{{"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    const size_t sign = option.find('=');
+    if (sign == std::string::npos || options.count(option.substr(0, sign)) == 0) {
+      std::fprintf(stderr, "check: unknown option %s\n", argv[i]);
+      return 2;
+    }
+    options[option.substr(0, sign)] = option.substr(sign + 1);
+  }
+  try {
+    return check::run(options);
+  } catch (const std::exception& error) {
+    std::printf("FAILED: %s\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,229 @@
+"""Defects of the CUDA kernels that the check has to find."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``before`` becomes ``after`` in csrc/cuda/``file``.
+
+    If that is a header, ``kernel`` is the source that is compiled with it. ``part`` is the part of
+    the check that finds the defect.
+    """
+
+    name: str
+    file: str
+    before: str
+    after: str
+    kernel: str = ""
+    part: str = "borders"
+
+
+def barrier(file: str, comment: str, name: str) -> Mutant:
+    """A missing barrier."""
+    return Mutant(name, file, f"__syncthreads();  // {comment}", "//")
+
+
+def of_attention(
+    name: str, file: str, before: str, after: str, part: str = "attention", kernel: str = ""
+) -> Mutant:
+    """A defect of fused attention; in a header, it is compiled into the gradients."""
+    kernel = kernel or ("" if file.endswith(".cu") else B)
+    return Mutant(f"attention-{name}", file, before, after, kernel, part)
+
+
+def barrier_of_attention(file: str, comment: str, name: str) -> Mutant:
+    """A missing barrier of fused attention."""
+    return of_attention(f"barrier-{name}", file, f"__syncthreads();  // {comment}\n", "\n")
+
+
+S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
+W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
+F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
+K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
+UNWRAPPED = "[](int i, int, int) { return i; }("
+HALO_W = "halo_coordinate(columns.first"
+WRAP_W = "neighbour(w, tap, s.size.w, s.window.w)"
+WRAP_H = "neighbour(h, b, s.size.h, s.window.h)"
+
+MUTANTS = [
+    barrier(S, "the chunk before, or `out`", "similarity-barrier-before-chunk"),
+    barrier(S, "the chunk is complete", "similarity-barrier-after-chunk"),
+    barrier(S, "`out`, or the last chunk in its place", "similarity-barrier-before-out"),
+    barrier(S, "`out` is complete", "similarity-barrier-after-out"),
+    barrier(A, "halo and entries have been read", "apply-barrier-before"),
+    barrier(A, "halo and entries are complete", "apply-barrier-after"),
+    barrier(T, "the entries before these", "transpose-barrier-before"),
+    barrier(T, "the entries are complete", "transpose-barrier-after"),
+    # Threads of a block that diverge at a barrier.
+    Mutant("similarity-early-end", S, "if (!strip_exists) continue;", "if (!strip_exists) return;"),
+    Mutant(
+        "similarity-barrier-in-branch",
+        S,
+        "if (!strip_exists) continue;",
+        "if (strip_exists) __syncthreads();",
+    ),
+    # Less shared memory than is used, or packs that are not aligned.
+    Mutant("similarity-short-halo", S, "(t.h() + box.h - 1); };", "(t.h() + box.h - 2); };"),
+    Mutant("similarity-short-table", S, "(t.rows() + halo_rows(t)) *", "halo_rows(t) *"),
+    Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
+    Mutant("similarity-misaligned", R, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;", S),
+    Mutant(
+        "apply-short-entries",
+        A,
+        "size_t(batch(t)) * entry_pitch",
+        "size_t(batch(t) - 1) * entry_pitch",
+    ),
+    Mutant(
+        "apply-short-halo",
+        A,
+        "size_t(halo_rows(t)) * halo_pitch",
+        "size_t(halo_rows(t) - 1) * halo_pitch",
+    ),
+    Mutant("apply-misaligned", A, "tile.pixels() + kPack<A>", "tile.pixels() + 1"),
+    Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
+    # A shared memory limit that holds for one launch only.
+    Mutant("launch-allows-own", L, "current_device().shared_memory));", "int(l.shared)));", A),
+    # Halos that do not wrap, in each dim; positions too far away to wrap once.
+    Mutant("similarity-no-wrap-w", G, HALO_W, UNWRAPPED + "columns.first", S),
+    Mutant("similarity-no-wrap-h", G, "halo_coordinate(h, ", UNWRAPPED + "h, ", S),
+    Mutant("similarity-no-wrap-d", G, "halo_coordinate(d, ", UNWRAPPED + "d, ", S),
+    Mutant("apply-no-wrap-w", A, "halo_coordinate(origin.w", UNWRAPPED + "origin.w"),
+    Mutant("apply-no-wrap-h", A, "halo_coordinate(origin.h", UNWRAPPED + "origin.h"),
+    Mutant("apply-no-wrap-d", A, "halo_coordinate(origin.d", UNWRAPPED + "origin.d"),
+    Mutant("no-last-coordinate", "tile.cuh", "i = i < last ? i : last;", "", S),
+    Mutant("entries-no-wrap-w", W, WRAP_W, "w + tap - s.window.w / 2", T),
+    Mutant("entries-no-wrap-h", W, WRAP_H, "h + b - s.window.h / 2", T),
+    # Entries in the order of the window instead of CSR order; of the wrong row when transposed.
+    Mutant("similarity-order-w", S, "slot_of_offset(w, tap, size.w, window.w)", "tap"),
+    Mutant(
+        "similarity-order-h", S, "slot_of_offset(h, out_strip.b, size.h, window.h)", "out_strip.b"
+    ),
+    Mutant(
+        "similarity-order-d", S, "slot_of_offset(d, out_strip.a, size.d, window.d)", "out_strip.a"
+    ),
+    Mutant("entries-order-w", W, "slot_of_offset(w, tap, s.size.w, s.window.w)", "tap", A),
+    Mutant("entries-order-h", W, "slot_of_offset(h, b, s.size.h, s.window.h)", "b", A),
+    Mutant("entries-order-d", W, "slot_of_offset(d, a, s.size.d, s.window.d)", "a", A),
+    Mutant("entries-not-mirrored", W, "tap = s.window.w - 1 - tap;", "", T),
+    Mutant(
+        "transpose-order",
+        T,
+        "to[slot_of_offset(w, begin + t, s.size.w, s.window.w)]",
+        "to[begin + t]",
+    ),
+    # Pixels, taps and channels that do not exist.
+    Mutant("similarity-tile-guard", S, "start >= 0 && w < size.w ?", "start >= 0 ?"),
+    Mutant("similarity-tap-guard", S, "exists(window) && tap < window.w;", "exists(window);"),
+    Mutant("similarity-pixel-guard", S, "start < 0 || w >= size.w", "start < 0"),
+    Mutant(
+        "apply-channel-guard",
+        A,
+        "warp, channels, warps,",
+        "warp, p.channel_warps * warp_channels, warps,",
+    ),
+    Mutant("apply-tap-guard", X, "if (count >= taps) {", "if (true) {", A),
+    Mutant("apply-pixel-guard", A, "if (w + i < size.w) ", ""),
+    Mutant("apply-row-guard", A, "h >= size.h || w >= size.w) continue", "w >= size.w) continue"),
+    Mutant("apply-store-in-packs", A, "size.w % kThreadPixels == 0", "w + kThreadPixels <= size.w"),
+    Mutant("entries-pixel-guard", W, " && origin.w + first + column < s.size.w", "", A),
+    # Batches of copies to shared memory.
+    Mutant("copy-no-rest", G, "if (first + i * stride < end) store", "if (false) store", S),
+    Mutant("copy-past-end", G, "if (first + i * stride < end) store", "store", S),
+    Mutant("copy-whole-batches", G, "first + (batch - 1) * stride < end", "first < end", S),
+    # The row of the halo that is kept from one window row to the next.
+    Mutant("apply-stale-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h - 1"),
+    Mutant("apply-no-new-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h"),
+    Mutant("apply-row-order", A, "((pixel_row + b) & (tile_h - 1))", "(pixel_row & (tile_h - 1))"),
+    # Offsets in 32 bits; groups that do not fit a launch.
+    Mutant(
+        "similarity-32-bit",
+        S,
+        "[(g * N + start + w) * K + slot]",
+        "[int((g * N + start + w) * K + slot)]",
+        part="offsets",
+    ),
+    Mutant("apply-32-bit", A, "values + g * N * K", "values + int(g * N * K)", part="offsets"),
+    Mutant("entries-32-bit", W, "const int64_t K =", "const int K =", A, "offsets"),
+    Mutant("transpose-32-bit", T, "const int64_t K =", "const int K =", part="offsets"),
+    Mutant("similarity-groups", S, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
+    Mutant("apply-groups", A, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
+    Mutant("transpose-groups", T, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
+    # Fused attention: barriers,
+    barrier_of_attention(
+        M, "the staging before has been read; the tables are complete", "before-chunk"
+    ),
+    barrier_of_attention(M, "the chunk is complete", "after-chunk"),
+    barrier_of_attention(M, "the staging before has been read", "before-sums"),
+    barrier_of_attention(M, "the halo and the weights are complete", "before-adding"),
+    barrier_of_attention(F, "the table and the statistics have been read", "before-table"),
+    barrier_of_attention(F, "the largest score of each warp is complete", "of-largest"),
+    barrier_of_attention(B, "the products have been computed from the staging", "before-rows"),
+    barrier_of_attention(B, "lse and delta are complete", "after-rows"),
+    # halos that do not wrap,
+    of_attention("no-wrap-w", G, HALO_W, UNWRAPPED + "columns.first"),
+    of_attention("no-wrap-h", G, "halo_coordinate(h, ", UNWRAPPED + "h, "),
+    of_attention("no-wrap-d", G, "halo_coordinate(d, ", UNWRAPPED + "d, "),
+    # shared memory that is too short or not aligned,
+    of_attention("short-table", P, "+ l.halo_rows, 4)", "+ l.halo_rows - 4, 4)"),
+    of_attention("short-weights", P, "l.weights = strips *", "l.weights = (strips - 1) *"),
+    of_attention("short-statistics", P, "= 3 * kAttentionWarps", "= 2 * kAttentionWarps"),
+    of_attention("short-staging", P, "pass_channels * l.halo,", "(pass_channels - 1) * l.halo,"),
+    of_attention("misaligned", P, "| 1) * step) * pack;", "| 1) * step) * pack + 1;"),
+    # or leaves room for one block where there could be two,
+    of_attention("one-block", P, "(alone ? kAlone : 1.0) *", "", "plan"),
+    of_attention("no-reserve", L, "(bytes + block_shared_memory)", "bytes", "plan", P),
+    # pixels, taps, channels and strips that do not exist, or are elsewhere,
+    of_attention("tile-guard", K, "pixel >= 0 ? from[pixel] : T(0)", "from[pixel]"),
+    of_attention("pixel-guard", E, "if (pixel[i] >= 0) channel", "channel"),
+    of_attention("tap-guard", X, "if (count >= taps) {", "if (true) {"),
+    of_attention("window-guard", F, "tap < taps ? score[i][tap] * log2_scale :", "false ? A(0) :"),
+    of_attention("channel-guard", F, "if (channel >= channels) break;", ""),
+    of_attention("strip-place", K, "strip.tap - box.tap;", "strip.tap;"),
+    of_attention("strip-taps", K, "min(kStripTaps, window.w - strip.tap)", "kStripTaps"),
+    of_attention("channel-block", M, "block.first_channel() + pass *", "pass *", kernel=F),
+    # sums that are wrong,
+    of_attention("sums-not-scaled", F, "sum[c][i] *= shrink;", ";"),
+    of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
+    of_attention("rows-of-tile", B, "tap_step = f.queries_halo;", "tap_step = 0;"),
+    of_attention(
+        "no-delta", B, "grad_weight[i] - lse[delta_at + i + tap * tap_step]", "grad_weight[i]"
+    ),
+    of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
+    of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
+    # offsets in 32 bits; groups that do not fit a launch.
+    of_attention(
+        "32-bit-chunk",
+        M,
+        "at = (int64_t(opaque(g)) * f.channels + first + c) * p.pixels",
+        "at = int((int64_t(opaque(g)) * f.channels + first + c) * p.pixels)",
+        "attention-offsets",
+    ),
+    of_attention(
+        "32-bit-sums",
+        M,
+        "z + (int64_t(opaque(g)) * channels + first + c) * p.pixels",
+        "z + int((int64_t(opaque(g)) * channels + first + c) * p.pixels)",
+        "attention-offsets",
+    ),
+    of_attention(
+        "32-bit-result",
+        F,
+        "y + (int64_t(g) * channels + channel) * N",
+        "y + int((int64_t(g) * channels + channel) * N)",
+        "attention-offsets",
+    ),
+    of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", "attention-offsets"),
+    of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", "attention-offsets"),
+    of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", "attention-groups"),
+    of_attention(
+        "groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", "attention-groups"
+    ),
+    of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", "attention-groups"),
+    # Problems that are not refused.
+    of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
+    Mutant("apply-not-refused", A, "if (!tile)", "if (false)", part="limits"),
+    Mutant("launch-not-refused", L, "l.blocks > INT32_MAX", "false", T, "limits"),
+]
