@@ -1,8 +1,8 @@
-"""What the CUDA compiler says about each kernel, and what the library that it makes holds.
+"""Registers, local memory and loads in flight of the CUDA kernels, from the compiler's output.
 
 ``python tests/native/resource_report.py`` builds the library for every architecture and prints
-registers, local memory and spills per kernel and architecture. It ends with status 1 if the
-library is not as :func:`problems` wants it. No GPU is needed.
+registers and local memory per kernel and architecture. It ends with status 1 if :func:`problems`
+finds any. No GPU is needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,19 +20,16 @@ from locks import locked
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = Path("lib", "circulant_attention", "libcirculant_attention_cuda.so")
-# Everything that is told about a kernel, and every warning an error; PTX that can be read.
+# Resources of each kernel in the log; warnings are errors; PTX is readable text in the library.
 FLAGS = "-Xptxas=-v -Werror=all-warnings --no-compress"
 
-# How many loads a thread has under way, on average at least, when it fills shared memory.
-LOADS_AT_ONCE = 3
-
-# Kernels that use local memory on some architecture, with the reason. float32 kernels may not.
-LOCAL_MEMORY: dict[str, str] = {}
+# The least average number of loads in flight per thread where it fills shared memory.
+LOADS_IN_FLIGHT = 3
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one kernel takes on one architecture; bytes are per thread."""
+    """Resources of one kernel on one architecture, per thread."""
 
     kernel: str
     architecture: str
@@ -48,17 +44,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Build:
-    """A library, and what the compiler said while making it."""
+    """A library and the compiler's log."""
 
     library: Path
     log: str
 
 
 def build() -> Build:
-    """Builds the CUDA library, unless this was done from the same sources before.
+    """Builds the CUDA library, unless there is one of the same sources.
 
     Raises:
-        RuntimeError: If the build fails; says what the compiler said.
+        RuntimeError: If the build fails, with the log.
     """
     nvcc = os.environ.get("NVCC", "nvcc")
     version = subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout
@@ -74,7 +70,7 @@ def build() -> Build:
             command = [sys.executable, "setup.py", "build_ext"]
             command += ["--build-lib", str(directory / "lib")]
             command += ["--build-temp", str(directory / "temp")]
-            # setup.py makes both libraries; the compiler of the one for CPUs does nothing here.
+            # setup.py makes both libraries; `true` compiles nothing for the CPU.
             chosen = {"CIRCULANT_ATTENTION_CUDA": "1", "NVCCFLAGS": FLAGS, "CXX": "true"}
             done = subprocess.run(
                 command,
@@ -92,7 +88,7 @@ def build() -> Build:
 
 
 def usages(log: str) -> list[Usage]:
-    """The kernels in what ptxas said, in the order of their names."""
+    """The kernels in the output of ptxas, by name and architecture."""
     pattern = re.compile(
         r"Compiling entry function '(?P<kernel>\S+)' for '(?P<architecture>\S+)'\n"
         r".*Function properties.*\n"
@@ -129,96 +125,62 @@ def short_name(kernel: str) -> str:
     return found[1].replace("c10::", "") if found else kernel
 
 
-def device_code(library: Path) -> Iterator[tuple[str, bytes]]:
-    """Each code in a library with its architecture: ``sm_90``, or ``compute_90`` where it is PTX.
-
-    Reads the headers of the fat binaries: a header of 16 bytes, then entries that tell their kind
-    (1 for PTX, 2 for code), the size of their header and of what follows, and an architecture.
-    """
-    data = library.read_bytes()
-    magic = struct.pack("<I", 0xBA55ED50)
-    names = {1: "compute_", 2: "sm_"}
-    at = data.find(magic)
-    while at >= 0:
-        header, size = struct.unpack_from("<HQ", data, at + 6)
-        entry, end = at + header, at + header + size
-        while entry < end:
-            kind, _, header, size = struct.unpack_from("<HHIQ", data, entry)
-            (architecture,) = struct.unpack_from("<I", data, entry + 28)
-            code = data[entry + header : entry + header + size]
-            yield f"{names[kind]}{architecture}", code
-            entry += header + size
-        at = data.find(magic, end)
+def ptx(library: Path) -> dict[str, str]:
+    """The PTX in a library, by architecture: ``compute_90``."""
+    texts: dict[str, str] = {}
+    for number, text in re.findall(rb"\.target sm_(\d+)([^\0]*)", library.read_bytes()):
+        name = f"compute_{number.decode()}"
+        texts[name] = texts.get(name, "") + text.decode(errors="replace")
+    return texts
 
 
-def architectures(library: Path) -> set[str]:
-    """What a library has code for."""
-    return {architecture for architecture, _ in device_code(library)}
-
-
-def ptx(library: Path) -> str:
-    """The PTX in a library."""
-    return "".join(
-        code.decode(errors="replace")
-        for architecture, code in device_code(library)
-        if architecture.startswith("compute_")
-    )
-
-
-def loads_at_once(text: str) -> dict[str, list[int]]:
-    """How many global loads stand together before stores to shared memory, kernel by kernel."""
+def loads_in_flight(text: str) -> dict[str, list[int]]:
+    """Per kernel, the lengths of runs of global loads that a store to shared memory follows."""
+    kernels = [kernel.split("(", 1) for kernel in text.split(".entry ")[1:]]
     found = {}
-    for kernel in text.split(".entry ")[1:]:
-        operations = re.findall(r"\b(ld\.global|st\.shared)", kernel)
-        order = "".join("L" if name == "ld.global" else "S" for name in operations)
-        mangled = kernel[: kernel.index("(")].strip()
-        found[short_name(demangled([mangled])[0])] = [
-            len(loads) for loads in re.findall(r"(L+)S", order)
-        ]
+    for name, (_, body) in zip(demangled([name for name, _ in kernels]), kernels, strict=True):
+        operations = "".join(re.findall(r"\b(ld\.global|st\.shared)", body))
+        runs = re.findall(r"((?:ld\.global)+)st", operations)
+        found[short_name(name)] = [run.count("ld") for run in runs]
     return found
 
 
 def needed(library: Path) -> list[str]:
-    """The libraries that a library asks for."""
+    """The shared libraries that a library depends on."""
     text = subprocess.run(
         ["readelf", "-d", library], capture_output=True, text=True, check=True
     ).stdout
     return re.findall(r"\(NEEDED\).*\[(.*)\]", text)
 
 
-def wanted_architectures() -> set[str]:
-    """Those that setup.py compiles for, the newest also as PTX."""
+def wanted_architectures() -> list[str]:
+    """The architectures with code of their own, from setup.py. The last is the newest."""
     listed = re.search(r"^CUDA_ARCHITECTURES = \[(.*)\]", (ROOT / "setup.py").read_text(), re.M)
     assert listed, "setup.py lists no CUDA_ARCHITECTURES"
-    numbers = re.findall(r"\d+", listed[1])
-    return {f"sm_{number}" for number in numbers} | {f"compute_{numbers[-1]}"}
+    return re.findall(r"\d+", listed[1])
 
 
 def problems(made: Build) -> Iterator[str]:
-    """Whatever is wrong with a library: what it holds, what its kernels use."""
+    """Missing code, spilling kernels, and kernels that wait for each of their loads."""
     if "libtorch.so" not in needed(made.library):
-        yield "the library does not ask for libtorch.so"
-    if missing := wanted_architectures() - architectures(made.library):
-        yield f"no code for {', '.join(sorted(missing))}"
+        yield "the library does not depend on libtorch.so"
+    wanted, texts = wanted_architectures(), ptx(made.library)
+    if (newest := f"compute_{wanted[-1]}") not in texts:
+        yield f"no PTX for {newest}"
     kernels: dict[str, set[str]] = {}
     for usage in usages(made.log):
         kernels.setdefault(usage.kernel, set()).add(usage.architecture)
-        if usage.uses_local_memory and usage.kernel not in LOCAL_MEMORY:
-            yield f"{usage.kernel} on {usage.architecture} uses local memory and is not listed"
+        if usage.uses_local_memory:
+            yield f"{usage.kernel} uses local memory on {usage.architecture}"
     if not kernels:
-        yield "the compiler told of no kernel"
-    code = {name for name in wanted_architectures() if name.startswith("sm_")}
+        yield "the log names no kernel"
     for kernel, known in kernels.items():
-        if known != code:
+        if known != {f"sm_{number}" for number in wanted}:
             yield f"{kernel} was compiled for {', '.join(sorted(known))} only"
-    for kernel, runs in loads_at_once(ptx(made.library)).items():
-        if sum(runs) < LOADS_AT_ONCE * len(runs):
-            yield f"{kernel} waits for its loads: {runs} of them at a time"
-    for kernel in LOCAL_MEMORY:
-        if "float" in kernel:
-            yield f"{kernel} is listed, but a float32 kernel may not use local memory"
-        elif not any(u.kernel == kernel and u.uses_local_memory for u in usages(made.log)):
-            yield f"{kernel} is listed, but uses no local memory"
+    for architecture, text in texts.items():
+        for kernel, runs in loads_in_flight(text).items():
+            if sum(runs) < LOADS_IN_FLIGHT * len(runs):
+                yield f"{kernel} waits for its loads on {architecture}: {runs} in flight"
 
 
 def table(found: list[Usage]) -> str:
@@ -237,10 +199,8 @@ def table(found: list[Usage]) -> str:
 def main() -> int:
     made = build()
     print(table(usages(made.log)))
-    print("code for", ", ".join(sorted(architectures(made.library))))
-    print("needs", ", ".join(needed(made.library)))
-    for kernel, reason in LOCAL_MEMORY.items():
-        print(f"{kernel} uses local memory: {reason}")
+    print("PTX for", ", ".join(ptx(made.library)))
+    print("depends on", ", ".join(needed(made.library)))
     found = list(problems(made))
     for problem in found:
         print("PROBLEM:", problem)

@@ -1,4 +1,4 @@
-"""The CUDA library as the compiler makes it: no GPU is needed for any of this."""
+"""The CUDA library as it is compiled. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ ptxas info    : Used 168 registers, used 1 barriers, 72 bytes cumulative stack s
 """
 
 
-# What a loop over loads and stores becomes, and what one does that loads four numbers at a time.
 PTX = """
 .visible .entry _ZN9circulant12apply_kernelIfLb1EEEvPKT_(
 	ld.param.u64 	%rd1, [param_0];
@@ -53,7 +52,7 @@ def test_the_library_has_what_it_needs(made: Build, record_property):
 
 
 def test_every_kernel_is_reported(made: Build):
-    """Four dtypes by two kinds or directions; the transposition moves numbers of three sizes."""
+    """Four dtypes by two kinds or directions; transpose has one kernel per size of an entry."""
     kernels = [name.split("<")[0] for name in {u.kernel for u in resource_report.usages(made.log)}]
     assert Counter(kernels) == {
         "similarity_kernel": 8,
@@ -73,7 +72,7 @@ def test_spills_are_seen():
 
 def test_a_spilling_kernel_is_a_problem(made: Build):
     spilling = Build(made.library, made.log + SPILLING)
-    expected = "apply_kernel<float, true> on sm_90 uses local memory and is not listed"
+    expected = "apply_kernel<float, true> uses local memory on sm_90"
     assert expected in list(resource_report.problems(spilling))
 
 
@@ -85,33 +84,42 @@ def test_a_spilling_kernel_is_a_problem(made: Build):
         (STORE + LOAD, []),
     ],
 )
-def test_loads_that_wait_are_seen(body: str, runs: list[int]):
-    found = resource_report.loads_at_once(PTX.format(body))
+def test_loads_in_flight_are_counted(body: str, runs: list[int]):
+    found = resource_report.loads_in_flight(PTX.format(body))
     assert found == {"apply_kernel<float, true>": runs}
 
 
-def test_every_kernel_with_shared_memory_is_read(made: Build):
-    loads = resource_report.loads_at_once(resource_report.ptx(made.library))
-    assert len(loads) == len({usage.kernel for usage in resource_report.usages(made.log)})
-    assert {name.split("<")[0] for name, runs in loads.items() if not runs} == {
-        "attention_delta_kernel"
-    }
+def test_the_ptx_of_every_kernel_is_read(made: Build):
+    """All but one fill shared memory."""
+    kernels = {usage.kernel for usage in resource_report.usages(made.log)}
+    for text in resource_report.ptx(made.library).values():
+        loads = resource_report.loads_in_flight(text)
+        assert set(loads) == kernels
+        assert {name.split("<")[0] for name, runs in loads.items() if not runs} == {
+            "attention_delta_kernel"
+        }
 
 
 def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):
-    """A library with no code for a GPU; that it asks for no libtorch.so is seen as well."""
     empty = tmp_path / "empty.so"
     source = tmp_path / "empty.cpp"
     source.touch()
     compiler = os.environ.get("CXX", "c++")
     assert os.system(f"{compiler} -shared {source} -o {empty}") == 0
     found = list(resource_report.problems(Build(empty, made.log)))
-    assert "the library does not ask for libtorch.so" in found
-    assert any(problem.startswith("no code for compute_120, sm_100") for problem in found)
+    assert found[0] == "the library does not depend on libtorch.so"
+    assert found[-1] == "no PTX for compute_120"
+
+
+def test_a_missing_architecture_is_a_problem(made: Build):
+    log = made.log.replace("for 'sm_75'", "for 'sm_90'")
+    found = list(resource_report.problems(Build(made.library, log)))
+    assert len(found) == len({usage.kernel for usage in resource_report.usages(made.log)})
+    assert all("was compiled for sm_100, sm_120, sm_80" in problem for problem in found)
 
 
 def configure(**variables: str) -> subprocess.CompletedProcess[str]:
-    """What setup.py says before it compiles anything."""
+    """The output of setup.py before it compiles."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -133,7 +141,7 @@ def test_without_nvcc_there_is_a_cpu_library_and_advice():
     assert "CPU only, as nvcc was not found. For CUDA support install the" in done.stdout
 
 
-def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for():
+def test_required_cuda_without_nvcc_is_an_error():
     done = configure(NVCC="/nowhere/nvcc", CIRCULANT_ATTENTION_CUDA="1")
     assert done.returncode != 0
     assert "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc" in done.stderr
@@ -142,18 +150,18 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for():
 @pytest.mark.parametrize(
     ("name", "expected"), [("CUDA", "0, 1 or unset"), ("ARCHITECTURES", "native or unset")]
 )
-def test_an_unknown_wish_is_an_error(name: str, expected: str):
+def test_an_unknown_setting_is_an_error(name: str, expected: str):
     done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
     assert done.returncode != 0
     assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
 
 
-def test_the_script_asks_for_the_modules_that_test_files_import():
-    """pytest imports every file, also those of which no test is chosen."""
+def test_the_script_requires_the_modules_that_test_files_import():
+    """pytest imports every file, also those without a selected test."""
     tests = resource_report.ROOT / "tests"
-    asked = re.findall(r"cuda_machine\.py (.*)", (tests / "native" / "run_cuda.sh").read_text())
-    # torch brings functorch; scikit-image brings numpy, pillow and tifffile.
-    there = {*asked[0].split(), "torch", "functorch", "numpy", "PIL", "tifffile"}
+    required = re.findall(r"cuda_machine\.py (.*)", (tests / "native" / "run_cuda.sh").read_text())
+    # torch provides functorch; scikit-image requires numpy, pillow and tifffile.
+    available = {*required[0].split(), "torch", "functorch", "numpy", "PIL", "tifffile"}
     ours = {
         "circulant_attention",
         "benchmarks",
@@ -168,12 +176,12 @@ def test_the_script_asks_for_the_modules_that_test_files_import():
             elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
                 imported.add(statement.module.split(".")[0])
     assert {"pytest", "skimage"} < imported
-    assert imported - ours - there - sys.stdlib_module_names == set()
+    assert imported - ours - available - sys.stdlib_module_names == set()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("script", ["tests/native/run_cuda.sh", "benchmarks/cuda/run.sh"])
-def test_a_machine_without_a_gpu_is_told_what_is_missing(script: str):
+def test_without_a_gpu_the_script_names_what_is_missing(script: str):
     done = subprocess.run(
         [resource_report.ROOT / script],
         env={**os.environ, "PYTHON": sys.executable},
