@@ -11,7 +11,10 @@ import pytest
 from cuda_on_host import build, mutants
 
 TESTS = Path(__file__).parents[1]
-PARTS = ["borders", "random", "attention", "groups", "offsets"]
+PARTS = [
+    *("borders", "random", "limits", "groups", "offsets"),
+    *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
+]
 
 # The files of the Python suite that compute the most with the kernels. The others pass as well, but
 # take longer or have little to do with kernels.
@@ -30,6 +33,29 @@ SUITE = [
     "unit/test_transforms.py",
     "unit/test_transposition.py",
 ]
+
+
+# Tensors with stride 0, so that they take no memory.
+LIMITS = """
+import torch, circulant_attention
+ops = torch.ops.circulant_attention
+values, small = torch.empty(1, 3, 3), torch.empty(1, 1, 3)
+wide, many = small.expand(1, 2**31, 3), small.expand(2**31, 1, 3)
+large = torch.empty(1, 1, 1, 1).expand(1, 1, 2**16, 2**15)
+for call in (
+    lambda: ops.similarity(wide, wide, [3], 0),
+    lambda: ops.apply(values, wide, [3]),
+    lambda: ops.apply_transposed(values, wide, [3]),
+    lambda: ops.attention(wide, wide, small, [3], 0, 1.0),
+    lambda: ops.attention(small, small, wide, [3], 0, 1.0),
+    lambda: ops.attention(many, many, many, [3], 0, 1.0),
+    lambda: ops.similarity(large, large, [3, 3], 0),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(str(error).splitlines()[0])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +100,24 @@ def test_the_package_loads_the_kernels(environment: dict[str, str]):
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == [environment["CIRCULANT_ATTENTION_LIBRARY"]]
+
+
+def test_sizes_beyond_32_bits_are_refused(environment: dict[str, str]):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITS], env=environment, capture_output=True, text=True, check=True
+    )
+    channels = "on CUDA a group can have 1073741824 channels, got 2147483648"
+    expected = [
+        f"similarity: {channels}",
+        f"apply: {channels}",
+        f"apply_transposed: {channels}",
+        f"attention: {channels}",
+        f"attention: {channels}",
+        "attention: on CUDA there can be 1073741824 groups, got 2147483648",
+        "similarity: on CUDA a grid can have 1073741824 pixels, got 2147483648",
+    ]
+    # After the name of the checking function and its line.
+    assert [line.split(", ", 2)[2] for line in done.stdout.splitlines()] == expected
 
 
 @pytest.mark.parametrize("file", SUITE)
