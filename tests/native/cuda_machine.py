@@ -1,4 +1,4 @@
-"""Says what a machine lacks for testing or measuring on its GPU; ends with status 1 if anything.
+"""Lists what a machine lacks for tests and benchmarks on its GPU; ends with status 1 if anything.
 
 ``python tests/native/cuda_machine.py [MODULE ...]``: Python modules that are needed beside
 those that build the package.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 
 def missing(modules: list[str]) -> Iterator[str]:
-    """One line for each thing that is not there."""
+    """One line per missing prerequisite."""
     if shutil.which(os.environ.get("NVCC", "nvcc")) is None:
         yield "nvcc, the compiler of the CUDA toolkit: put it on PATH, or its path in NVCC"
     if shutil.which(os.environ.get("CXX", "c++")) is None:
@@ -35,8 +35,8 @@ def missing(modules: list[str]) -> Iterator[str]:
 
 def main(modules: list[str]) -> int:
     found = list(missing(modules))
-    for thing in found:
-        print(f"missing: {thing}", file=sys.stderr)
+    for line in found:
+        print(f"missing: {line}", file=sys.stderr)
     return bool(found)
 
 

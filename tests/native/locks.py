@@ -1,4 +1,4 @@
-"""A lock that processes share, such as the workers of one run of the tests."""
+"""A lock between processes, for example the workers of a test run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keeps other processes out of what is done in ``directory``, which is made if need be."""
+    """Holds the lock of ``directory``, which is created if it does not exist."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

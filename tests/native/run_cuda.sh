@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Everything there is to test on a machine with a GPU, from a bare checkout and without a network: builds the
-# libraries for that GPU, checks the kernels against their definition, runs every test that has to do with CUDA,
-# then the check again under each of compute-sanitizer's tools. Nothing is skipped for want of a GPU. What fails
-# is named in the end, after the rest.
+# Every test on a GPU, from a bare checkout and without a network: builds the libraries for that GPU, checks the
+# kernels against their definition, runs every test that concerns CUDA, then the check again under each of
+# compute-sanitizer's tools. No test is skipped for lack of a GPU. Failures are listed at the end.
 #
-# Wants nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
-# hypothesis, matplotlib and scikit-image; pytest-xdist, if it is there, runs the tests in JOBS processes.
+# Needs nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
+# hypothesis, matplotlib and scikit-image. With pytest-xdist the tests run in JOBS processes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -33,7 +32,7 @@ step "kernels against their definition"
 include=$("$PYTHON" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parent / "include")')
 mkdir -p build/cuda
 objects=()
-for source in tests/native/cuda_on_host/check_maps.cpp tests/native/cuda_on_host/check_attention.cpp csrc/cuda/*.cu; do
+for source in tests/native/cuda_on_host/check*.cpp csrc/cuda/*.cu; do
   [ "$source" = csrc/cuda/ops.cu ] && continue
   objects+=("build/cuda/$(basename "$source").o")
   "$NVCC" -x cu -std=c++17 -O2 -lineinfo -arch=native --expt-relaxed-constexpr -isystem "$include" \
@@ -53,7 +52,9 @@ OMP_NUM_THREADS=1 "$PYTHON" -m pytest "${processes[@]}" --require-cuda -k cuda \
 
 for tool in memcheck racecheck synccheck; do
   step "$tool"
-  "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check part=random cases=12 || failed+=("$tool")
+  for part in random attention-random; do
+    "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check "part=$part" cases=12 || failed+=("$tool $part")
+  done
 done
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -1,6 +1,6 @@
-"""What only a machine with a GPU can show: streams, devices, graphs, memory, and CPU against CUDA.
+"""Tests that need a GPU: streams, devices, graphs, memory, and CPU against CUDA.
 
-What is the same on every device is in the other files, whose tests run on ``cuda`` as well.
+Tests that are the same on every device are in the other files, and run on ``cuda`` as well.
 """
 
 from __future__ import annotations
@@ -31,17 +31,12 @@ def cuda(request: pytest.FixtureRequest) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random numbers on the CPU, from where every device gets the same."""
-    return torch.randn(*shape).to(dtype)
-
-
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 SCALE = 0.2
 
 
 def fused(kind: ops.SimilarityKind) -> Call:
-    """y and lse side by side, in the finer of their dtypes, of queries x and keys y."""
+    """y and lse side by side, in the dtype of lse, of queries x and keys y."""
 
     def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
         result, lse = NATIVE.attention(x, y, x, WINDOW, int(kind), SCALE)
@@ -81,13 +76,13 @@ primitives = pytest.mark.parametrize("name", PRIMITIVES)
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    """Features x and y, and values, on the CPU."""
-    features = (numbers(G, C, *SIZE, dtype=dtype) for _ in range(2))
-    return (*features, numbers(G, N, K, dtype=dtype))
+    """Features x and y, and values, on the CPU: the same for every device."""
+    features = (torch.randn(G, C, *SIZE).to(dtype) for _ in range(2))
+    return (*features, torch.randn(G, N, K).to(dtype))
 
 
 def bound(name: str, x: Tensor, y: Tensor, values: Tensor) -> float:
-    """How far two correct results may lie apart: twice the error of one."""
+    """The tolerance between two correct results: twice the error bound of one."""
     if name == "transpose":
         return 0.0
     a, b, v = (t.double().abs() for t in (x, y, values))
@@ -111,7 +106,7 @@ def test_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.dev
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in PRIMITIVES])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_fused_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
-    """As far apart as test_fused_kernels.py allows each to be from the exact result."""
+    """The tolerance is twice that of test_attention_kernels.py against the exact result."""
     given = inputs(dtype)
     expected = CALLS[name](*given).double()
     result = CALLS[name](*(x.to(cuda) for x in given)).cpu().double()
@@ -130,7 +125,7 @@ def test_results_are_bitwise_repeatable(name: str, cuda: torch.device):
 
 
 def test_gradients_are_bitwise_repeatable(cuda: torch.device):
-    q, k, v = (numbers(2, 16, 24, 40).to(cuda).requires_grad_() for _ in range(3))
+    q, k, v = (torch.randn(2, 16, 24, 40).to(cuda).requires_grad_() for _ in range(3))
     torch.use_deterministic_algorithms(True)
     try:
         first, *others = (
@@ -145,7 +140,7 @@ def test_gradients_are_bitwise_repeatable(cuda: torch.device):
 
 @calls
 def test_the_current_stream_is_used(name: str, cuda: torch.device):
-    """A long wait on that stream before the inputs are written: another stream would not wait."""
+    """Inputs are written on that stream after a long wait: another stream would not wait."""
     given = [x.to(cuda) for x in inputs()]
     expected = CALLS[name](*given)
     late = [torch.zeros_like(x) for x in given]
@@ -162,7 +157,7 @@ def test_the_current_stream_is_used(name: str, cuda: torch.device):
 
 @calls
 def test_the_device_of_the_inputs_is_used(name: str, cuda: torch.device):
-    """With two GPUs, whichever is current."""
+    """With two GPUs, whether it is the current one or not."""
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one CUDA device")
     given = inputs()
@@ -197,7 +192,7 @@ def test_a_graph_replays_it(name: str, cuda: torch.device):
 
 
 def allocated(call: Callable[[], object], device: torch.device) -> int:
-    """The most memory that a call has at once on top of what was there before."""
+    """The peak memory of a call beyond what was allocated before."""
     call()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -209,12 +204,12 @@ def allocated(call: Callable[[], object], device: torch.device) -> int:
 
 
 def rounded_up(*tensors: Tensor) -> int:
-    """What the allocator hands out for them: multiples of 512 bytes."""
+    """The bytes that the allocator takes for them: multiples of 512 each."""
     return sum(-(-x.numel() * x.element_size() // 512) * 512 for x in tensors)
 
 
 @primitives
-def test_nothing_is_allocated_but_the_result(name: str, cuda: torch.device):
+def test_only_the_result_is_allocated(name: str, cuda: torch.device):
     given = [x.to(cuda) for x in inputs()]
     size = rounded_up(CALLS[name](*given))
     assert allocated(lambda: CALLS[name](*given), cuda) == size
@@ -222,7 +217,7 @@ def test_nothing_is_allocated_but_the_result(name: str, cuda: torch.device):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: torch.device):
-    """delta, in the gradients, is as large as lse: one number per group and pixel."""
+    """delta, in the gradients, has the size of lse."""
     x, y, _ = (x.to(cuda) for x in inputs(dtype))
     settings = (WINDOW, int(ops.SimilarityKind.DOT), SCALE)
     result, lse = NATIVE.attention(x, y, x, *settings)
@@ -235,7 +230,7 @@ def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: to
 
 def test_attention_is_fused(cuda: torch.device):
     """Far below the memory of its matrix, with gradients as well."""
-    q, k, v = (numbers(1, 8, 64, 64).to(cuda).requires_grad_() for _ in range(3))
+    q, k, v = (torch.randn(1, 8, 64, 64).to(cuda).requires_grad_() for _ in range(3))
     matrix = 4 * 64**2 * 15**2
 
     def call() -> tuple[Tensor, ...]:
@@ -247,7 +242,7 @@ def test_attention_is_fused(cuda: torch.device):
 
 @calls
 def test_inputs_need_no_alignment(name: str, cuda: torch.device):
-    """A view that starts one number into its memory."""
+    """Views with a storage offset of one element."""
     given = [x.to(cuda) for x in inputs(torch.float16)]
     shifted = []
     for x in given:
@@ -257,7 +252,7 @@ def test_inputs_need_no_alignment(name: str, cuda: torch.device):
 
 
 def test_float32_is_not_rounded_to_tf32(cuda: torch.device):
-    """Numbers with one bit more than TF32 keeps, whose product must be exact."""
+    """One bit more than TF32 keeps: the products must be exact."""
     x = torch.full((1, 1, 64, 64), 1 + 2.0**-11, device=cuda)
     values = ops.similarity(x, torch.ones_like(x), [3, 3], int(ops.SimilarityKind.DOT))
     assert torch.equal(values, torch.full_like(values, 1 + 2.0**-11))
