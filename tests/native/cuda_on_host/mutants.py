@@ -20,7 +20,7 @@ from cuda_on_host.defects import MUTANTS, Mutant
 OTHER_TYPES = re.compile(
     r"CIRCULANT_INSTANTIATE\((c10::.*|double)\)|template void transpose.const uint(16|64)_t"
 )
-FLAGS = [*SANITIZE, "-w", "-DCHECK_FLOAT32_ONLY"]
+FLAGS = [*(flag for flag in SANITIZE if flag != "-g"), "-w", "-DCHECK_FLOAT32_ONLY"]
 
 
 def sources_of(mutant: Mutant | None) -> Path:
