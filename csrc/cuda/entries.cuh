@@ -6,7 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "../common/geometry.h"
-#include "rounding.h"
+#include "../common/integers.h"
 #include "staging.cuh"
 #include "tile.cuh"
 

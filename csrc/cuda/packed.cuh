@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-#include "rounding.h"
+#include "../common/integers.h"
 
 namespace circulant {
 
@@ -46,7 +46,7 @@ __device__ __forceinline__ void store_packed(T* to, const A (&from)[count]) {
 // An odd number of 16-byte packs per row of shared memory: eight threads that read packs in the
 // same column of eight neighbouring rows then meet each bank once.
 template <class A>
-__host__ __device__ constexpr int odd_pitch(int columns) {
+__host__ __device__ int odd_pitch(int columns) {
   return (divide_up(columns, kPack<A>) | 1) * kPack<A>;
 }
 

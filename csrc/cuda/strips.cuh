@@ -9,7 +9,7 @@
 
 #include <cuda_runtime.h>
 
-#include "rounding.h"
+#include "../common/integers.h"
 #include "tile.cuh"
 
 namespace circulant {

@@ -7,8 +7,8 @@
 
 #include <cuda_runtime.h>
 
+#include "../common/integers.h"
 #include "problem.h"
-#include "rounding.h"
 
 namespace circulant {
 
