@@ -3,10 +3,10 @@
 // grid     z: group     x: tile of 128 pixels, 64 channels of the sums (32 for float64)
 // block    8 warps; per step, 8 or fewer strips of the window:
 //
-//          staged: tile and halo,            weights          staged: halo,
-//          a chunk of channels          [strip, tap][pixel]   32 channels (16) at a time
-//                   |                        ^        |              |
-//                products  --------->  softmax        +--------->  sums
+//          products ---> softmax ---> weights[strip, tap][pixel] ---> sums
+//              ^                                                       ^
+//          staged: tile and halo,                          staged: halo,
+//          a chunk of channels                             32 channels (16) at a time
 //
 // warp     products: one strip               sums: every eighth channel
 // lane     4 neighbouring pixels of a tile row, the same in each warp

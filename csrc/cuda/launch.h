@@ -99,7 +99,7 @@ void launch(const Launch& l, void (*kernel)(Parameters...),
   config.stream = l.stream;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, std::move(arguments)...);
   if (error != cudaSuccess) {
-    cudaGetLastError();  // clears it: torch checks its own launches by way of the last error
+    cudaGetLastError();  // clears it, or torch would report it after a launch of its own
     fail(l.op, ": the launch of ", l.blocks, " x ", groups, " blocks of ", l.threads,
          " threads with ", l.shared, " bytes of shared memory failed: ", cudaGetErrorString(error));
   }

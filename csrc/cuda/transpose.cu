@@ -5,8 +5,8 @@
 //
 //          rows of A  --read along taps-->  shared [tap][pixel]  --write along taps-->  rows of A^T
 //
-// warp     reads up to 32 columns of a row of the tile, writes every fourth pixel or more
-// lane     one tap of 8, 16 or 32 neighbouring ones
+// warp     4, 2 or 1 pixels at a time
+// lane     one of 8, 16 or 32 neighbouring taps of a pixel
 //
 // Blocks with the same tile follow each other: the sectors that neighbouring window rows share are
 // then found in the cache. No atomics: each entry is written once.
