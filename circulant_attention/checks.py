@@ -135,6 +135,15 @@ def per_dim(name: str, value: int | Sequence[int], dims: int) -> tuple[int, ...]
     return values
 
 
+def check_matrix(shape: torch.Size, head: object, batch: object) -> None:
+    """Raises unless ``head`` and ``batch`` number a matrix of a Circulant of this shape."""
+    for name, at, size in (("head", head, shape[1]), ("batch", batch, shape[0])):
+        if not is_int(at):
+            raise TypeError(f"expected {name} to be an int, got {type(at).__name__}")
+        if not 0 <= at < size:
+            raise ValueError(f"expected {name} from 0 to {size - 1}, got {at}")
+
+
 def check_dropout(dropout: float) -> None:
     """Raises unless a dropout probability lies in [0, 1)."""
     if not 0.0 <= dropout < 1.0:

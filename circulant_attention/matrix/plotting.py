@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circulant_attention.checks import is_int
+from circulant_attention.checks import check_matrix, is_int
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import pattern
 from circulant_attention.matrix.lazy import LazyValues
@@ -28,15 +28,6 @@ _ENTRIES = 1 << 22
 _CHUNK = 1 << 18
 _MARK = "#ff3b6b"
 _STORED = "#d9d9d9"
-
-
-def _check_matrix(shape: torch.Size, head: object, batch: object) -> None:
-    """Raises unless ``head`` and ``batch`` number a matrix of a Circulant of this shape."""
-    for name, at, size in (("head", head, shape[1]), ("batch", batch, shape[0])):
-        if not is_int(at):
-            raise TypeError(f"expected {name} to be an int, got {type(at).__name__}")
-        if not 0 <= at < size:
-            raise ValueError(f"expected {name} from 0 to {size - 1}, got {at}")
 
 
 def _checked_position(pixel: int | Sequence[int], sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -65,7 +56,7 @@ def spy(
     ax: Axes | None,
 ) -> Axes:
     """Draws one matrix; see :meth:`Circulant.spy`."""
-    _check_matrix(source.shape, head, batch)
+    check_matrix(source.shape, head, batch)
     n = geometry.pixels
     side = min(n, _CELLS)
     title = f"A[{batch}, {head}]"
@@ -105,7 +96,7 @@ def window_image(
     ax: Axes | None,
 ) -> Axes:
     """Draws the row of a pixel; see :meth:`Circulant.window_image`."""
-    _check_matrix(source.shape, head, batch)
+    check_matrix(source.shape, head, batch)
     position = _checked_position(pixel, geometry.spatial_size)
     number = int(np.ravel_multi_index(position, geometry.spatial_size))
     weights = _row_on_grid(source, geometry, head, batch, number)
