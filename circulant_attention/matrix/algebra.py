@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from typing import Protocol
+from math import prod
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from circulant_attention.ops.softmax import softmax as row_softmax
 
 Number = int | float | complex
 """A Python or NumPy number."""
+
+_NUMBERS = (int, float, complex, numbers.Number, torch.SymInt, torch.SymFloat)
 
 _ROWS_AND_COLUMNS = (2, 3)
 _SUMS = ((3,), (2,), _ROWS_AND_COLUMNS, (0,), (1,), (0, 1))
@@ -58,26 +62,75 @@ def _check_broadcast(name: str, own: int, other: int) -> None:
         raise ValueError(f"expected a Circulant with {name} {own} or 1, got {other}")
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is one number: of Python, of NumPy (also a 0-d array) or of a compiler."""
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "biufc"
+    return isinstance(value, _NUMBERS)
+
+
+def number(name: str, value: Any) -> Number:
+    """The argument as a Python number; raises TypeError for anything else."""
+    if not is_number(value):
+        raise TypeError(f"expected {name} to be a number, got {type(value).__name__}")
+    # By type and not by isinstance, which torch.compile does not trace for np.generic.
+    if type(value).__module__ == "numpy":
+        value = value.item()
+    return value  # type: ignore[no-any-return]
+
+
 def broadcastable_scale(a: Source, m: object) -> Number | Tensor:
     """The factor of the values of ``a`` that scales the matrix by ``m``; raises unless it fits."""
     if not isinstance(m, Tensor):
-        if not isinstance(m, Number | numbers.Number):
+        if not is_number(m):
             raise TypeError(f"expected a number or a tensor to scale with, got {type(m).__name__}")
-        return m  # type: ignore[return-value]
+        return number("the scale", m)
     if m.dim() == 0:
         return m
-    fits = m.dim() == 4 and all(
+    sizes = (*(1,) * (4 - m.dim()), *m.shape)
+    fits = len(sizes) == 4 and all(
         size == 1 or size == own or (own == 1 and dim < 2)
-        for dim, (size, own) in enumerate(zip(m.shape, (*a.shape[:2], 1, 1), strict=True))
+        for dim, (size, own) in enumerate(zip(sizes, (*a.shape[:2], 1, 1), strict=True))
     )
     if not fits:
         raise ValueError(
-            f"expected a scale of shape (B or 1, heads or 1, 1, 1) for a Circulant with "
-            f"(B, heads) = {tuple(a.shape[:2])}, got {tuple(m.shape)}"
+            f"expected a scale of shape (B or 1, heads or 1, 1, 1), or without leading dims, for a "
+            f"Circulant with (B, heads) = {tuple(a.shape[:2])}, got {tuple(m.shape)}"
         )
     if m.device != a.device:
         raise ValueError(f"expected a scale on {a.device}, got one on {m.device}")
-    return m.flatten(2)
+    return m.reshape(*sizes[:2], 1)
+
+
+def positive_exponent(exponent: object) -> Number:
+    """The exponent of a power that keeps zeros zero; raises for others."""
+    if not is_number(exponent):
+        raise TypeError(
+            f"expected the exponent to be a number, got {type(exponent).__name__}: use "
+            f"A.with_values(A.values ** ...) for the stored entries"
+        )
+    given = number("the exponent", exponent)
+    if isinstance(given, complex) or not given > 0:
+        raise ValueError(
+            f"expected a positive exponent, which keeps zeros zero, got {given}: use "
+            f"A.with_values(A.values ** {given}) for the stored entries"
+        )
+    return given
+
+
+def bounds_around_zero(low: object, high: object) -> tuple[Number | None, Number | None]:
+    """The bounds of a clamp that keeps zeros zero; raises for others."""
+    lower = None if low is None else number("min", low)
+    upper = None if high is None else number("max", high)
+    for bound in (lower, upper):
+        if isinstance(bound, complex):
+            raise TypeError(f"expected real bounds of a clamp, got {bound}")
+    if (lower is not None and not lower <= 0) or (upper is not None and not upper >= 0):  # type: ignore[operator]
+        raise ValueError(
+            f"expected min <= 0 <= max, which keeps zeros zero, got min {low} and max {high}: use "
+            f"A.with_values(A.values.clamp(...)) for the stored entries"
+        )
+    return lower, upper
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -153,14 +206,21 @@ def normalized_sum_dims(dim: int | Sequence[int]) -> tuple[int, ...]:
     )
 
 
-def sum_entries(values: Tensor, geometry: Geometry, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+def sum_entries(
+    values: Tensor,
+    geometry: Geometry,
+    dims: tuple[int, ...],
+    keepdim: bool,
+    dtype: torch.dtype | None,
+) -> Tensor:
     """The sums over rows, columns or both: ``(B, heads, N)`` or ``(B, heads)``."""
     if dims == (3,):
-        total = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row).sum(-1)
+        rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
+        total = rows.sum(-1, dtype=dtype)
     elif dims == (2,):
-        total = _column_sums(values, geometry)
+        total = _column_sums(values if dtype is None else values.to(dtype), geometry)
     else:
-        total = values.sum(-1)
+        total = values.sum(-1, dtype=dtype)
     for kept in dims if keepdim else ():
         total = total.unsqueeze(kept)
     return total
@@ -176,6 +236,55 @@ def _column_sums(values: Tensor, geometry: Geometry) -> Tensor:
     )
     sums = dtypes.apply(matrices, ones, geometry.window, transposed=True)
     return sums.reshape(*values.shape[:2], geometry.pixels)
+
+
+def mean_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the sum of a mean cannot overflow sooner than its entries."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def count(shape: torch.Size, dims: tuple[int, ...]) -> int:
+    """The number of entries, stored or not, in the mean over ``dims``."""
+    return prod([shape[dim] for dim in dims])
+
+
+def diagonal(values: Tensor, geometry: Geometry) -> Tensor:
+    """``A_ii`` of every matrix, ``(B, heads, N)``."""
+    position = torch.zeros(1, dtype=torch.int64, device=values.device)
+    for size, width in zip(geometry.spatial_size, geometry.window, strict=True):
+        pixel = torch.arange(size, device=values.device)
+        half = width // 2
+        # Smaller columns: the pixels on the left, and those on the right that wrap to the start.
+        smaller = pixel.clamp(max=half) + (pixel + half + 1 - size).clamp(min=0)
+        position = (position[:, None] * width + smaller).flatten()
+    rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
+    chosen = position[:, None].expand(*rows.shape[:3], 1)
+    return rows.gather(3, chosen).squeeze(3)
+
+
+def check_diagonal(offset: int, dim1: int, dim2: int) -> None:
+    """Raises ValueError unless the diagonal is the main one of rows and columns."""
+    if offset != 0 or {dim1 % 4, dim2 % 4} != {2, 3}:
+        raise ValueError(
+            f"expected offset 0 and dims -2 and -1 (rows and columns) of the diagonal, got offset "
+            f"{offset} and dims {dim1} and {dim2}"
+        )
+
+
+def expand(values: Tensor, geometry: Geometry, shape: tuple[int, ...]) -> Tensor:
+    """The values with batch and heads of size 1 expanded, without a copy."""
+    n = geometry.pixels
+    own = (*values.shape[:2], n, n)
+    fits = len(shape) == 4 and all(
+        size == -1 or size == old or (old == 1 and dim < 2 and size >= 0)
+        for dim, (size, old) in enumerate(zip(shape, own, strict=True))
+    )
+    if not fits:
+        raise ValueError(
+            f"expected shape (B, heads, {n}, {n}), with another batch or number of heads only in "
+            f"place of 1, for a Circulant of shape {own}, got {shape}"
+        )
+    return values.expand(*shape[:2], -1)
 
 
 def unpacked(sizes: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import Window, make_geometry
-from circulant_attention.matrix import algebra, display, indexing, plotting, storage
-from circulant_attention.matrix.algebra import Number
+from circulant_attention.matrix import algebra, display, hints, indexing, plotting, storage
+from circulant_attention.matrix.elementwise import Elementwise
 from circulant_attention.matrix.lazy import TransposedValues, transpose_source
-from circulant_attention.matrix.tensor_like import TensorLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +19,14 @@ if TYPE_CHECKING:
 TORCH_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What each function of torch does with a Circulant; filled by ``torch_functions.py``."""
 
+# Methods of Tensor with a wrapper, which torch.compile passes as another object of that name.
+_WRAPPED = frozenset({"__rdiv__", "__rpow__", "__rsub__"})
+
 _TRANSPOSITIONS = {(i, j) for i in (-2, 2) for j in (-1, 3)}
 _TRANSPOSITIONS |= {(j, i) for i, j in _TRANSPOSITIONS}
 
 
-class Circulant(TensorLike):
+class Circulant(Elementwise):
     r"""A batch of block-circulant sparse matrices: who attends to whom, and how much.
 
     Row i belongs to a query pixel, column j to a key pixel of a grid of N pixels. Row i has an
@@ -41,10 +43,11 @@ class Circulant(TensorLike):
       (leading dims may be left out), whose pattern is checked;
     - ``Circulant(values, W, spatial_size)`` from its stored entries ``(B, heads, N * K)``.
 
-    It behaves as a tensor of shape ``(B, heads, N, N)``: ``A + B``, ``c * A``, ``A @ x``,
-    ``A.mT``, ``A.sum(dim)``, ``A[b, h]``, ``torch.softmax(A, -1)``, ``torch.cat([A, B], 1)``.
-    Operations that would densify it raise ``TypeError``; :meth:`to_dense` does it. No operator
-    changes a Circulant in place; gradients flow through :attr:`values`.
+    It behaves as a tensor of shape ``(B, heads, N, N)``: ``A + B``, ``A * B``, ``c * A``,
+    ``A.abs()``, ``A @ x``, ``A.mT``, ``A.sum(dim)``, ``A[b, h]``, ``torch.softmax(A, -1)``,
+    ``torch.cat([A, B], 1)``. Operations that would densify it raise an error that says what to use;
+    :meth:`to_dense` does it. No operator changes a Circulant in place; gradients flow through
+    :attr:`values`.
 
     Args:
         data: The entries, sparse ``(B, heads, N, N)`` or dense ``(B, heads, N * K)``; or the window
@@ -69,9 +72,6 @@ class Circulant(TensorLike):
     References:
         ``Circulant`` in CirculantAttention.jl, ``src/array.jl``.
     """
-
-    # NumPy scalars and arrays leave their operators to this class.
-    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -120,47 +120,6 @@ class Circulant(TensorLike):
         """The sizes of the spatial dims."""
         return self.geometry.spatial_size
 
-    # --- arithmetic ---
-
-    def add(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
-        """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast.
-
-        Raises:
-            TypeError: If ``other`` is not a Circulant, or ``alpha`` not a number.
-            ValueError: If grid, window, batch, heads or device do not match.
-
-        References:
-            ``Base.:+`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        self._check_compatible(other)
-        return self._from(torch.add(self.values, other.values, alpha=alpha), self.geometry)
-
-    def sub(self, other: Circulant, *, alpha: Number = 1) -> Circulant:
-        """``A - alpha * B``; see :meth:`add`."""
-        return self.add(other, alpha=-alpha)
-
-    def scale(self, m: Number | Tensor) -> Circulant:
-        """``m * A`` on the stored entries, differentiable in both.
-
-        Args:
-            m: A number, a 0-d tensor, or a tensor ``(B or 1, heads or 1, 1, 1)``. Either side's
-                batch and heads may be 1 and broadcast.
-
-        Raises:
-            TypeError: If ``m`` is neither a number nor a tensor.
-            ValueError: If its shape does not fit or it is on another device.
-
-        References:
-            ``scale`` in CirculantAttention.jl, ``src/array.jl``.
-        """
-        factor = algebra.broadcastable_scale(self._source, m)
-        return self._from(self.values * factor, self.geometry)
-
-    def div(self, m: Number | Tensor) -> Circulant:
-        """``A / m`` on the stored entries, differentiable in both; see :meth:`scale`."""
-        factor = algebra.broadcastable_scale(self._source, m)
-        return self._from(self.values / factor, self.geometry)
-
     def dot(self, other: Circulant) -> Tensor:
         r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}` of all batches and heads.
 
@@ -171,12 +130,12 @@ class Circulant(TensorLike):
         References:
             ``LinearAlgebra.dot`` in CirculantAttention.jl, ``src/array.jl``.
         """
-        self._check_compatible(other)
+        values = self._values_with(other)
         if self.shape != other.shape:
             raise ValueError(
                 f"expected a Circulant of shape {tuple(self.shape)}, got {tuple(other.shape)}"
             )
-        return algebra.dot(self.values, other.values)
+        return algebra.dot(*values)
 
     # --- the linear map ---
 
@@ -264,37 +223,20 @@ class Circulant(TensorLike):
 
     def __matmul__(self, x: Any) -> Tensor:
         """``A @ x``: A applied to features ``(B * heads, C, *spatial)``; see :meth:`apply`."""
+        if isinstance(x, Circulant):
+            self.__rmatmul__(x)
         return self.apply(x) if isinstance(x, Tensor) else NotImplemented
 
     def __rmatmul__(self, x: Any) -> NoReturn:
+        if isinstance(x, Circulant):
+            raise TypeError(
+                "the product of two Circulants has a larger window: apply one after the other, "
+                "A @ (B @ x)"
+            )
         raise TypeError(
             f"expected A @ x of a Circulant and a tensor, got {type(x).__name__} @ Circulant; "
             f"the transposed map is A.mT @ x"
         )
-
-    def __add__(self, other: Any) -> Circulant:
-        return self.add(other) if isinstance(other, Circulant) else NotImplemented
-
-    def __sub__(self, other: Any) -> Circulant:
-        return self.sub(other) if isinstance(other, Circulant) else NotImplemented
-
-    def __neg__(self) -> Circulant:
-        return self.neg()
-
-    def __mul__(self, m: Any) -> Circulant:
-        if isinstance(m, Circulant):
-            raise TypeError("the product of two Circulants has another window: it is not defined")
-        return self.scale(m)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, m: Any) -> Circulant:
-        if isinstance(m, Circulant):
-            self.__rtruediv__(m)
-        return self.div(m)
-
-    def __rtruediv__(self, other: Any) -> NoReturn:
-        raise TypeError("division by a Circulant is not defined: most of its entries are zero")
 
     def __eq__(self, other: object) -> bool:
         """``A == B``: whether shape, window and every stored entry are equal."""
@@ -308,6 +250,11 @@ class Circulant(TensorLike):
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    if not TYPE_CHECKING:  # a checker would take every attribute for one that there is
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(hints.missing_attribute(type(self), name))
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a Circulant stays sparse: use A.to_dense().numpy() for a dense array")
@@ -325,12 +272,12 @@ class Circulant(TensorLike):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Functions of torch on Circulants; those that would densify one raise TypeError."""
-        implementation = TORCH_FUNCTIONS.get(func)
+        name = getattr(func, "__name__", str(func))
+        implementation = TORCH_FUNCTIONS.get(getattr(Tensor, name) if name in _WRAPPED else func)
         if implementation is None:
             raise TypeError(
-                f"torch's {getattr(func, '__name__', func)} is not defined for a Circulant, which "
-                f"stays sparse: use A.to_dense() for a dense tensor or A.data for a "
-                f"torch.sparse_csr one"
+                f"torch's {name} is not defined for a Circulant, which stays sparse: "
+                f"{hints.hint(name)}"
             )
         return implementation(*args, **(kwargs or {}))
 
@@ -385,12 +332,6 @@ class Circulant(TensorLike):
             ValueError: If ``pixel``, ``head`` or ``batch`` is out of range.
         """
         return plotting.window_image(self._source, self.geometry, pixel, head, batch, ax)
-
-    def _check_compatible(self, other: object) -> None:
-        """Raises unless ``other`` is a Circulant of this geometry, of broadcastable shape."""
-        if not isinstance(other, Circulant):
-            raise TypeError(f"expected a Circulant, got {type(other).__name__}")
-        algebra.check_compatible(self._source, self.geometry, other._source, other.geometry)
 
 
 def check_circulant(name: str, a: object) -> Circulant:

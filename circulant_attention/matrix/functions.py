@@ -136,8 +136,8 @@ def scale(m: Number | Tensor, A: Circulant) -> Circulant:
     """``m * A``: every entry times a number, or a number per batch and head.
 
     Args:
-        m: A number, a 0-d tensor, or a tensor ``(B or 1, heads or 1, 1, 1)``. Either side's batch
-            and heads may be 1 and broadcast.
+        m: A number, or a tensor that broadcasts to ``(B, heads, 1, 1)``: 0-d, ``(1,)``,
+            ``(heads, 1, 1)``, ``(B, heads, 1, 1)``. Either side's batch and heads may be 1.
         A: A :class:`Circulant`.
 
     Returns:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circulant_attention.checks import check_dtype
+from circulant_attention.checks import check_dtype, is_int
 from circulant_attention.geometry import Geometry, make_geometry
 
 
@@ -17,8 +17,9 @@ def ones(
 ) -> tuple[Geometry, Tensor]:
     """The geometry and the values of a matrix of ones."""
     sizes = tuple(dims) if isinstance(dims, Sequence) else ()
-    if len(sizes) < 3 or not all(isinstance(size, int) and size >= 0 for size in sizes):
+    if len(sizes) < 3 or not all(is_int(size) and size >= 0 for size in sizes):
         raise ValueError(f"expected dims (B, heads, *spatial), got {dims}")
+    sizes = tuple(size if isinstance(size, int | torch.SymInt) else int(size) for size in sizes)
     dtype = torch.float32 if dtype is None else dtype
     check_dtype("dtype", dtype)
     geometry = make_geometry(window, sizes[2:])

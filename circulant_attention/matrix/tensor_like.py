@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -25,6 +25,18 @@ class TensorLike:
 
     _source: Tensor | LazyValues
     geometry: Geometry
+
+    @property
+    def _is_param(self) -> bool:
+        """False: ``nn.Parameter(A)`` sets it, and is refused so."""
+        return False
+
+    @_is_param.setter
+    def _is_param(self, value: bool) -> NoReturn:
+        raise TypeError(
+            "a Circulant cannot be an nn.Parameter: keep values = nn.Parameter(A.values) in the "
+            "module, and use A.with_values(values) in forward"
+        )
 
     @classmethod
     def _from(cls, source: Tensor | LazyValues, geometry: Geometry) -> Self:
@@ -61,8 +73,9 @@ class TensorLike:
     def data(self) -> Tensor:
         """A ``torch.sparse_csr`` tensor ``(B, heads, N, N)`` over the same memory.
 
-        Index tensors are shared by every batch and head. Differentiable once (torch has no second
-        derivatives of sparse tensors, and does not compile them): use :attr:`values` for more.
+        Index tensors are shared by every batch and head. ``A.data.values()`` and ``A.data[b, h]``
+        are differentiable once; torch has no second derivatives of sparse tensors, no gradient of
+        ``A.data.to_dense()``, and does not compile them: use :attr:`values` for more.
 
         Example:
             >>> A = Circulant(3, (1, 2, 6))
@@ -117,7 +130,7 @@ class TensorLike:
 
     @property
     def ndim(self) -> int:
-        """Always 4: batch, heads, rows and columns."""
+        """Always 4, for batch, heads, rows and columns."""
         return 4
 
     def dim(self) -> int:
@@ -138,6 +151,10 @@ class TensorLike:
     def nnz(self) -> int:
         """The number of stored entries, over all batches and heads."""
         return self._source.shape.numel()
+
+    def numel(self) -> int:
+        """The number of entries, stored or not: ``B * heads * N * N``."""
+        return self.shape.numel()
 
     @property
     def requires_grad(self) -> bool:
@@ -220,8 +237,10 @@ class TensorLike:
         return self._from(self.values.imag, self.geometry)
 
     def complex(self) -> Self:
-        """As complex; itself if complex."""
-        return self if self.is_complex() else self.to(self.dtype.to_complex())
+        """As complex, with complex64 for half precision; itself if complex."""
+        if self.is_complex():
+            return self
+        return self.to(torch.promote_types(self.dtype, torch.complex64))
 
     def conj(self) -> Self:
         """The complex conjugate; itself if real."""
@@ -230,11 +249,13 @@ class TensorLike:
         # Not torch's lazy conjugate, which vmap of forward mode does not support.
         return self._from(self.values.conj_physical(), self.geometry)
 
-    def neg(self) -> Self:
-        """``-A``."""
-        return self._from(-self.values, self.geometry)
-
-    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Self | Tensor:
+    def sum(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Self | Tensor:
         """Sums over rows, columns, heads, batch, or all.
 
         Args:
@@ -242,6 +263,7 @@ class TensorLike:
                 both, ``(B, heads)``. 0 (batch), 1 (heads) and (0, 1) give a Circulant, which keeps
                 the dim with size 1. None sums everything into a 0-d tensor.
             keepdim: Whether sums over rows and columns keep the dim with size 1.
+            dtype: The dtype of the sum; by default that of the entries.
 
         Returns:
             A tensor, or a Circulant for sums over batch and heads.
@@ -257,56 +279,47 @@ class TensorLike:
         References:
             ``Base.sum`` in CirculantAttention.jl, ``src/array.jl``.
         """
+        if dtype is not None:
+            check_dtype("dtype", dtype)
         if dim is None:
-            return self.values.sum()
+            return self.values.sum(dtype=dtype)
         dims = algebra.normalized_sum_dims(dim)
         if dims[-1] < 2:
-            return self._from(self.values.sum(dims, keepdim=True), self.geometry)
-        return algebra.sum_entries(self.values, self.geometry, dims, keepdim)
+            return self._from(self.values.sum(dims, keepdim=True, dtype=dtype), self.geometry)
+        return algebra.sum_entries(self.values, self.geometry, dims, keepdim, dtype)
+
+    def mean(
+        self,
+        dim: int | Sequence[int] | None = None,
+        keepdim: bool = False,
+        *,
+        dtype: torch.dtype | None = None,
+    ) -> Self | Tensor:
+        """The :meth:`sum` divided by the number of entries, which counts the zeros between them."""
+        result = self.dtype if dtype is None else dtype
+        total: Any = self.sum(dim, keepdim, dtype=algebra.mean_dtype(result))
+        dims = (0, 1, 2, 3) if dim is None else algebra.normalized_sum_dims(dim)
+        mean: Self | Tensor = (total / algebra.count(self.shape, dims)).to(result)
+        return mean
+
+    def diagonal(self, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+        """The entries (i, i) of rows and columns, ``(B, heads, N)``; has no other diagonals."""
+        algebra.check_diagonal(offset, dim1, dim2)
+        return algebra.diagonal(self.values, self.geometry)
 
     def softmax(self, dim: int = -1) -> Self:
-        r"""The softmax of each row over its stored entries.
-
-        .. math:: B_{ij} = \exp(A_{ij}) / \textstyle\sum_{k \in \text{row } i} \exp(A_{ik})
-
-        Args:
-            dim: -1 (or 3), the only dim with a softmax.
-
-        Returns:
-            A Circulant whose rows sum to one.
-
-        Raises:
-            ValueError: If ``dim`` is another.
-            TypeError: If the entries are complex.
-
-        Example:
-            >>> Circulant(3, (1, 1, 6)).softmax().values.unique()
-            tensor([0.3333])
-
-        References:
-            ``NNlib.softmax`` in CirculantAttention.jl, ``src/similarity.jl``.
-        """
+        """The softmax of each row over its stored entries; ``dim`` is -1."""
         algebra.check_softmax(self.dtype, dim)
         return self._from(algebra.softmax(self.values, self.geometry), self.geometry)
 
     def repeat(self, *repeats: int | Sequence[int]) -> Self:
-        """Repeats along batch and heads.
-
-        Args:
-            *repeats: ``A.repeat(b, h, 1, 1)``, or ``A.repeat(b, h)``; also as one sequence.
-
-        Returns:
-            A Circulant of shape ``(b * B, h * heads, N, N)``.
-
-        Raises:
-            TypeError: If an argument is not an int.
-            ValueError: If rows or columns would repeat, or a number is negative.
-
-        Example:
-            >>> Circulant(3, (2, 1, 6)).repeat(1, 4, 1, 1).shape
-            torch.Size([2, 4, 6, 6])
-        """
+        """Batch and heads repeated: ``A.repeat(b, h, 1, 1)`` or ``A.repeat(b, h)``."""
         values = algebra.repeat(self.values, algebra.unpacked(repeats))
+        return self._from(values, self.geometry)
+
+    def expand(self, *shape: int | Sequence[int]) -> Self:
+        """Batch and heads of size 1 expanded without a copy; -1 keeps a size."""
+        values = algebra.expand(self.values, self.geometry, algebra.unpacked(shape))
         return self._from(values, self.geometry)
 
     def reshape(self, *shape: int | Sequence[int]) -> Self:

@@ -1,4 +1,4 @@
-"""How torch sees a Circulant: its functions, its pytrees, and what they do with one."""
+"""The functions of torch that take a Circulant."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from circulant_attention.geometry import Geometry
+from circulant_attention.matrix import hints
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.circulant import TORCH_FUNCTIONS, Circulant
 from circulant_attention.matrix.functions import cat
@@ -32,33 +32,37 @@ def implements(*functions: Function) -> Callable[[Function], Function]:
 
 
 @implements(torch.mul, torch.multiply, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
-def _mul(a: Any, b: Any) -> Circulant:
-    matrix, m = (a, b) if isinstance(a, Circulant) else (b, a)
-    if isinstance(m, Circulant):
-        return matrix * m  # refused
-    return Circulant.scale(matrix, m)
+def _mul(a: Any, b: Any) -> Any:
+    matrix, other = (a, b) if isinstance(a, Circulant) else (b, a)
+    return Circulant.mul(matrix, other)
 
 
 @implements(torch.div, torch.divide, torch.true_divide, Tensor.div, Tensor.__truediv__)
-def _div(a: Any, b: Any) -> Circulant:
+def _div(a: Any, b: Any) -> Any:
     if isinstance(b, Circulant):
         return b.__rtruediv__(a)  # refused
     return Circulant.div(a, b)
 
 
+@implements(Tensor.__rtruediv__)
+def _rdiv(m: Any, a: Any) -> Any:
+    return _div(a, m)
+
+
 @implements(torch.matmul, Tensor.matmul, Tensor.__matmul__)
-def _matmul(a: Any, b: Any) -> Tensor:
-    if isinstance(a, Circulant) and isinstance(b, Tensor):
-        return a.apply(b)
+def _matmul(a: Any, b: Any) -> Any:
+    if isinstance(a, Circulant):
+        return a @ b
     if torch.compiler.is_compiling() and isinstance(a, Tensor):
         return Circulant.apply(b, a)  # torch.compile passes `A @ x` as matmul(x, A)
     return Circulant.__rmatmul__(b, a)  # refused
 
 
-def _pair(name: str, a: Any, b: Any) -> tuple[Circulant, Circulant]:
+def _pair(
+    name: str, a: Any, b: Any, message: Callable[[str, object], str] = hints.dense_result
+) -> tuple[Circulant, Circulant]:
     if not isinstance(a, Circulant) or not isinstance(b, Circulant):
-        other = b if isinstance(a, Circulant) else a
-        raise TypeError(f"expected two Circulants for {name}, got a {type(other).__name__}")
+        raise TypeError(message(name, b if isinstance(a, Circulant) else a))
     return a, b
 
 
@@ -68,19 +72,54 @@ def _add(a: Any, b: Any, *, alpha: Number = 1) -> Circulant:
     return left.add(right, alpha=alpha)
 
 
-@implements(torch.sub, torch.subtract, Tensor.sub, Tensor.__sub__)
+@implements(torch.sub, torch.subtract, Tensor.sub, Tensor.__sub__, Tensor.__rsub__)
 def _sub(a: Any, b: Any, *, alpha: Number = 1) -> Circulant:
     left, right = _pair("subtraction", a, b)
     return left.sub(right, alpha=alpha)
 
 
+@implements(torch.minimum)
+def _minimum(a: Any, b: Any) -> Circulant:
+    left, right = _pair("the minimum", a, b)
+    return left.minimum(right)
+
+
+@implements(torch.maximum)
+def _maximum(a: Any, b: Any) -> Circulant:
+    left, right = _pair("the maximum", a, b)
+    return left.maximum(right)
+
+
+@implements(torch.lerp)
+def _lerp(a: Any, b: Any, weight: Number | Tensor) -> Circulant:
+    left, right = _pair("lerp", a, b)
+    return left.lerp(right, weight)
+
+
+@implements(torch.pow, Tensor.pow, Tensor.__pow__, Tensor.__rpow__)
+def _pow(a: Any, b: Any) -> Circulant:
+    if not isinstance(a, Circulant):
+        raise TypeError(hints.dense_result("a power", a))
+    return a.pow(b)
+
+
+@implements(torch.diagonal)
+def _diagonal(a: Circulant, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    return a.diagonal(offset, dim1, dim2)
+
+
+@implements(torch.linalg.diagonal)
+def _linalg_diagonal(a: Circulant, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    return a.diagonal(offset, dim1, dim2)
+
+
 @implements(torch.vdot)
 def _vdot(a: Any, b: Any) -> Tensor:
-    left, right = _pair("the inner product", a, b)
+    left, right = _pair("the inner product", a, b, hints.not_two)
     return left.dot(right)
 
 
-@implements(torch.softmax, torch.nn.functional.softmax)
+@implements(torch.softmax, F.softmax)
 def _softmax(
     a: Circulant, dim: int = -1, dtype: torch.dtype | None = None, _stacklevel: int = 3
 ) -> Circulant:
@@ -94,7 +133,7 @@ def _cat(tensors: Sequence[Any], dim: int = 0) -> Circulant:
 
 @implements(torch.equal)
 def _equal(a: Any, b: Any) -> bool:
-    left, right = _pair("equal", a, b)
+    left, right = _pair("equal", a, b, hints.not_two)
     return left == right
 
 
@@ -102,9 +141,8 @@ def _equal(a: Any, b: Any) -> bool:
 def _allclose(
     a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
-    left, right = _pair("allclose", a, b)
-    left._check_compatible(right)
-    return torch.allclose(left.values, right.values, rtol, atol, equal_nan)
+    left, right = _pair("allclose", a, b, hints.not_two)
+    return torch.allclose(*left._values_with(right), rtol, atol, equal_nan)
 
 
 @implements(torch.reshape)
@@ -112,54 +150,40 @@ def _reshape(a: Circulant, shape: Sequence[int]) -> Circulant:
     return a.reshape(*shape)
 
 
-def _filled_like(function: Function) -> Function:
-    def fill(a: Circulant, **kwargs: Any) -> Circulant:
-        return a.with_values(function(a.values, **kwargs))
+def _on_values(function: Function) -> Function:
+    """The function of a Circulant that takes ``function`` of its values."""
 
-    return fill
+    def call(a: Circulant, *args: Any, **kwargs: Any) -> Circulant:
+        if kwargs.pop("inplace", False):
+            raise TypeError("expected inplace=False: torch changes no Circulant in place")
+        return a.with_values(function(a.values, *args, **kwargs))
 
-
-for _function in (
-    *(torch.zeros_like, torch.ones_like, torch.empty_like),
-    *(torch.rand_like, torch.randn_like),
-):
-    TORCH_FUNCTIONS[_function] = _filled_like(_function)
-
-TORCH_FUNCTIONS |= {
-    torch.neg: Circulant.neg,
-    torch.negative: Circulant.neg,
-    torch.sum: Circulant.sum,
-    torch.clone: Circulant.clone,
-    torch.detach: Circulant.detach,
-    torch.conj: Circulant.conj,
-    torch.real: lambda a: a.real,
-    torch.imag: lambda a: a.imag,
-    torch.adjoint: Circulant.adjoint,
-    torch.transpose: Circulant.transpose,
-    torch.is_complex: Circulant.is_complex,
-    torch.is_floating_point: Circulant.is_floating_point,
-}
+    return call
 
 
-# A Circulant is a tree with one leaf, its values, and the geometry as context: torch's transforms,
-# compiler and exporter pass it through.
+LIKE: list[Function] = [
+    torch.zeros_like,
+    torch.ones_like,
+    torch.empty_like,
+    torch.rand_like,
+    torch.randn_like,
+]
+"""New entries on the same pattern."""
 
+ACTIVATIONS: list[Function] = [
+    *(F.celu, F.dropout, F.elu, F.gelu, F.hardshrink, F.hardswish, F.leaky_relu, F.mish),
+    *(F.relu, F.relu6, F.selu, F.silu, F.softshrink, F.softsign, F.tanhshrink),
+]
+"""Functions of ``torch.nn.functional`` that are zero at zero."""
 
-def _flatten(a: Circulant) -> tuple[list[Tensor], Geometry]:
-    return [a.values], a.geometry
+NAMESAKES = """
+    abs absolute arcsin arcsinh arctan arctanh asin asinh atan atanh ceil clamp clip deg2rad erf
+    erfinv expm1 fix floor frac log1p nan_to_num neg negative positive rad2deg relu round sgn sign
+    sin sinh sqrt square tan tanh trunc
+    adjoint clone conj detach is_complex is_floating_point mean numel sum transpose
+""".split()
+"""Methods that do what the function of torch of the same name does."""
 
-
-def _unflatten(children: Any, geometry: Geometry) -> Circulant:
-    # Transforms put placeholders and batched tensors here, so nothing is checked.
-    (values,) = children
-    return Circulant._from(values, geometry)
-
-
-pytree.register_pytree_node(
-    Circulant,
-    _flatten,
-    _unflatten,
-    serialized_type_name="circulant_attention.Circulant",
-    to_dumpable_context=lambda g: [list(g.spatial_size), list(g.window)],
-    from_dumpable_context=lambda c: Geometry(tuple(c[0]), tuple(c[1])),
-)
+TORCH_FUNCTIONS |= {function: _on_values(function) for function in LIKE + ACTIVATIONS}
+TORCH_FUNCTIONS |= {getattr(torch, name): getattr(Circulant, name) for name in NAMESAKES}
+TORCH_FUNCTIONS |= {torch.real: lambda a: a.real, torch.imag: lambda a: a.imag}

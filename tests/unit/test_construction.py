@@ -129,3 +129,10 @@ def test_an_empty_batch(device):
     assert float(A.sum()) == 0.0
     assert A.sum(-1).shape == A.sum(-2).shape == (0, 2, 20)
     assert (A @ features(0, 3, (5, 4), device, torch.float32)).shape == (0, 3, 5, 4)
+
+
+def test_bools_are_no_sizes():
+    with pytest.raises(
+        ValueError, match=r"expected dims \(B, heads, \*spatial\), got \(True, True"
+    ):
+        Circulant(3, (True, True, 6))

@@ -236,3 +236,51 @@ def test_entries_need_not_be_contiguous(device):
         y = circulant_transposed_attention_(torch.empty_like(x), A, x)
         assert_close(y, B.mT @ x, rtol=0, atol=0)
         assert_close(A.sum(-1), B.sum(-1))
+
+
+@grids
+def test_diagonal(size, window, device):
+    A = matrix(size, window, device).requires_grad_()
+    expected = dense(A).diagonal(dim1=-2, dim2=-1)
+    for ours in (A.diagonal(), A.diagonal(0, 2, 3), torch.diagonal(A, dim1=3, dim2=-2)):
+        assert_close(ours, expected, rtol=0, atol=0)
+    weight = torch.randn_like(expected)
+    gradients = [torch.autograd.grad(one, A.values, weight)[0] for one in (A.diagonal(), expected)]
+    assert_close(*gradients, rtol=0, atol=0)
+
+
+def test_other_diagonals_are_refused(device):
+    A = matrix((5, 4), 3, device)
+    for call in (
+        lambda: A.diagonal(1),
+        lambda: torch.diagonal(A),
+        lambda: A.diagonal(0, 2, 2),
+    ):
+        with pytest.raises(ValueError, match="expected offset 0 and dims -2 and -1"):
+            call()
+
+
+def test_expand_shares_memory(device):
+    A = matrix((5, 4), 3, device, batch=1).requires_grad_()
+    x = torch.randn(12, 2, 5, 4, dtype=torch.float64, device=device)
+    for B in (A.expand(4, 3, 20, 20), A.expand(4, -1, -1, -1), A.expand((4, 3, -1, 20))):
+        assert_close(B.to_dense(), dense(A).expand(4, 3, 20, 20), rtol=0, atol=0)
+        assert B.values.data_ptr() == A.values.data_ptr()
+        assert_close(B @ x, A.repeat(4, 1, 1, 1) @ x)
+    (gradient,) = torch.autograd.grad(B.values.sum(), A.values)
+    assert_close(gradient, torch.full_like(gradient, 4))
+
+
+def test_expand_refuses_other_shapes(device):
+    A = matrix((5, 4), 3, device)
+    for shape in ((4, 3, 20, 20), (2, 3, 40, 20), (3, 20, 20), (2, -2, 20, 20)):
+        with pytest.raises(ValueError, match=r"expected shape \(B, heads, 20, 20\), with another"):
+            A.expand(*shape)
+    with pytest.raises(TypeError, match="expected ints"):
+        A.expand(2.0, 3, 20, 20)
+
+
+def test_numel_counts_every_entry(device):
+    A = matrix((5, 4), 3, device)
+    assert A.numel() == torch.numel(A) == dense(A).numel()
+    assert A.nnz == 6 * 20 * 9

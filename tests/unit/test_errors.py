@@ -456,7 +456,6 @@ METHODS = [
             "(3, 2, 1, 1)",
             "(2, 3, 20, 1)",
             "(2, 3, 20, 20)",
-            "(1,)",
         )
     ),
     ("A / torch.ones(4, 1, 1, 1)", ValueError, "(B, heads) = (2, 3) got (4, 1, 1, 1)"),
@@ -480,10 +479,7 @@ METHODS = [
     ("torch.sub(A.values, A)", TypeError, TWO_CIRCULANTS.format("subtraction", "Tensor")),
     ("torch.vdot(A, A.values)", TypeError, TWO_CIRCULANTS.format("the inner product", "Tensor")),
     ("torch.equal(A, A.values)", TypeError, TWO_CIRCULANTS.format("equal", "Tensor")),
-    *(
-        (call, TypeError, "product of two Circulants another window not defined")
-        for call in ("torch.mul(A, A)", "A * A")
-    ),
+    ("A @ A", TypeError, "product of two Circulants larger window A @ (B @ x)"),
     *(
         (call, TypeError, "division by a Circulant not defined zero")
         for call in ("torch.div(A.values, A)", "A / A", "1 / A", "u / A")
@@ -496,8 +492,8 @@ METHODS = [
     *(
         (call, TypeError, "")
         for call in (
-            *("u + A", "A + u", "A - u", "1 + A", "A - 1", "A * 'a'", "A @ A", "A @ 1"),
-            *("A @ mh @ 1", "u @ mh", "mh @ u", "A ** 2", "abs(A)", "A @ np.ones((20, 1))"),
+            *("u + A", "A + u", "A - u", "1 + A", "A - 1", "A * 'a'", "A @ 1"),
+            *("A @ mh @ 1", "u @ mh", "mh @ u", "A @ np.ones((20, 1))"),
             *("np.ones((1, 20)) @ A", "np.ones((2, 3, 1, 1)) * A"),
         )
     ),

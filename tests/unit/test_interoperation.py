@@ -22,6 +22,13 @@ def test_numpy_integers_count(matrix: Circulant, device: str) -> None:
     assert (a.window, a.shape[1]) == ((3, 3), 2)
     assert all(type(width) is int for width in a.window)
     assert torch.equal(matrix[np.int64(1), two, 3], matrix[1, 2, 3])
+    assert torch.equal(matrix.sum(np.int64(-1)), matrix.sum(-1))
+    assert matrix.softmax(np.int64(-1)) == matrix.softmax()
+    assert matrix.transpose(np.int64(2), np.int64(3)) == matrix.mT
+    assert matrix[:1].expand(two, 4, np.int64(20), 20).shape == (2, 4, 20, 20)
+    ones = Circulant(three, (1, np.int64(1), np.int64(6)))
+    assert ones == Circulant(3, (1, 1, 6))
+    assert all(type(size) is int for size in (*ones.shape, *ones.spatial_size))
 
 
 def test_numpy_numbers_scale(matrix: Circulant) -> None:

@@ -71,3 +71,43 @@ def test_of_a_transpose(device):
     A = matrix((5, 4), (3, 1), device)
     assert_close(A.mT.sum(-1), A.sum(-2))
     assert_close(A.mT.sum(-2), A.sum(-1))
+
+
+@pytest.mark.parametrize("dim", [*TO_TENSORS, *TO_CIRCULANTS, None], ids=str)
+def test_mean_counts_the_zeros(dim, device):
+    A = matrix((5, 4), 3, device).requires_grad_()
+    dims = tuple(range(4)) if dim is None else dim
+    for ours in (A.mean(dim), torch.mean(A, dim), A.mean(dim, dtype=torch.complex128)):
+        expected = dense(A).mean(dims, keepdim=isinstance(ours, Circulant)).to(ours.dtype)
+        assert_close(ours.to_dense() if isinstance(ours, Circulant) else ours, expected)
+    ours = A.mean(dim)
+    total = ours.values if isinstance(ours, Circulant) else ours
+    (gradient,) = torch.autograd.grad(total.sum(), A.values)
+    (expected,) = torch.autograd.grad(dense(A).mean(dims).sum(), A.values)
+    assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dim", [*TO_TENSORS, *TO_CIRCULANTS, None], ids=str)
+def test_dtype_of_a_sum(dim, device):
+    A = matrix((5, 4), 3, device, dtype=torch.float16)
+    ours = A.sum(dim, dtype=torch.float64)
+    wanted = A.double().sum(dim)
+    assert ours.dtype == wanted.dtype == torch.float64
+    if isinstance(ours, Circulant):
+        ours, wanted = ours.values, wanted.values
+    assert_close(ours, wanted)
+
+
+@pytest.mark.parametrize("dim", [-1, -2, (-2, -1), 0, None], ids=str)
+def test_a_mean_of_half_precision_does_not_overflow(dim, device):
+    A = 60000 * Circulant(5, (2, 1, 5, 5), dtype=torch.float16, device=device)
+    mean = A.mean(dim)
+    values = mean.values if isinstance(mean, Circulant) else mean
+    assert values.dtype == torch.float16
+    assert_close(values, torch.full_like(values, 60000), rtol=0, atol=0)
+
+
+def test_dtypes_without_a_sum(device):
+    A = matrix((5, 4), 3, device)
+    with pytest.raises(TypeError, match=r"expected dtype to be one of .*, got torch\.int64"):
+        A.sum(-1, dtype=torch.int64)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from inputs import features, matrix
+from test_elementwise import FUNCTIONS
 from torch import Tensor
 from torch.testing import assert_close
 
 from circulant_attention import Circulant, cat
 from circulant_attention.matrix.circulant import TORCH_FUNCTIONS
+from circulant_attention.matrix.torch_functions import ACTIVATIONS
 
 # What a torch function gives, beside what the Circulant's own operator, method or function does.
 TWINS = {
@@ -22,8 +24,6 @@ TWINS = {
         (lambda A, B, x: torch.sub(A, B, alpha=2), lambda A, B, x: A - 2 * B),
     ],
     torch.subtract: [(lambda A, B, x: torch.subtract(A, B), lambda A, B, x: A - B)],
-    torch.neg: [(lambda A, B, x: torch.neg(A), lambda A, B, x: -A)],
-    torch.negative: [(lambda A, B, x: torch.negative(A), lambda A, B, x: -A)],
     torch.mul: [
         (lambda A, B, x: torch.mul(A, 2), lambda A, B, x: 2 * A),
         (lambda A, B, x: torch.mul(_m(A), A), lambda A, B, x: A.scale(_m(A))),
@@ -37,6 +37,18 @@ TWINS = {
         (lambda A, B, x: torch.sum(A), lambda A, B, x: A.sum()),
         (lambda A, B, x: torch.sum(A, -2, True), lambda A, B, x: A.sum(-2, keepdim=True)),
         (lambda A, B, x: torch.sum(A, dim=1), lambda A, B, x: A.sum(1)),
+    ],
+    torch.mean: [
+        (lambda A, B, x: torch.mean(A, (-2, -1)), lambda A, B, x: A.mean((-2, -1))),
+        (
+            lambda A, B, x: torch.mean(A, dim=0, dtype=torch.float32),
+            lambda A, B, x: A.mean(0, dtype=torch.float32),
+        ),
+    ],
+    torch.numel: [(lambda A, B, x: torch.numel(A), lambda A, B, x: 6 * 20 * 20)],
+    torch.diagonal: [(lambda A, B, x: torch.diagonal(A, 0, 2, 3), lambda A, B, x: A.diagonal())],
+    torch.linalg.diagonal: [
+        (lambda A, B, x: torch.linalg.diagonal(A), lambda A, B, x: A.diagonal())
     ],
     torch.softmax: [
         (lambda A, B, x: torch.softmax(A, -1), lambda A, B, x: A.softmax()),
@@ -153,10 +165,11 @@ def test_every_function_with_a_twin_is_tested():
     # What torch calls for an operator is reached through the operators themselves, in eager mode
     # and under torch.compile.
     operators = {getattr(Tensor, name) for name in ("matmul", "add", "sub", "div")}
-    operators |= {
-        getattr(Tensor, f"__{name}__") for name in ("rmul", "matmul", "truediv", "add", "sub")
-    }
-    assert set(TORCH_FUNCTIONS) - operators == set(TWINS)
+    names = "rmul matmul truediv rtruediv add sub rsub pow rpow".split()
+    operators |= {getattr(Tensor, f"__{name}__") for name in names} | {Tensor.pow}
+    elementwise = {getattr(torch, name) for name in FUNCTIONS} | {*ACTIVATIONS}
+    elementwise |= {torch.lerp, torch.minimum, torch.maximum, torch.pow}
+    assert set(TORCH_FUNCTIONS) - operators - elementwise == set(TWINS)
 
 
 def test_clone_detach_and_like_functions_make_what_torch_would(device):
@@ -172,9 +185,7 @@ def test_clone_detach_and_like_functions_make_what_torch_would(device):
 
 REFUSED = {
     "exp": lambda A, x: torch.exp(A),
-    "abs": lambda A, x: torch.abs(A),
-    "mean": lambda A, x: torch.mean(A),
-    "stack": lambda A, x: torch.stack([A, A]),
+    "max": lambda A, x: torch.max(A),
     "einsum": lambda A, x: torch.einsum("bhij,bhjk->bhik", A, x),
     "bmm": lambda A, x: torch.bmm(A, x),
     "permute": lambda A, x: torch.permute(A, (0, 1, 3, 2)),
