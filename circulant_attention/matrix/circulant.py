@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import Window, make_geometry
-from circulant_attention.matrix import algebra, display, hints, indexing, plotting, storage
+from circulant_attention.matrix import algebra, display, export, hints, indexing, plotting, storage
 from circulant_attention.matrix.elementwise import Elementwise
 from circulant_attention.matrix.lazy import TransposedValues, transpose_source
 
@@ -40,7 +40,7 @@ class Circulant(Elementwise):
 
     - ``Circulant(W, dims)``: all ones, with ``dims = (B, heads, *spatial)``;
     - ``Circulant(data, W, spatial_size)`` from a ``torch.sparse_csr`` tensor ``(B, heads, N, N)``
-      (leading dims may be left out), whose pattern is checked;
+      (leading dims may be left out) or a CSR matrix of SciPy, whose pattern is checked;
     - ``Circulant(values, W, spatial_size)`` from its stored entries ``(B, heads, N * K)``.
 
     It behaves as a tensor of shape ``(B, heads, N, N)``: ``A + B``, ``A * B``, ``c * A``,
@@ -75,13 +75,15 @@ class Circulant(Elementwise):
 
     def __init__(
         self,
-        data: Tensor | Window,
+        data: Tensor | Window | Any,
         W: Window | Sequence[int],
         spatial_size: Sequence[int] | None = None,
         *,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
+        if export.is_scipy(data):
+            data = export.from_scipy(data)
         if isinstance(data, Tensor):
             if spatial_size is None:
                 raise TypeError("expected spatial_size after data and W, got none")

@@ -35,7 +35,7 @@ _OTHERS = {
     "backward": "use A.values.backward(...): the entries carry the gradient",
     "grad": "use A.values.grad",
     "grad_fn": "use A.values.grad_fn",
-    "numpy": "use A.values.numpy() or A.to_dense().numpy()",
+    "numpy": "use A.values.numpy(), A.to_dense().numpy() or A.to_scipy()",
     "view": "use A.reshape",
     "tolist": "use A.values.tolist() or A.to_dense().tolist()",
 }

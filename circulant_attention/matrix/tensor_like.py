@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from circulant_attention.checks import check_dtype, is_int
+from circulant_attention.checks import check_dtype, check_matrix, is_int
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix import algebra, indexing
+from circulant_attention.matrix import algebra, export, indexing
 from circulant_attention.matrix.lazy import LazyValues
 
 if TYPE_CHECKING:
@@ -306,6 +306,29 @@ class TensorLike:
         """The entries (i, i) of rows and columns, ``(B, heads, N)``; has no other diagonals."""
         algebra.check_diagonal(offset, dim1, dim2)
         return algebra.diagonal(self.values, self.geometry)
+
+    def to_scipy(self, *, batch: int = 0, head: int = 0) -> Any:
+        """A copy of one matrix for SciPy, without gradient.
+
+        Args:
+            batch: The batch.
+            head: The head.
+
+        Returns:
+            A ``scipy.sparse.csr_array`` of shape ``(N, N)`` that stores all N * K entries.
+
+        Raises:
+            ImportError: If SciPy is not installed.
+            TypeError: If ``batch`` or ``head`` is not an int, or the entries are in half precision.
+            ValueError: If ``batch`` or ``head`` is out of range.
+
+        Example:
+            >>> A = Circulant(3, (1, 2, 6))
+            >>> A.to_scipy(head=1).sum(axis=1).tolist()
+            [3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+        """
+        check_matrix(self.shape, head, batch)
+        return export.to_scipy(self.values[batch, head], self.geometry)
 
     def softmax(self, dim: int = -1) -> Self:
         """The softmax of each row over its stored entries; ``dim`` is -1."""
