@@ -6,8 +6,8 @@ from circulant_attention.nn.circulant import (
     CirculantAttention1d,
     CirculantAttention2d,
     CirculantAttention3d,
-    CirculantTransformerBlock,
 )
+from circulant_attention.nn.circulant_transformer import CirculantTransformerBlock
 from circulant_attention.nn.cosine import CosAttn1d, CosAttn2d, CosAttn3d, CosMHSA
 from circulant_attention.nn.nonlocal_denoiser import NonlocalDenoiser
 from circulant_attention.nn.pooling import FusedAttention

@@ -7,68 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.checks import check_mask, check_positive, positive_ints
+from circulant_attention.checks import check_positive, positive_ints
+from circulant_attention.nn.axes import AlongAxis, channel_index, check_grid, check_grid_mask
 from circulant_attention.nn.self_attention import SelfAttention
-
-
-def _channel_index(name: str, index: int, num_dimensions: int) -> int:
-    """The position of the channel dim counted from the front, in (B, ...) with `num_dimensions`."""
-    total = num_dimensions + 2
-    front = index + total if index < 0 else index
-    if not 1 <= front < total:
-        raise ValueError(
-            f"expected {name} to name a dim of a {total}-dimensional input other than dim 0, "
-            f"the batch, got {index}"
-        )
-    return front
-
-
-def _check_input(x: Tensor, dim: int, dim_index: int, num_dimensions: int) -> None:
-    total = num_dimensions + 2
-    if x.dim() != total:
-        raise ValueError(
-            f"expected x to have {total} dims (batch, channels and {num_dimensions} axes), "
-            f"got shape {tuple(x.shape)}"
-        )
-    if x.shape[dim_index] != dim:
-        raise ValueError(
-            f"expected x to have dim={dim} channels in dim {dim_index}, got {x.shape[dim_index]} "
-            f"(shape {tuple(x.shape)})"
-        )
-
-
-def _check_grid_mask(mask: Tensor | None, x: Tensor, dim_index: int) -> None:
-    if mask is not None:
-        grid = [size for i, size in enumerate(x.shape) if i != dim_index]
-        check_mask(mask, grid, "(B, *grid)")
-
-
-class _AlongAxis(nn.Module):
-    """Apply `fn` to the sequences along one axis; every other dim joins the batch."""
-
-    def __init__(self, axis: int, channel: int, fn: nn.Module) -> None:
-        super().__init__()
-        self.axis = axis
-        self.channel = channel
-        self.fn = fn
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        lines = x.movedim((self.axis, self.channel), (-2, -1))
-        if mask is None:
-            out = self.fn(lines.flatten(0, -3))
-        else:
-            # In the mask, which has no channel dim, the axes behind the channels sit one earlier.
-            kept = mask.movedim(self.axis - (self.axis > self.channel), -1).unsqueeze(-1)
-            # A line without a pixel that takes part may attend to anything: its result is dropped.
-            keys = (kept | ~kept.any(dim=-2, keepdim=True)).flatten(0, -3).squeeze(-1)
-            out = self.fn(lines.flatten(0, -3), mask=keys)
-        out = out.unflatten(0, lines.shape[:-2])
-        if mask is not None:
-            out = out.masked_fill(~kept, 0.0)
-        return out.movedim((-2, -1), (self.axis, self.channel))  # type: ignore[no-any-return]
-
-    def extra_repr(self) -> str:
-        return f"axis={self.axis}"
 
 
 class AxialAttention(nn.Module):
@@ -131,10 +72,10 @@ class AxialAttention(nn.Module):
         check_positive(num_dimensions=num_dimensions)
         self.dim = dim
         self.num_dimensions = num_dimensions
-        self.dim_index = _channel_index("dim_index", dim_index, num_dimensions)
+        self.dim_index = channel_index("dim_index", dim_index, num_dimensions)
         self.sum_axial_out = sum_axial_out
         self.axial_attentions = nn.ModuleList(
-            _AlongAxis(
+            AlongAxis(
                 axis,
                 self.dim_index,
                 SelfAttention(dim, heads, dim_heads, dropout=dropout, device=device, dtype=dtype),
@@ -164,8 +105,8 @@ class AxialAttention(nn.Module):
             TypeError: If the mask is not bool.
             ValueError: If a shape does not fit, or the mask leaves a sample without pixels.
         """
-        _check_input(x, self.dim, self.dim_index, self.num_dimensions)
-        _check_grid_mask(mask, x, self.dim_index)
+        check_grid(x, self.dim, self.dim_index, self.num_dimensions)
+        check_grid_mask(mask, x, self.dim_index)
         if self.sum_axial_out:
             first, *others = (attention(x, mask) for attention in self.axial_attentions)
             total: Tensor = sum(others, start=first)
@@ -231,7 +172,7 @@ class AxialPositionalEmbedding(nn.Module):
         self.shape = positive_ints("shape", shape)
         if not self.shape:
             raise ValueError("expected shape to hold the size of at least one axis, got none")
-        self.emb_dim_index = _channel_index("emb_dim_index", emb_dim_index, len(shape))
+        self.emb_dim_index = channel_index("emb_dim_index", emb_dim_index, len(shape))
         self.axes = [i for i in range(1, len(shape) + 2) if i != self.emb_dim_index]
         for i, (axis, size) in enumerate(zip(self.axes, shape, strict=True)):
             sizes = [1] * (len(shape) + 2)
@@ -258,7 +199,7 @@ class AxialPositionalEmbedding(nn.Module):
         Raises:
             ValueError: If the shape does not fit, or the grid is larger than ``shape``.
         """
-        _check_input(x, self.dim, self.emb_dim_index, len(self.shape))
+        check_grid(x, self.dim, self.emb_dim_index, len(self.shape))
         grid = tuple(x.shape[axis] for axis in self.axes)
         if any(size > largest for size, largest in zip(grid, self.shape, strict=True)):
             raise ValueError(

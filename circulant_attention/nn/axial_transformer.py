@@ -8,13 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from circulant_attention.checks import check_positive, positive_ints
-from circulant_attention.nn.axial import (
-    AxialPositionalEmbedding,
-    _AlongAxis,
-    _channel_index,
-    _check_grid_mask,
-    _check_input,
-)
+from circulant_attention.nn.axes import AlongAxis, channel_index, check_grid, check_grid_mask
+from circulant_attention.nn.axial import AxialPositionalEmbedding
+from circulant_attention.nn.norms import ChannelStdNorm
 from circulant_attention.nn.reversible import ReversibleSequence
 from circulant_attention.nn.self_attention import SelfAttention
 
@@ -42,35 +38,6 @@ class _PreNorm(nn.Module):
         self.fn.reset_parameters()
 
 
-class _ChannelNorm(nn.Module):
-    r"""Normalise over the channels of (B, C, H, W): g (x - mean) / (std + eps) + b."""
-
-    def __init__(
-        self,
-        dim: int,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-        eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        self.eps = eps
-        self.g = nn.Parameter(torch.empty(1, dim, 1, 1, device=device, dtype=dtype))
-        self.b = nn.Parameter(torch.empty(1, dim, 1, 1, device=device, dtype=dtype))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.ones_(self.g)
-        nn.init.zeros_(self.b)
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        # Unlike the root of a variance, the norm has a finite (zero) gradient at a pixel whose
-        # channels are all equal.
-        std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / x.shape[1] ** 0.5
-        normed: Tensor = centred / (std + self.eps)
-        return normed * self.g + self.b
-
-
 class _FeedForward(nn.Sequential):
     """Norm and two 3x3 convolutions; a mask is zero padding of any shape to both."""
 
@@ -78,7 +45,14 @@ class _FeedForward(nn.Sequential):
         self, dim: int, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
         super().__init__(
-            _ChannelNorm(dim, device, dtype),
+            ChannelStdNorm(
+                (1, dim, 1, 1),
+                correction=0,
+                eps=1e-5,
+                names=("g", "b"),
+                device=device,
+                dtype=dtype,
+            ),
             nn.Conv2d(dim, 4 * dim, 3, padding=1, device=device, dtype=dtype),
             nn.LeakyReLU(inplace=True),
             nn.Conv2d(4 * dim, dim, 3, padding=1, device=device, dtype=dtype),
@@ -186,18 +160,18 @@ class AxialImageTransformer(nn.Module):
         self.dim = dim
         self.depth = depth
         self.reversible = reversible
-        self.dim_index = _channel_index("dim_index", dim_index, 2)
+        self.dim_index = channel_index("dim_index", dim_index, 2)
         self.pos_emb: AxialPositionalEmbedding | nn.Identity = nn.Identity()
         if axial_pos_emb_shape is not None:
             self.pos_emb = AxialPositionalEmbedding(
                 dim, axial_pos_emb_shape, self.dim_index, device=device, dtype=dtype
             )
 
-        def attention(axis: int) -> _AlongAxis:
+        def attention(axis: int) -> AlongAxis:
             attend = SelfAttention(
                 dim, heads, dim_heads, dropout=dropout, device=device, dtype=dtype
             )
-            return _AlongAxis(axis, 1, _PreNorm(dim, attend, device, dtype))
+            return AlongAxis(axis, 1, _PreNorm(dim, attend, device, dtype))
 
         def feed_forward() -> _FeedForward:
             return _FeedForward(dim, device, dtype)
@@ -217,7 +191,7 @@ class AxialImageTransformer(nn.Module):
             SelfAttention,
             nn.LayerNorm,
             nn.Conv2d,
-            _ChannelNorm,
+            ChannelStdNorm,
         )
         for module in self.modules():
             if isinstance(module, resettable):
@@ -239,8 +213,8 @@ class AxialImageTransformer(nn.Module):
             TypeError: If the mask is not bool.
             ValueError: If a shape does not fit, or the mask leaves a sample without pixels.
         """
-        _check_input(x, self.dim, self.dim_index, 2)
-        _check_grid_mask(mask, x, self.dim_index)
+        check_grid(x, self.dim, self.dim_index, 2)
+        check_grid_mask(mask, x, self.dim_index)
         x = self.pos_emb(x).movedim(self.dim_index, 1)
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(1), 0.0)

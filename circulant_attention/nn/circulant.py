@@ -1,4 +1,4 @@
-"""Circulant attention as a layer, and a transformer block made of it."""
+"""Circulant attention as a layer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from circulant_attention.checks import (
     check_dropout,
     check_heads,
     check_odd,
-    check_positive,
     per_dim,
 )
 from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.nn.pointwise import pointwise_conv
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DistanceSimilarity,
     DotSimilarity,
     check_similarity,
 )
-
-_CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class _CirculantAttention(nn.Module):
@@ -68,8 +66,9 @@ class _CirculantAttention(nn.Module):
             self.log_bandwidth = nn.Parameter(torch.empty(heads, device=device, dtype=dtype))
 
         def projection() -> nn.Module:
-            convolution = _CONVOLUTIONS[self.spatial_dims]
-            return convolution(channels, channels, 1, bias=bias, device=device, dtype=dtype)
+            return pointwise_conv(
+                self.spatial_dims, channels, channels, bias=bias, device=device, dtype=dtype
+            )
 
         self.to_q = projection()
         self.to_k = projection()
@@ -108,7 +107,7 @@ class _CirculantAttention(nn.Module):
         Raises:
             ValueError: If the shape does not fit.
         """
-        self._check(x)
+        self._check_input(x)
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         if isinstance(self.similarity, DistanceSimilarity):
             q, k = self._scaled(q), self._scaled(k)
@@ -116,7 +115,7 @@ class _CirculantAttention(nn.Module):
         y = self.dropout(self.to_out(y))
         return (y, A) if need_weights else y
 
-    def _check(self, x: Tensor) -> None:
+    def _check_input(self, x: Tensor) -> None:
         if x.dim() != 2 + self.spatial_dims or x.shape[1] != self.channels:
             raise ValueError(
                 f"expected x of shape (B, {self.channels}, *spatial) with {self.spatial_dims} "
@@ -275,127 +274,3 @@ class CirculantAttention3d(_CirculantAttention):
     """
 
     spatial_dims = 3
-
-
-class _ChannelNorm(nn.LayerNorm):
-    """Layer norm over dim 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
-
-
-class CirculantTransformerBlock(nn.Module):
-    r"""A transformer block with circulant attention.
-
-    .. math::
-
-        z = x + \operatorname{attention}(\operatorname{norm}_1(x)), \quad
-        y = z + \operatorname{MLP}(\operatorname{norm}_2(z))
-
-    with layer norms over the channels, and an MLP for every pixel: to ``mlp_ratio`` times as many
-    channels, GELU, and back.
-
-    Args:
-        channels: The number of channels C.
-        heads: The number of heads; divides C.
-        window: The length of the window: an odd int, or one odd int per spatial dim.
-        spatial_dims: 1 for sequences, 2 for images, 3 for volumes.
-        mlp_ratio: The MLP's hidden channels for each of C.
-        similarity: The dot product when left out, or the distance.
-        bandwidth: The bandwidth of the distance, see :class:`CirculantAttention2d`.
-        learn_bandwidth: Whether every head learns its bandwidth.
-        dropout: The probability of dropping an element of each branch's result in training.
-        device: The device of the parameters.
-        dtype: The dtype of the parameters.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range.
-
-    Note:
-        With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory.
-
-    Example:
-        >>> import torch
-        >>> from circulant_attention.nn import CirculantTransformerBlock
-        >>> block = CirculantTransformerBlock(16, heads=4, window=5)
-        >>> block(torch.randn(2, 16, 12, 10)).shape
-        torch.Size([2, 16, 12, 10])
-
-    References:
-        Vaswani et al., Attention is all you need, NeurIPS 2017; Xiong et al., On layer
-        normalization in the transformer architecture, ICML 2020.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        window: int | Sequence[int],
-        spatial_dims: int = 2,
-        *,
-        mlp_ratio: int = 4,
-        similarity: AbstractSimilarity | None = None,
-        bandwidth: float | None = None,
-        learn_bandwidth: bool = False,
-        dropout: float = 0.0,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        if spatial_dims not in _CONVOLUTIONS:
-            raise ValueError(f"expected spatial_dims to be 1, 2 or 3, got {spatial_dims}")
-        check_positive(mlp_ratio=mlp_ratio)
-        attention = (CirculantAttention1d, CirculantAttention2d, CirculantAttention3d)
-        convolution = _CONVOLUTIONS[spatial_dims]
-        self.attention = attention[spatial_dims - 1](
-            channels,
-            heads,
-            window,
-            similarity=similarity,
-            bandwidth=bandwidth,
-            learn_bandwidth=learn_bandwidth,
-            dropout=dropout,
-            device=device,
-            dtype=dtype,
-        )
-        self.norm1 = _ChannelNorm(channels, device=device, dtype=dtype)
-        self.norm2 = _ChannelNorm(channels, device=device, dtype=dtype)
-        hidden = mlp_ratio * channels
-        self.mlp = nn.Sequential(
-            convolution(channels, hidden, 1, device=device, dtype=dtype),
-            nn.GELU(),
-            convolution(hidden, channels, 1, device=device, dtype=dtype),
-            nn.Dropout(dropout),
-        )
-
-    def reset_parameters(self) -> None:
-        """Draw the parameters anew."""
-        for module in (self.attention, self.norm1, self.norm2, self.mlp[0], self.mlp[2]):
-            module.reset_parameters()  # type: ignore[operator]
-
-    @overload
-    def forward(self, x: Tensor) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, need_weights: Literal[False]) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Circulant]: ...
-    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Circulant]:
-        """Transform.
-
-        Args:
-            x: ``(B, C, *spatial)``; no spatial dim shorter than its window.
-            need_weights: Whether to return the adjacency too.
-
-        Returns:
-            A tensor of the shape of x; with ``need_weights`` also the adjacency, a
-            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)``.
-
-        Raises:
-            ValueError: If the shape does not fit.
-        """
-        self.attention._check(x)
-        attended, A = self.attention(self.norm1(x), need_weights=True)
-        z = x + attended
-        y: Tensor = z + self.mlp(self.norm2(z))
-        return (y, A) if need_weights else y

@@ -18,6 +18,8 @@ from circulant_attention.checks import (
     per_dim,
     positive_ints,
 )
+from circulant_attention.nn.norms import ChannelStdNorm
+from circulant_attention.nn.pointwise import pointwise_conv
 from circulant_attention.ops.autocast import without_autocast
 
 _SIZE = "an int or 1 to 3 ints"
@@ -246,36 +248,6 @@ class CosAttn3d(_CosAttn):
     spatial_dims = 3
 
 
-class _ChannelNorm(nn.Module):
-    """Over the channels: weight (x - mean) / (std + eps) + bias, with the unbiased std."""
-
-    def __init__(
-        self,
-        channels: int,
-        spatial_dims: int,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
-        eps: float = 1e-6,
-    ) -> None:
-        super().__init__()
-        self.eps = eps
-        shape = (channels, *(1,) * spatial_dims)
-        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean(dim=1, keepdim=True)
-        # The norm, unlike a root, has a finite (zero) gradient where all channels are equal.
-        std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / (x.shape[1] - 1) ** 0.5
-        normed: Tensor = centred / (std + self.eps)
-        return self.weight * normed + self.bias
-
-
 class CosMHSA(nn.Module):
     r"""A residual layer of multi-head cosine self-attention on a grid.
 
@@ -337,11 +309,13 @@ class CosMHSA(nn.Module):
         grid = per_dim("size", size, 2) if is_int(size) else positive_ints("size", size, _SIZE)
         if not 1 <= len(grid) <= 3:
             raise ValueError(f"expected size to be {_SIZE}, got {grid}")
+        self.external_dim = external_dim
         attention = (CosAttn1d, CosAttn2d, CosAttn3d)[len(grid) - 1]
-        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(grid) - 1]
 
         def projection(bias: bool) -> nn.Module:
-            return convolution(external_dim, external_dim, 1, bias=bias, device=device, dtype=dtype)
+            return pointwise_conv(
+                len(grid), external_dim, external_dim, bias=bias, device=device, dtype=dtype
+            )
 
         self.linear_v = projection(bias=False)
         self.linear_k = projection(bias=False)
@@ -351,7 +325,14 @@ class CosMHSA(nn.Module):
             grid, n_head, tuple(n + 2 for n in grid), device=device, dtype=dtype
         )
         self.dropout = nn.Dropout(dropout)
-        self.norm = _ChannelNorm(external_dim, len(grid), device, dtype)
+        self.norm = ChannelStdNorm(
+            (external_dim, *(1 for _ in grid)),
+            correction=1,
+            eps=1e-6,
+            names=("weight", "bias"),
+            device=device,
+            dtype=dtype,
+        )
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -371,7 +352,7 @@ class CosMHSA(nn.Module):
         Raises:
             ValueError: If the shape does not fit.
         """
-        grid, channels = self.cos_att.N, self.norm.weight.shape[0]
+        grid, channels = self.cos_att.N, self.external_dim
         fits = x.dim() == 2 + len(grid) and x.shape[1] == channels
         if not fits or any(a > b for a, b in zip(x.shape[2:], grid, strict=True)):
             raise ValueError(

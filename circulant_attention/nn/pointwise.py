@@ -1,0 +1,58 @@
+"""Convolutions with a kernel of one pixel, computed as matrix products."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class _Pointwise(nn.Module):
+    """The forward pass: weight @ x + bias at every pixel.
+
+    The matrix product is as fast as torch's convolution in float32 on a CPU, faster in half
+    precision, and compiles for dynamic grids: inductor plans channels-last layouts around
+    convolutions, and fails where a view of a result with symbolic sizes is kept for the backward
+    pass, as the heads of an attention are.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``(B, C_in, *spatial)`` to ``(B, C_out, *spatial)``."""
+        weight = self.weight.flatten(1).expand(x.shape[0], -1, -1)
+        pixels = x.flatten(2)
+        if self.bias is None:
+            y = torch.bmm(weight, pixels)
+        else:
+            y = torch.baddbmm(self.bias.unsqueeze(1), weight, pixels)
+        return y.reshape(x.shape[0], y.shape[1], *x.shape[2:])
+
+
+class PointwiseConv1d(_Pointwise, nn.Conv1d):
+    """:class:`torch.nn.Conv1d` with kernel size 1."""
+
+
+class PointwiseConv2d(_Pointwise, nn.Conv2d):
+    """:class:`torch.nn.Conv2d` with kernel size 1."""
+
+
+class PointwiseConv3d(_Pointwise, nn.Conv3d):
+    """:class:`torch.nn.Conv3d` with kernel size 1."""
+
+
+_CLASSES = {1: PointwiseConv1d, 2: PointwiseConv2d, 3: PointwiseConv3d}
+
+
+def pointwise_conv(
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    *,
+    bias: bool = True,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
+    """A convolution of one pixel for 1, 2 or 3 spatial dims."""
+    convolution = _CLASSES[spatial_dims]
+    return convolution(in_channels, out_channels, 1, bias=bias, device=device, dtype=dtype)
