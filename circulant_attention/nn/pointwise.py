@@ -9,10 +9,10 @@ from torch import Tensor, nn
 class _Pointwise(nn.Module):
     """The forward pass: weight @ x + bias at every pixel.
 
-    The matrix product is as fast as torch's convolution in float32 on a CPU, faster in half
-    precision, and compiles for dynamic grids: inductor plans channels-last layouts around
-    convolutions, and fails where a view of a result with symbolic sizes is kept for the backward
-    pass, as the heads of an attention are.
+    On a CPU the product is as fast as torch's convolution in float32 and faster in half precision.
+    It also compiles for dynamic grids: in a graph with a convolution, inductor (2.13, CPU) fails
+    on 4-dimensional views of symbolic size that are kept for the backward pass, and the heads of
+    an attention are views of this kind.
     """
 
     weight: Tensor

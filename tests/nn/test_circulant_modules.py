@@ -20,6 +20,7 @@ from circulant_attention.nn import (
     CirculantTransformerBlock,
     NonlocalDenoiser,
 )
+from circulant_attention.nn.pointwise import pointwise_conv
 
 CLASSES = {1: CirculantAttention1d, 2: CirculantAttention2d, 3: CirculantAttention3d}
 GRIDS = {
@@ -195,30 +196,6 @@ def test_dropout_is_on_the_results_in_training_only(device):
 
 
 @pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
-def test_gradcheck(similarity, device):
-    learn = isinstance(similarity, DistanceSimilarity)
-    block = CirculantTransformerBlock(
-        2,
-        1,
-        3,
-        1,
-        mlp_ratio=1,
-        similarity=similarity,
-        learn_bandwidth=learn,
-        device=device,
-        dtype=torch.double,
-    )
-    names, parameters = zip(*block.named_parameters(), strict=True)
-
-    def function(x, *parameters):
-        return torch.func.functional_call(block, dict(zip(names, parameters, strict=True)), (x,))
-
-    x = torch.randn(1, 2, 4, dtype=torch.double, device=device, requires_grad=True)
-    assert torch.autograd.gradcheck(function, (x, *parameters))
-    assert torch.autograd.gradgradcheck(block, (x,))
-
-
-@pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
 def test_single_precision_and_autocast(similarity, device):
     block = CirculantTransformerBlock(8, 2, 3, similarity=similarity, device=device)
     x = torch.randn(2, 8, 6, 7, device=device)
@@ -236,43 +213,31 @@ def test_single_precision_and_autocast(similarity, device):
 
 
 @pytest.mark.parametrize("similarity", [DotSimilarity(), DistanceSimilarity()], ids=repr)
-def test_compiles_as_one_graph(similarity, device):
-    learn = isinstance(similarity, DistanceSimilarity)
-    block = CirculantTransformerBlock(
-        4,
-        2,
-        3,
-        similarity=similarity,
-        learn_bandwidth=learn,
-        device=device,
-        dtype=torch.double,
-    )
-    x = torch.randn(2, 4, 5, 6, dtype=torch.double, device=device)
+def test_trains_in_native_code_on_images_of_any_size(similarity):
+    """Inductor fails on heads that are views of a convolution of symbolic size."""
+    block = CirculantTransformerBlock(8, 2, 3, similarity=similarity, dtype=torch.double)
+    compiled = torch.compile(block, fullgraph=True, dynamic=True)
     parameters = list(block.parameters())
-    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    found = outputs_and_gradients(compiled, x, parameters=parameters)
-    assert_close(found, outputs_and_gradients(block, x, parameters=parameters), **EXACT)
+    for size in (5, 6), (7, 9):
+        x = torch.randn(2, 8, *size, dtype=torch.double)
+        found = outputs_and_gradients(compiled, x, parameters=parameters)
+        assert_close(found, outputs_and_gradients(block, x, parameters=parameters), **EXACT)
 
 
-def test_reset_parameters_redraws_all(device):
-    block = CirculantTransformerBlock(4, 2, 3, device=device)
-    before = {name: value.clone() for name, value in block.state_dict().items()}
-    for parameter in block.parameters():
-        nn.init.constant_(parameter, 7)
-    block.reset_parameters()
-    for name, value in block.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith("norm"), name
-        assert not (value == 7).any()
-
-
-def test_representation_names_the_arguments():
-    text = repr(
-        CirculantTransformerBlock(
-            4, 2, (3, 5), similarity=DistanceSimilarity(), bandwidth=0.5, dropout=0.25
-        )
-    )
-    assert "channels=4, heads=2, window=(3, 5), similarity=DistanceSimilarity()" in text
-    assert "bandwidth=0.5, learn_bandwidth=False" in text and "p=0.25" in text
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+def test_convolutions_of_one_pixel_are_those_of_torch(bias, dims, device):
+    """Their class, their names in a state dict, their initial draw and their result."""
+    torch_class = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    torch.manual_seed(0)
+    theirs = torch_class(3, 5, 1, bias=bias, dtype=torch.double, device=device)
+    torch.manual_seed(0)
+    ours = pointwise_conv(dims, 3, 5, bias=bias, dtype=torch.double, device=device)
+    assert isinstance(ours, torch_class)
+    assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    x = torch.randn(2, *range(4, 4 + dims), 3, dtype=torch.double, device=device).movedim(-1, 1)
+    found = outputs_and_gradients(ours, x, parameters=ours.parameters())
+    assert_close(found, outputs_and_gradients(theirs, x, parameters=theirs.parameters()), **EXACT)
 
 
 # Non-local means
@@ -316,11 +281,6 @@ def test_denoiser_compiles_as_one_graph(device):
     x = torch.rand(1, 1, 4, 5, dtype=torch.double, device=device)
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     assert_close(outputs_and_gradients(compiled, x), outputs_and_gradients(module, x), **EXACT)
-
-
-def test_denoiser_names_its_arguments():
-    text = repr(NonlocalDenoiser(0.2, window=5, patch=3, bandwidth=0.9, memory=None))
-    assert "sigma=0.2, window=5, patch=3, bandwidth=0.9, memory=None" in text
 
 
 layer = CirculantAttention2d(4, 2, (3, 5))
