@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
 from torch.func import functional_call, vjp
 from torch.utils.checkpoint import checkpoint
 
 from circulant_attention.ops.autocast import autocast_dtype
+from circulant_attention.ops.registration import transform_active
 
 
 class _Branch(nn.Module):
@@ -63,7 +65,7 @@ def _replayed(generator: torch.Generator, state: Tensor) -> Iterator[None]:
 
 
 class _Plan:
-    """What the two passes share beside tensors: the branches, the autocast state, random states."""
+    """Shared by the two passes, beside tensors: branches, autocast state, random states."""
 
     def __init__(self, branches: list[_Branch], device: torch.device, draws: bool) -> None:
         self.branches = branches
@@ -74,10 +76,10 @@ class _Plan:
         self.autocast_dtype = autocast_dtype(device)
 
     def amp(self) -> AbstractContextManager[object]:
-        """The autocast state of the forward pass.
+        """The autocast state of the forward pass, without its cache.
 
-        Without its cache: a weight that was cast while no graph was recorded must not be
-        found there by a computation that records one.
+        The cache would give a weight that was cast without a graph to a computation that
+        records one.
         """
         if self.autocast_dtype is None:
             return nullcontext()
@@ -105,8 +107,7 @@ class _RecomputedSequence(torch.autograd.Function):
     """Saves only the two output streams and walks back from them, branch by branch.
 
     One step with branch f maps the streams (a, b) to (b, a + f(b)). The parameters are inputs, so
-    that their gradients are returned and not accumulated on the side; ``vjp`` inside keeps the rule
-    differentiable, traceable and usable under ``torch.func``.
+    that their gradients are returned, not accumulated.
     """
 
     generate_vmap_rule = True
@@ -120,7 +121,12 @@ class _RecomputedSequence(torch.autograd.Function):
             for branch, weights in zip(plan.branches, plan.split(parameters), strict=True):
                 if plan.generator is not None:
                     plan.states.append(plan.generator.get_state())
-                a, b = b, a + functional_call(branch, weights, (b, mask))
+                if torch.compiler.is_compiling():
+                    # Dynamo counts functional_call as a side effect, and then cannot trace
+                    # symbolic sizes here. The weights are the branch's own.
+                    a, b = b, a + branch(b, mask)
+                else:
+                    a, b = b, a + functional_call(branch, weights, (b, mask))
         return a, b
 
     @staticmethod
@@ -150,7 +156,7 @@ class _RecomputedSequence(torch.autograd.Function):
                 return out
 
             with plan.amp(), plan.replay(step):
-                value, pull_back, *_ = vjp(branch, trained, a)
+                value, pull_back = _vjp(branch, trained, a)
             dtrained, dx = pull_back(db.to(value.dtype))
             a, b = b - value, a
             da, db = db, da + dx
@@ -159,11 +165,33 @@ class _RecomputedSequence(torch.autograd.Function):
         return da + db, None, None, *reversed(gradients)
 
 
+def _vjp(
+    branch: Callable[[dict[str, Tensor], Tensor], Tensor], weights: dict[str, Tensor], x: Tensor
+) -> tuple[Tensor, Callable[[Tensor], tuple[dict[str, Tensor], Tensor]]]:
+    """The value of a branch, and the map from its cotangent to those of the weights and of x."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or transform_active():
+        # Differentiable again, traceable and usable under torch.func.
+        value, pull_back, *_ = vjp(branch, weights, x)
+        return value, pull_back
+    leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        value = branch(leaves, leaf)
+
+    def gradients(cotangent: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        inputs = [*leaves.values(), leaf]
+        *found, dx = torch.autograd.grad(value, inputs, cotangent, materialize_grads=True)
+        return dict(zip(leaves, found, strict=True)), dx
+
+    return value.detach(), gradients
+
+
 class ReversibleSequence(nn.Module):
     """Reversible blocks on two copies of the input; returns the mean of the two streams.
 
-    Training keeps two activations however deep the sequence is, for one more evaluation of every
-    branch. While dropout draws random numbers, the generator's state is kept for each branch too.
+    Training keeps two activations for any depth, and evaluates every branch once more. With
+    dropout it also keeps the state of the random number generator for each branch. Forward mode
+    keeps nothing, unless a graph is recorded too: then every activation.
 
     Args:
         blocks: Pairs of modules f, g, each called as ``f(x, mask)``.
@@ -179,9 +207,13 @@ class ReversibleSequence(nn.Module):
         """Map ``(B, C, H, W)``."""
         branches = [m for block in self.blocks for m in block.children() if isinstance(m, _Branch)]
         draws = self.training and self.dropout > 0.0
-        if draws and torch.compiler.is_compiling():
-            # A graph cannot set the generator's state; a checkpoint, which the compiler
-            # understands, keeps each branch's input instead.
+        if forward_ad._current_level >= 0:  # within a forward-mode level; a private name
+            a, b = x, x
+            for block in self.blocks:
+                a, b = block(a, b, mask)
+        elif draws and torch.compiler.is_compiling():
+            # A graph cannot set the generator's state. A checkpoint keeps each branch's input
+            # instead.
             a, b = x, x
             for branch in branches:
                 a, b = b, a + checkpoint(branch, b, mask, use_reentrant=False)

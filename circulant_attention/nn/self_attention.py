@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from circulant_attention.checks import (
     check_dropout,
@@ -12,9 +11,7 @@ from circulant_attention.checks import (
     check_mask,
     check_positive,
 )
-
-# The fused CUDA kernels put the batch into a launch dimension that ends at 2^16 - 1.
-_LARGEST_BATCH = 65535
+from circulant_attention.nn.scaled_dot_product import scaled_dot_product_attention
 
 
 class SelfAttention(nn.Module):
@@ -45,7 +42,9 @@ class SelfAttention(nn.Module):
     Note:
         With t queries, s keys and D = ``heads * dim_heads``: O((t + s) C D + t s D) operations,
         and O((t + s) (C + D)) memory where ``scaled_dot_product_attention`` has a fused kernel
-        for the device and dtype. The fused kernels are differentiable once.
+        for the device and dtype. Forward mode, ``torch.func`` and derivatives of derivatives take
+        its mathematical backend and O(t s) memory. In a compiled graph, and with dropout, a fused
+        kernel is differentiable once.
 
     Example:
         >>> import torch
@@ -121,12 +120,7 @@ class SelfAttention(nn.Module):
         q = heads_first(self.to_q(x))
         k, v = map(heads_first, self.to_kv(kv).chunk(2, dim=-1))
         p = self.dropout if self.training else 0.0
-        outs = []
-        for i in range(0, max(len(q), 1), _LARGEST_BATCH):
-            part = slice(i, i + _LARGEST_BATCH)
-            some = None if mask is None else mask[part]
-            outs.append(functional.scaled_dot_product_attention(q[part], k[part], v[part], some, p))
-        out = outs[0] if len(outs) == 1 else torch.cat(outs)
+        out = scaled_dot_product_attention(q, k, v, mask, p)
         result: Tensor = self.to_out(out.transpose(1, 2).flatten(2))
         return result
 

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from peak_memory import PeakMemory
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 from circulant_attention import nn as own
-from circulant_attention.nn import self_attention
+from circulant_attention.nn import scaled_dot_product
 
 USAGE = Path(__file__).parents[2] / "examples" / "axial_attention_usage.py"
 # Sums of at most 1e4 products of numbers of order 1, in another order.
@@ -222,34 +221,55 @@ def test_reversible_in_transforms(device):
     assert_close(list(swapped), list(torch.func.grad(loss)(doubled, x).values()), **EXACT)
 
 
-@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
-def test_gradcheck_of_axial_attention(chained, device):
-    module = own.AxialAttention(
-        2,
-        num_dimensions=3,
-        heads=2,
-        dim_index=1,
-        sum_axial_out=not chained,
-        dtype=torch.double,
-        device=device,
-    )
-    x = torch.randn(1, 2, 2, 3, 2, dtype=torch.double, device=device, requires_grad=True)
-    mask = torch.rand(1, 2, 3, 2, device=device) > 0.3
-    assert torch.autograd.gradcheck(module, (x,))
-    assert torch.autograd.gradcheck(module, (x, mask))
-
-
 @pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
 def test_gradcheck_of_the_transformer(reversible, device):
     net = transformer(device, dim=2, depth=1, heads=1, reversible=reversible)
     randomise(net)
     x = torch.randn(1, 2, 2, 3, dtype=torch.double, device=device, requires_grad=True)
     mask = torch.tensor([[[True, True, False], [False, True, False]]], device=device)
-    assert torch.autograd.gradcheck(net, (x,))
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        assert torch.autograd.gradgradcheck(net, (x,))
+    assert torch.autograd.gradcheck(net, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(net, (x,))
     # At the pixels that a mask sets to zero the channel norm's root has no derivative.
     assert torch.autograd.gradcheck(lambda x: net(x, mask), (x,))
+
+
+def test_masked_attention_has_every_derivative(device):
+    """torch's fused kernels have the first in reverse mode only."""
+    module = own.AxialAttention(2, heads=2, dtype=torch.double, device=device)
+    x = torch.randn(1, 2, 3, 2, dtype=torch.double, device=device, requires_grad=True)
+    mask = torch.tensor([[[True, True, False], [False, True, False]]], device=device)
+
+    def function(x):
+        return module(x, mask)
+
+    assert torch.autograd.gradcheck(function, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(function, (x,))
+    hessian = torch.func.hessian(lambda x: function(x).square().sum())(x)
+    twice = torch.autograd.functional.hessian(lambda x: function(x).square().sum(), x)
+    assert_close(hessian, twice, **EXACT)
+
+
+def test_a_first_derivative_takes_the_fused_kernel():
+    """In a plain backward pass nothing is computed by the mathematical backend."""
+    module = own.SelfAttention(8, 2)
+    x = torch.randn(2, 16, 8, requires_grad=True)
+    with torch.profiler.profile() as profile:
+        module(x).sum().backward()
+    called = {event.key for event in profile.key_averages()}
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu_backward" in called
+    assert "aten::_scaled_dot_product_attention_math" not in called
+
+
+@pytest.mark.parametrize("mode", ["backward", "create_graph"])
+def test_reversible_backward_passes_agree(mode, device):
+    """A plain one takes fused kernels and no transform, one that records a graph the others."""
+    net = transformer(device)
+    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device, requires_grad=True)
+    leaves = [x, *net.parameters()]
+    y = net(x).square().sum()
+    found = torch.autograd.grad(y, leaves, create_graph=mode == "create_graph")
+    expected = torch.autograd.grad(plain_autograd(net, x).square().sum(), leaves)
+    assert_close(found, expected, **EXACT)
 
 
 # Attention by the formula, masks, dropout, sizes
@@ -343,7 +363,7 @@ def test_a_batch_too_large_for_one_launch_is_split(monkeypatch, device):
     x = torch.randn(2, 5, 7, 4, dtype=torch.double, device=device)
     mask = torch.rand(2, 5, 7, device=device) > 0.3
     whole = module(x), module(x, mask)
-    monkeypatch.setattr(self_attention, "_LARGEST_BATCH", 3)
+    monkeypatch.setattr(scaled_dot_product, "_LARGEST_BATCH", 3)
     assert_close((module(x), module(x, mask)), whole, **EXACT)
 
 
@@ -403,17 +423,6 @@ def test_backward_inside_autocast_after_a_pass_without_graph(device):
     assert_close(inside, [p.grad for p in net.parameters()], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("chained", [False, True], ids=["summed", "sequential"])
-def test_axial_attention_compiles_as_one_graph(chained, device):
-    module = own.AxialAttention(
-        4, heads=2, sum_axial_out=not chained, dtype=torch.double, device=device
-    )
-    x = torch.randn(2, 3, 5, 4, dtype=torch.double, device=device)
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    found = outputs_and_gradients(module, x, call=compiled)
-    assert_close(found, outputs_and_gradients(module, x), **EXACT)
-
-
 # Dynamo itself instantiates the autograd.Function that it traces.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("reversible", [True, False], ids=["reversible", "plain"])
@@ -435,33 +444,6 @@ def test_compiles_as_one_graph_with_dropout():
         torch.manual_seed(3)
         found.append(outputs_and_gradients(net, x, call=call))
     assert_close(*found, **EXACT)
-
-
-def test_reset_parameters_redraws_all(device):
-    for module in (transformer(device), own.AxialAttention(8, dtype=torch.double, device=device)):
-        before = copy.deepcopy(module.state_dict())
-        randomise(module)
-        torch.manual_seed(5)
-        module.reset_parameters()
-        for name, value in module.state_dict().items():
-            constant = before[name].unique().numel() == 1  # gains one, biases of norms zero
-            assert torch.equal(value, before[name]) == constant, name
-
-
-def test_begins_on_the_meta_device():
-    net = own.AxialImageTransformer(4, 1, heads=2, axial_pos_emb_shape=(5, 7), device="meta")
-    assert net(torch.zeros(1, 4, 5, 7, device="meta")).shape == (1, 4, 5, 7)
-    net.to_empty(device="cpu").reset_parameters()
-    assert net(torch.zeros(1, 4, 5, 7)).isfinite().all()
-
-
-def test_representation_names_the_arguments():
-    text = repr(transformer(dropout=0.25))
-    for part in ("dim=4, depth=2, dim_index=1, reversible=True", "shape=(8, 8)", "dropout=0.25"):
-        assert part in text
-    text = repr(own.AxialAttention(8, heads=2, num_dimensions=3, sum_axial_out=False))
-    assert "num_dimensions=3, dim_index=4, sum_axial_out=False" in text
-    assert "heads=2, dim_heads=4" in text
 
 
 BAD = {
