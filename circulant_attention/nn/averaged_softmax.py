@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import FunctionCtx
 
 from circulant_attention.ops.autocast import without_autocast
@@ -19,21 +20,32 @@ def averaged_softmax(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) ->
 
     .. math:: a_i = \frac{1}{L} \sum_j \operatorname{softmax}_i(\text{scale} \, k_i \cdot q_j)
 
-    The L x L matrix is made 128 rows at a time and made again in the backward pass, so that the
-    memory stays linear in L. For half precision, also under autocast, dot products are in the
-    dtype of q and k, softmax and sums in float32.
+    The L x L matrix is made 128 rows at a time, and again in the backward pass: memory linear in
+    L. In forward mode that also records a graph, the graph keeps the whole matrix. In half
+    precision, also under autocast, dot products have the dtype of q and k; softmax and sums are in
+    float32.
 
     Args:
         q: Queries ``(B, L, u)``.
         k: Keys ``(B, L, u)`` of the same dtype.
-        mask: Bool ``(B, L)``: inputs that are neither keys nor queries are False.
+        mask: Bool ``(B, L)``, False for inputs that are neither keys nor queries.
         scale: The factor of the dot products.
 
     Returns:
         ``(B, L)``, at least float32.
     """
+    if forward_ad._current_level >= 0:  # within a forward-mode level; a private name
+        return _averaged(q, k, mask, scale)
     weights: Tensor = _AveragedSoftmax.apply(q, k, mask, scale)  # type: ignore[no-untyped-call]
     return weights
+
+
+def _averaged(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    with without_autocast(q.device):
+        total = torch.zeros((), device=q.device)
+        for part in _parts(q.shape[1]):
+            total = total + _rows(q, k, mask, scale, part).sum(dim=1)
+        return total * _share(q, mask)
 
 
 def _rows(q: Tensor, k: Tensor, mask: Tensor | None, scale: float, part: slice) -> Tensor:
@@ -68,11 +80,7 @@ class _AveragedSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-        with without_autocast(q.device):
-            total = torch.zeros((), device=q.device)
-            for part in _parts(q.shape[1]):
-                total = total + _rows(q, k, mask, scale, part).sum(dim=1)
-            return total * _share(q, mask)
+        return _averaged(q, k, mask, scale)
 
     @staticmethod
     def setup_context(ctx: _Context, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -83,8 +91,8 @@ class _AveragedSoftmax(torch.autograd.Function):
     def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         q, k, mask = ctx.saved_tensors
         with without_autocast(q.device):
-            # Every row has the same cotangent. Its small factors wait until the products are
-            # made, where half precision could not hold them.
+            # Every row has the same cotangent. Its small factors are multiplied after the matrix
+            # products: before them they would underflow in half precision.
             columns = grad.unsqueeze(1)
             factor = ctx.scale * _share(q, mask)
             if isinstance(factor, Tensor):

@@ -283,7 +283,7 @@ def _collection(name: str, f: Transform | None, x: Tensor) -> tuple[Tensor, tupl
             f"expected {name} to map a batch of B * L = {x.shape[0] * x.shape[1]} inputs to as "
             f"many, got shape {tuple(made.shape)}"
         )
-    return made.reshape(*x.shape[:2], -1), tuple(made.shape[1:])
+    return made.unflatten(0, x.shape[:2]).flatten(2), tuple(made.shape[1:])
 
 
 def _steps(name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
