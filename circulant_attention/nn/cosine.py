@@ -1,4 +1,4 @@
-"""Cosine attention: attention over a whole grid in linear time, nearer pixels counting more."""
+"""Cosine attention: attention over a whole grid in linear time, which weights near pixels more."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _CosAttn(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Compute the table of cosines and sines, which is all that the module stores."""
+        """Compute the table of cosines and sines, the only state of the module."""
         terms = torch.ones(1, *(1 for _ in self.N), dtype=torch.float64)
         for dim, (n, m) in enumerate(zip(self.N, self.M, strict=True)):
             angle = torch.arange(n, dtype=torch.float64) * (math.pi / (2 * m))
@@ -105,7 +105,7 @@ class _CosAttn(nn.Module):
                 context = torch.cat([values @ placed.mT, placed.sum(dim=-1).unsqueeze(2)], dim=2)
                 sums = torch.addcmul(sums, context @ queries, here.to(dtype))
             out = sums[:, :, :-1] / sums[:, :, -1:]
-        return out.reshape(len(q), -1, *q.shape[2:]).to(v.dtype)
+        return out.reshape(len(q), v.shape[1], *q.shape[2:]).to(v.dtype)
 
     def _check(self, name: str, x: Tensor, batch: int) -> None:
         if x.dim() != 2 + self.spatial_dims or len(x) != batch:
@@ -129,7 +129,7 @@ class _CosAttn(nn.Module):
         return self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
 
     def _terms(self, x: Tensor) -> Tensor:
-        """The products of cosines and sines on the grid of x, ``(2**d, pixels)``."""
+        """Products of cosines and sines on the grid of x, ``(2**d, pixels)``."""
         terms = self.attn_coef
         for dim, size in enumerate(x.shape[2:], start=1):
             terms = terms.narrow(dim, 0, size)
@@ -141,7 +141,7 @@ class _CosAttn(nn.Module):
 
 
 class CosAttn2d(_CosAttn):
-    r"""Attention whose similarity falls off as the cosine of the distance in each spatial dim.
+    r"""Attention with a similarity that falls off as the cosine of the distance in each dim.
 
     .. math::
 
@@ -152,8 +152,8 @@ class CosAttn2d(_CosAttn):
 
     for the pixels p, r of the two-dimensional grid and in every head, and likewise
     :math:`\bar k`. As cos(a - b) = cos a cos b + sin a sin b, the similarity is the dot product of
-    :math:`2^d = 4` terms for every channel, so that no pair of pixels is ever formed. There is
-    nothing to learn. :class:`CosAttn1d` and :class:`CosAttn3d` are the same for sequences and
+    :math:`2^d = 4` terms for every channel: no pair of pixels is formed. The module has no
+    parameters. :class:`CosAttn1d` and :class:`CosAttn3d` are the same for sequences and
     volumes.
 
     Args:
@@ -161,7 +161,7 @@ class CosAttn2d(_CosAttn):
         n_head: The number of heads; divides the channels.
         M: The scale of the cosine in pixels, larger than N: an int or one int per spatial dim.
             The similarity would vanish at this distance.
-        eps: What is added to every feature, so that no pixel is without weights.
+        eps: Added to every feature: every pixel has positive weights.
         device: The device of the table of cosines.
         dtype: The dtype of the table of cosines.
 
@@ -197,7 +197,7 @@ class CosAttn1d(_CosAttn):
         N: The largest length.
         n_head: The number of heads; divides the channels.
         M: The scale of the cosine, larger than N.
-        eps: What is added to every feature.
+        eps: Added to every feature.
         device: The device of the table of cosines.
         dtype: The dtype of the table of cosines.
 
@@ -226,7 +226,7 @@ class CosAttn3d(_CosAttn):
         N: The largest size: an int for a cube, or one int per spatial dim.
         n_head: The number of heads; divides the channels.
         M: The scale of the cosine, larger than N: an int or one int per spatial dim.
-        eps: What is added to every feature.
+        eps: Added to every feature.
         device: The device of the table of cosines.
         dtype: The dtype of the table of cosines.
 

@@ -198,17 +198,6 @@ def test_autocast(device):
     assert 0 < (y - exact[0]).abs().max() < 16 * 2**-8
 
 
-def test_gradcheck(device):
-    module = CosAttn2d((2, 3), 2, 4, dtype=torch.double, device=device)
-    inputs = torch.randn(3, 1, 4, 2, 3, dtype=torch.double, device=device, requires_grad=True)
-    inputs = tuple(inputs)
-    assert torch.autograd.gradcheck(module, inputs, check_forward_ad=True)
-    assert torch.autograd.gradgradcheck(module, inputs)
-    layer = CosMHSA(1, 2, (2, 2), dropout=0.0, dtype=torch.double, device=device)
-    x = torch.randn(1, 2, 2, 2, dtype=torch.double, device=device, requires_grad=True)
-    assert torch.autograd.gradcheck(layer, (x,))
-
-
 def test_equal_channels_have_finite_gradients(device):
     layer = CosMHSA(1, 2, 2, dtype=torch.double, device=device)
     with torch.no_grad():
@@ -219,44 +208,11 @@ def test_equal_channels_have_finite_gradients(device):
     assert x.grad.isfinite().all()
 
 
-def test_compiles_as_one_graph(device):
-    layer = CosMHSA(2, 4, (5, 7), dtype=torch.double, device=device).eval()
-    x = torch.randn(2, 4, 5, 7, dtype=torch.double, device=device)
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    assert_close(
-        outputs_and_gradients(compiled, x), outputs_and_gradients(layer, x), rtol=1e-9, atol=1e-11
-    )
-
-
 def test_compiles_to_native_code(device):
     module = CosAttn1d(7, 2, 9, dtype=torch.double, device=device)
     q, k, v = torch.randn(3, 2, 4, 7, dtype=torch.double, device=device)
     compiled = torch.compile(module, fullgraph=True)
     assert_close(compiled(q, k, v), module(q, k, v), **EXACT)
-
-
-def test_reset_parameters(device):
-    layer = CosMHSA(2, 4, 5, device=device)
-    before = {name: value.clone() for name, value in layer.state_dict().items()}
-    for parameter in (*layer.parameters(), layer.cos_att.attn_coef):
-        nn.init.constant_(parameter, 7)
-    layer.reset_parameters()
-    for name, value in layer.state_dict().items():
-        constant = name.startswith(("norm", "cos_att"))
-        assert torch.equal(value, before[name]) == constant, name
-        assert not (value == 7).any()
-
-
-def test_begins_on_the_meta_device():
-    layer = CosMHSA(2, 4, (5, 7), device="meta")
-    assert layer(torch.zeros(1, 4, 5, 7, device="meta")).shape == (1, 4, 5, 7)
-    layer.to_empty(device="cpu").reset_parameters()
-    assert_close(layer.cos_att.attn_coef, CosMHSA(2, 4, (5, 7)).cos_att.attn_coef)
-
-
-def test_representation_names_the_arguments():
-    text = repr(CosMHSA(2, 4, (5, 7), dropout=0.25))
-    assert "N=(5, 7), n_head=2, M=(7, 9), eps=1e-05" in text and "p=0.25" in text
 
 
 x5 = torch.zeros(1, 4, 5, 5)
