@@ -283,58 +283,6 @@ def test_denoiser_compiles_as_one_graph(device):
     assert_close(outputs_and_gradients(compiled, x), outputs_and_gradients(module, x), **EXACT)
 
 
-layer = CirculantAttention2d(4, 2, (3, 5))
-BAD = {
-    "heads": (lambda: CirculantAttention2d(10, 4, 3), "channels.*divisible by heads=4, got 10"),
-    "even": (lambda: CirculantAttention2d(4, 2, (3, 4)), r"window\[1\] to be odd, got 4"),
-    "window-rank": (lambda: CirculantAttention3d(4, 2, (3, 3)), "window to be an int or 3 ints"),
-    "window-negative": (lambda: CirculantAttention1d(4, 2, -3), "window to be at least 1, got -3"),
-    "bandwidth": (
-        lambda: CirculantAttention1d(4, 2, 3, similarity=DistanceSimilarity(), bandwidth=0.0),
-        "bandwidth .* positive and finite, got 0.0",
-    ),
-    "bandwidth-of-dot": (
-        lambda: CirculantAttention1d(4, 2, 3, bandwidth=1.0),
-        r"bandwidth and learn_bandwidth need .* got DotSimilarity\(\)",
-    ),
-    "dropout": (lambda: CirculantAttention1d(4, 2, 3, dropout=1.0), "dropout"),
-    "dims": (lambda: CirculantTransformerBlock(4, 2, 3, 4), "spatial_dims to be 1, 2 or 3, got 4"),
-    "mlp": (lambda: CirculantTransformerBlock(4, 2, 3, mlp_ratio=0), "mlp_ratio"),
-    "rank": (lambda: layer(torch.zeros(4, 5, 5)), r"x of shape \(B, 4, \*spatial\).*\(4, 5, 5\)"),
-    "channels": (lambda: layer(torch.zeros(1, 3, 5, 5)), r"x of shape .* got \(1, 3, 5, 5\)"),
-    "window-too-large": (
-        lambda: layer(torch.zeros(1, 4, 5, 4)),
-        r"grid of at least the window \(3, 5\), got \(5, 4\)",
-    ),
-    "sigma": (lambda: NonlocalDenoiser(-1.0), "sigma to be zero or more, got -1.0"),
-    "no-sigma": (lambda: NonlocalDenoiser()(torch.zeros(1, 32, 32)), "expected sigma, .* got None"),
-    "denoiser-window": (lambda: NonlocalDenoiser(window=4), "window to be odd, got 4"),
-    "denoiser-bandwidth": (lambda: NonlocalDenoiser(bandwidth=0.0), "bandwidth to be positive"),
-    "denoiser-memory": (lambda: NonlocalDenoiser(memory=0), "memory to be at least 1, got 0"),
-    "denoiser-grid": (
-        lambda: NonlocalDenoiser(1.0)(torch.zeros(1, 9, 32)),
-        "window not larger than the image of 9 x 32 pixels, got 21",
-    ),
-    "block-rank": (lambda: CirculantTransformerBlock(4, 2, 3)(torch.zeros(4, 5, 5)), "x of shape"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input(name):
-    call, message = BAD[name]
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
-def test_bad_types():
-    with pytest.raises(TypeError, match=r"simfun to be DotSimilarity.* add parentheses"):
-        CirculantAttention2d(4, 2, 3, similarity=DistanceSimilarity)
-    with pytest.raises(TypeError, match="heads"):
-        CirculantAttention2d(4, 2.0, 3)
-    with pytest.raises(TypeError, match="window to be an int or 2 ints, got float"):
-        CirculantAttention2d(4, 2, 3.0)
-
-
 def test_integers_of_numpy_are_integers():
     layer = CirculantAttention2d(np.int64(4), np.int64(2), np.int64(3))
     assert layer.window == (3, 3) and layer(torch.zeros(1, 4, 5, 5)).shape == (1, 4, 5, 5)
