@@ -92,8 +92,8 @@ class AxialImageTransformer(nn.Module):
 
     .. math:: y_1 = x_1 + f(x_2), \quad y_2 = x_2 + g(y_1)
 
-    Its backward pass recovers :math:`x_2 = y_2 - g(y_1)` and :math:`x_1 = y_1 - f(x_2)` where the
-    other keeps activations. The two forms are different functions of the same weights.
+    Its backward pass recovers :math:`x_2 = y_2 - g(y_1)` and :math:`x_1 = y_1 - f(x_2)`; the plain
+    form keeps activations. The two forms are different functions of the same weights.
 
     Args:
         dim: The number of channels C; even for the reversible form.
@@ -115,10 +115,10 @@ class AxialImageTransformer(nn.Module):
 
     Note:
         With N = H W pixels a layer takes O(N C (C + H + W)) operations. Training keeps O(N C)
-        activations per layer; the reversible form O(N C) in all, whatever the depth, for one more
-        evaluation of every branch. With dropout it also keeps the state of the random number
-        generator for every branch; and in a compiled graph, which cannot set that state, one
-        activation per branch.
+        activations per layer; the reversible form O(N C) in all, for any depth, and evaluates every
+        branch once more. With dropout it also keeps the state of the random number generator for
+        every branch; in a compiled graph, which cannot set that state, one activation per branch.
+        In forward mode that records a graph it keeps all activations.
 
     Example:
         >>> import torch
@@ -203,8 +203,8 @@ class AxialImageTransformer(nn.Module):
         Args:
             x: ``(B, C, H, W)``, or with the channels in dim ``dim_index``.
             mask: Bool ``(B, H, W)``, True where a pixel takes part. The others have no influence
-                and are 0 in the result: an image padded to a larger one and masked gives what it
-                gives alone.
+                and are 0 in the result: a padded and masked image has the result of the image
+                alone.
 
         Returns:
             A tensor of the shape of x.

@@ -82,7 +82,7 @@ class _CirculantAttention(nn.Module):
             nn.init.constant_(self.log_bandwidth, math.log(self.initial_bandwidth))
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, and set the bandwidths back to where they began."""
+        """Draw the weights anew, and reset the bandwidths to their initial values."""
         for projection in (self.to_q, self.to_k, self.to_v, self.to_out):
             projection.reset_parameters()  # type: ignore[operator]
         self._reset_bandwidth()
@@ -128,9 +128,10 @@ class _CirculantAttention(nn.Module):
             )
 
     def _scaled(self, features: Tensor) -> Tensor:
-        """Features whose distances come out in units of the bandwidth.
+        """Features scaled to distances in units of the bandwidth.
 
-        The attention divides them by the fourth root of a head's channels, which is the default.
+        The attention divides squared distances by the root of a head's channels, the square of
+        the default bandwidth.
         """
         root = (self.channels // self.heads) ** 0.25
         if self.log_bandwidth is None:
@@ -187,7 +188,7 @@ class CirculantAttention2d(_CirculantAttention):
 
     Note:
         With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory. The
-        N K entries of each head's adjacency are computed when somebody looks at them.
+        N K entries of each head's adjacency are computed on first use.
 
     Example:
         >>> import torch

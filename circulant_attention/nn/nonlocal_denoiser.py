@@ -11,7 +11,7 @@ from circulant_attention.denoising import nlm as denoising
 
 
 class NonlocalDenoiser(nn.Module):
-    r"""Denoise images by non-local means: pixels whose patches look alike are averaged.
+    r"""Denoise images by non-local means: an average over pixels with similar patches.
 
     .. math::
 
@@ -19,18 +19,18 @@ class NonlocalDenoiser(nn.Module):
         A_{ij} \propto \exp(-d_{ij} / (\beta \sigma)^2)
 
     with the distance :math:`d_{ij}` of the patches around pixels i and j, for j in the window
-    around i. There is nothing to learn; :func:`~circulant_attention.denoising.nonlocal_means` has
-    the details.
+    around i. The module has no parameters;
+    :func:`~circulant_attention.denoising.nonlocal_means` has the details.
 
     Args:
-        sigma: The standard deviation of the noise, in the units of the image. It may be left out
-            here and given with every image.
+        sigma: The standard deviation of the noise, in the units of the image. None if it is
+            given with every image.
         window: The odd length of the window in both dims.
         patch: The odd length of a patch in both dims.
         bandwidth: :math:`\beta`, the bandwidth in units of sigma. More averages more, and blurs
             more.
-        memory: Bytes for weights and patches. An image that takes more is worked through in tiles;
-            None takes every image at once.
+        memory: Bytes for weights and patches. Larger images are computed in tiles; None computes
+            every image at once.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -87,15 +87,15 @@ class NonlocalDenoiser(nn.Module):
         Args:
             image: ``(B, C, H, W)`` or ``(C, H, W)``, real or complex; not smaller than the window
                 and the patch.
-            sigma: The standard deviation of the noise; the module's own when left out.
-            progress: Called after each tile with the number of tiles done and the number of all.
+            sigma: The standard deviation of the noise; the module's by default.
+            progress: Called after each tile with the number of tiles done and their total number.
 
         Returns:
             A tensor of the shape and dtype of ``image``.
 
         Raises:
             TypeError: If an argument has the wrong type or dtype.
-            ValueError: If the shape does not fit, or sigma is given neither here nor before.
+            ValueError: If the shape does not fit, or sigma is given neither here nor to the module.
         """
         sigma = self.sigma if sigma is None else sigma
         if sigma is None:

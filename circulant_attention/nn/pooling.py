@@ -46,7 +46,7 @@ class FusedAttention(nn.Module):
             for the mean of every row.
         window: The size of a patch: an int, or one int per spatial dim; None for collections.
         stride: The step from patch to patch: an int, or one int per spatial dim; ``window`` when
-            left out. As in a convolution without padding, what is left over at the end is not used.
+            left out. A remainder at the end is not used, as in a convolution without padding.
         scale: The factor of :math:`K^T Q`; :math:`1 / \sqrt d` when left out.
         flatten: Whether :math:`V \alpha` is a vector ``(B, d)`` or, by default, in the shape of a
             patch, ``(B, C', *window)``, or of a transformed input, ``(B, *shape')``.
@@ -58,9 +58,9 @@ class FusedAttention(nn.Module):
     Note:
         :math:`O(L^2 u + L d)` operations, that is :math:`O(N^2 C / W)` for N pixels in
         non-overlapping patches of W pixels. The memory beside Q, K and V is O(L) with the default
-        norm and fuse: the L x L matrix is made in parts and never kept; it is :math:`O(L^2)` with
-        others. A mask next to another
-        norm or fuse runs sample by sample, on the inputs that are left.
+        norm and fuse, which compute the L x L matrix in parts, twice in training; it is
+        :math:`O(L^2)` with others, and in forward mode that records a graph. With a mask and
+        another norm or fuse, samples are computed one by one.
 
     Example:
         >>> import torch
@@ -109,7 +109,7 @@ class FusedAttention(nn.Module):
         self.flatten = flatten
 
     def reset_parameters(self) -> None:
-        """Draw the parameters of every function anew that is a module and has parameters."""
+        """Draw the parameters of all functions that are modules anew."""
         for module in self.modules():
             reset = getattr(module, "reset_parameters", None)
             if module is not self and reset is not None:
@@ -140,8 +140,8 @@ class FusedAttention(nn.Module):
         Args:
             x: ``(B, C, *spatial)`` with a window; a sequence of L tensors ``(B, *shape)``, or one
                 tensor ``(B, L, *shape)``, without.
-            mask: Bool ``(B, L)``, True where an input takes part; the result is as if the others
-                were not there.
+            mask: Bool ``(B, L)``, True where an input takes part; the others
+                have no influence.
             need_weights: Whether to return :math:`\alpha` too.
 
         Returns:
@@ -172,7 +172,7 @@ class FusedAttention(nn.Module):
         if mask is not None:
             if self.window is not None:
                 check_mask(mask, values.shape[:2], "(B, L)")
-            left_out = ~mask.unsqueeze(-1)  # a NaN in the padding shall do no harm
+            left_out = ~mask.unsqueeze(-1)  # also removes NaNs of the padding
             queries, keys, values = (z.masked_fill(left_out, 0) for z in (queries, keys, values))
         dtype = torch.promote_types(queries.dtype, keys.dtype)
         weights = self._weights(queries.to(dtype), keys.to(dtype), mask, values.shape[2])
@@ -283,11 +283,11 @@ def _collection(name: str, f: Transform | None, x: Tensor) -> tuple[Tensor, tupl
             f"expected {name} to map a batch of B * L = {x.shape[0] * x.shape[1]} inputs to as "
             f"many, got shape {tuple(made.shape)}"
         )
-    return made.unflatten(0, x.shape[:2]).flatten(2), tuple(made.shape[1:])
+    return made.reshape(*x.shape[:2], made.shape[1:].numel()), tuple(made.shape[1:])
 
 
 def _steps(name: str, value: int | Sequence[int]) -> int | tuple[int, ...]:
-    """An int for all spatial dims, whose number is not known yet, or one int for each."""
+    """An int for all spatial dims, or one int for each; their number is not known yet."""
     if is_int(value):
         check_positive(**{name: value})
         return int(value)
