@@ -320,8 +320,6 @@ def test_autocast(case, device):
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_compiles_as_one_graph_for_all_sizes(case, device):
     module = made(case, device)
-    if isinstance(module, own.NonlocalDenoiser):
-        pytest.skip("compiled in test_circulant_modules.py")
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     parameters = list(module.parameters())
     grown = (case.shape[0] + 1, *(n + (n not in (2, 4)) for n in case.shape[1:]))

@@ -185,6 +185,14 @@ def test_low_precision(dtype, device):
     assert_close(y.double(), expected, rtol=eps, atol=0)
 
 
+def test_autocast_does_not_reach_the_sums(device):
+    module = CosAttn2d(8, 2, 9, device=device)
+    q, k, v = torch.randn(3, 2, 4, 8, 8, device=device)
+    with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
+        y = module(q, k, v)
+    assert_close(y, module(q, k, v), rtol=0, atol=0)
+
+
 def test_autocast(device):
     layer = CosMHSA(2, 8, (5, 7), device=device).eval()
     x = torch.randn(2, 8, 5, 7, device=device)
