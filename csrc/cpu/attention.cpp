@@ -3,6 +3,7 @@
 #include <tuple>
 #include <vector>
 
+#include "items.h"
 #include "schedule.h"
 #include "tensors.h"
 
@@ -24,7 +25,7 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q_, const Tensor& k_, const T
             AttentionParams{g, shape.dtype, shape.channels, shape.value_channels, kind == kDistance,
                             scale, q.const_data_ptr(), k.const_data_ptr(), v.const_data_ptr(),
                             y.mutable_data_ptr(), lse.mutable_data_ptr()},
-            independent_items(g, shape.groups));
+            independent_items(g, shape.groups, torch::stable::get_num_threads()));
   return {y, lse};
 }
 

@@ -19,10 +19,11 @@ namespace circulant {
 
 template <class Params>
 struct Kernel {
+  using Item = typename Params::Item;
   // The bytes of scratch memory that `run` needs for an item; they depend on its sizes only.
-  int64_t (*scratch_bytes)(const Params& params, const WorkItem& item);
+  int64_t (*scratch_bytes)(const Params& params, const Item& item);
   // Computes one item. `scratch` is aligned to 64 bytes.
-  void (*run)(const Params& params, const WorkItem& item, void* scratch);
+  void (*run)(const Params& params, const Item& item, void* scratch);
 };
 
 // The kernels of one instruction set.

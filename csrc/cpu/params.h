@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "../common/geometry.h"
+#include "../common/integers.h"
 
 namespace circulant {
 
@@ -22,14 +23,35 @@ struct Span {
   CIRCULANT_INLINE int64_t size() const { return end - begin; }
 };
 
+// Part `i` of `parts` nearly equal ones that begin at multiples of `multiple`.
+CIRCULANT_INLINE Span part_of(int64_t size, int64_t i, int64_t parts, int64_t multiple = 1) {
+  const int64_t count = divide_up(size, multiple), end = count * (i + 1) / parts * multiple;
+  return {count * i / parts * multiple, end < size ? end : size};
+}
+
 // The queries that one call of a kernel computes: a box of the three spatial dims, in one group.
 struct WorkItem {
   int64_t group;
   Span planes, rows, columns;
 };
 
+// The pairs of queries and keys that one call of attention_backward computes: the queries of an
+// item, and the keys in their windows that are in some planes and rows and at some offsets along
+// columns.
+struct PairItem {
+  WorkItem queries;
+  // Numbered as the planes and rows of the queries, and not wrapped around the grid.
+  Span key_planes, key_rows;
+  Span offsets;
+  // Whether to add to dq instead of storing.
+  bool add_dq;
+  // The key rows whose dk and dv are stored; to those of the others the item adds.
+  Span stored_rows;
+};
+
 // values = similarity(x, y), the dot product or the distance.
 struct SimilarityParams {
+  using Item = WorkItem;
   Geometry geometry;
   Dtype dtype;
   int64_t channels;
@@ -40,6 +62,7 @@ struct SimilarityParams {
 
 // y = A x, or y = A^T x.
 struct ProductParams {
+  using Item = WorkItem;
   Geometry geometry;
   Dtype dtype;
   int64_t channels;
@@ -49,6 +72,7 @@ struct ProductParams {
 
 // result = A^T in CSR order. Elements are copied bit by bit.
 struct TransposeParams {
+  using Item = WorkItem;
   Geometry geometry;
   Dtype dtype;
   const void* values;
@@ -57,6 +81,7 @@ struct TransposeParams {
 
 // y, lse = attention(q, k, v). v and y have `value_channels`.
 struct AttentionParams {
+  using Item = WorkItem;
   Geometry geometry;
   Dtype dtype;
   int64_t channels, value_channels;
@@ -67,10 +92,9 @@ struct AttentionParams {
 };
 
 // dq, dk, dv from dy and the inputs and outputs of attention; `scale` multiplies the similarity.
-// The elements of dk and dv have the type of the sums. `dk_initialized` and `dv_initialized` hold a
-// byte per row of every group's grid: 1 where the row of dk or dv holds a sum, 0 where it is
-// undefined.
+// The elements of dq, dk and dv have the type of the sums.
 struct AttentionBackwardParams {
+  using Item = PairItem;
   Geometry geometry;
   Dtype dtype;
   int64_t channels, value_channels;
@@ -78,7 +102,6 @@ struct AttentionBackwardParams {
   double scale;
   const void *dy, *q, *k, *v, *y, *lse;
   void *dq, *dk, *dv;
-  uint8_t *dk_initialized, *dv_initialized;
 };
 
 // result_ij = weights_ij (grad_ij - sum_k weights_ik grad_ik), for rows of `width` entries. An item

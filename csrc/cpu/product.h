@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "items.h"
 #include "schedule.h"
 #include "tensors.h"
 
@@ -20,7 +21,7 @@ inline Tensor product(const Tensor& values_, const Tensor& x_, const std::vector
   run_items(kernel,
             ProductParams{g, dtype, channels, values.const_data_ptr(), x.const_data_ptr(),
                           y.mutable_data_ptr()},
-            independent_items(g, groups));
+            independent_items(g, groups, torch::stable::get_num_threads()));
   return y;
 }
 

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "items.h"
 #include "schedule.h"
 #include "tensors.h"
 
@@ -22,7 +23,7 @@ Tensor similarity(const Tensor& x_, const Tensor& y_, std::vector<int64_t> windo
   run_items(kernels().similarity,
             SimilarityParams{g, dtype, channels, kind == kDistance, x.const_data_ptr(),
                              y.const_data_ptr(), values.mutable_data_ptr()},
-            independent_items(g, groups));
+            independent_items(g, groups, torch::stable::get_num_threads()));
   return values;
 }
 

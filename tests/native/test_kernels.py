@@ -21,7 +21,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DOT, DISTANCE = 0, 1
 
 # (G, C, *spatial) and window. A vector holds 2 to 16 pixels of a row, a tile has up to 4 rows; rows
-# of more than 512 pixels, and images of many rows, are cut into chunks.
+# of more than 512 pixels, and images of many rows, are cut into items.
 CASES = [
     # one pixel, one row, one channel, nothing but the diagonal
     ((1, 1, 1), (1,)),
@@ -61,7 +61,12 @@ CASES = [
     ((1, 3, 300), (151,)),
     ((1, 2, 3, 150), (3, 131)),
     ((1, 1, 200), (199,)),
-    # many rows, cut into an even number of chunks
+    # windows that are treated in segments, in the middle of the grid and around it
+    ((1, 2, 600), (599,)),
+    ((2, 1, 900), (301,)),
+    ((1, 3, 2, 310), (1, 303)),
+    ((1, 2, 5, 270), (5, 261)),
+    # many rows, cut into blocks
     ((1, 2, 77, 6), (7, 3)),
     ((1, 3, 150, 9), (9, 5)),
     # many channels
@@ -213,7 +218,12 @@ def results(shape: tuple[int, ...], window: tuple[int, ...], x: Tensor) -> list[
     ]
 
 
-SAME_BITS = [((3, 9, 21, 37), (7, 9)), ((2, 5, 6, 7, 9), (3, 5, 3)), ((1, 4, 700), (99,))]
+SAME_BITS = [
+    ((3, 9, 21, 37), (7, 9)),
+    ((2, 5, 6, 7, 9), (3, 5, 3)),
+    ((1, 4, 700), (99,)),
+    ((1, 2, 2, 610), (1, 601)),
+]
 
 
 @pytest.mark.parametrize(("shape", "window"), SAME_BITS, ids=map(name, SAME_BITS))

@@ -111,10 +111,11 @@ class AttentionKernel {
         q_(image_of_group<S>(a.q, item.group, a.channels, a.geometry)),
         y_(image_of_group<S>(a.y, item.group, a.value_channels, a.geometry)),
         lse_(image_of_group<T>(a.lse, item.group, 1, a.geometry)),
+        segment_(largest_segment(a.geometry.window[2])),
         keys_(arena, image_of_group<S>(a.k, item.group, a.channels, a.geometry), item.rows,
-              item.columns),
+              item.columns, segment_),
         values_(arena, image_of_group<S>(a.v, item.group, a.value_channels, a.geometry), item.rows,
-                item.columns),
+                item.columns, segment_),
         q_tiles_(arena, item.columns, a.channels),
         y_tiles_(arena, item.columns, a.value_channels),
         lse_tiles_(arena, item.columns, 1),
@@ -122,8 +123,8 @@ class AttentionKernel {
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
         key_rows_(arena.take<const T*>(block_.key_rows())),
         value_rows_(arena.take<const T*>(block_.key_rows())),
-        scores_(arena.take<T>(key_rows_at_a_time<T>(a.geometry.window[2]) *
-                              scores_size<T>(a.geometry.window[2]))) {}
+        scores_(arena.take<T>(key_rows_at_a_time<T>(segment_.size()) *
+                              scores_size<T>(segment_.size()))) {}
 
   void run() {
     keys_.clear();
@@ -134,33 +135,45 @@ class AttentionKernel {
           keys_.start_plane(d);
           values_.start_plane(d);
         },
-        [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.plane_rows());
-          values_.pack_until(i + block_.plane_rows());
-          point_to_key_rows(keys_, block_, i, key_rows_);
-          point_to_key_rows(values_, block_, i, value_rows_);
-          row_block(d, h);
-        });
+        [this](int64_t d, int64_t h, int64_t i) { row_block(d, h, i); });
   }
 
  private:
-  // The queries of rows h.. of plane d.
-  void row_block(int64_t d, int64_t h) {
+  // The queries of rows h.. of plane d; their first key row is row i of the item's keys.
+  void row_block(int64_t d, int64_t h, int64_t i) {
     const int64_t tiles = q_tiles_.count(), key_rows = block_.key_rows();
-    const int64_t step = key_rows_at_a_time<T>(a_.geometry.window[2]);
-    prefetch(d, h, key_rows * tiles);
+    const int64_t window = a_.geometry.window[2];
     q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
     y_tiles_.clear();
     for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
-    for (int64_t j = 0; j < key_rows; j += step) {
-      for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, smaller(j + step, key_rows));
-    }
+    for_each_segment(window, [&](const Span& offsets) {
+      pack(i, offsets);
+      if (offsets.begin == 0) prefetch(d, h, segments(window) * key_rows * tiles);
+      const int64_t step = key_rows_at_a_time<T>(offsets.size());
+      for (int64_t j = 0; j < key_rows; j += step) {
+        for (int64_t t = 0; t < tiles; ++t) {
+          add_key_rows(t, j, smaller(j + step, key_rows), offsets.size());
+        }
+      }
+    });
     for (int64_t t = 0; t < tiles; ++t) softmax(t).finish(lse_tiles_.tile(t));
     lse_tiles_.store(lse_, d, h, block_.rows,
                      [](int64_t, int64_t, int64_t, Vec<T> lse) { return lse; });
     y_tiles_.store(y_, d, h, block_.rows, [this](int64_t t, int64_t, int64_t r, Vec<T> y) {
       return softmax(t).inverse_sum(r) * y;
     });
+  }
+
+  // Packs the keys and values at `offsets` of the block whose first key row is row i.
+  void pack(int64_t i, const Span& offsets) {
+    if (offsets.size() < a_.geometry.window[2]) {
+      keys_.start_segment(i, offsets);
+      values_.start_segment(i, offsets);
+    }
+    keys_.pack_until(i + block_.plane_rows());
+    values_.pack_until(i + block_.plane_rows());
+    point_to_key_rows(keys_, block_, i, key_rows_);
+    point_to_key_rows(values_, block_, i, value_rows_);
   }
 
   // Of tile t.
@@ -181,9 +194,9 @@ class AttentionKernel {
     prefetcher_.spread(steps);
   }
 
-  // Adds key rows [begin, end) to tile t.
-  void add_key_rows(int64_t t, int64_t begin, int64_t end) {
-    const int64_t window = a_.geometry.window[2], size = scores_size<T>(window);
+  // Adds key rows [begin, end), packed with `window` offsets, to tile t.
+  void add_key_rows(int64_t t, int64_t begin, int64_t end, int64_t window) {
+    const int64_t size = scores_size<T>(window);
     const T factor = T(-0.5 * a_.scale * kLog2E);
     T *q = q_tiles_.tile(t), *y = y_tiles_.tile(t);
     RunningSoftmax<T> softmax = this->softmax(t);
@@ -208,6 +221,7 @@ class AttentionKernel {
   Image<const S> q_;
   Image<S> y_;
   Image<T> lse_;
+  Span segment_;
   KeyRows<S> keys_, values_;
   QueryTiles<T> q_tiles_, y_tiles_, lse_tiles_;
   T* softmax_;

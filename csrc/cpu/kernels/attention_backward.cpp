@@ -27,41 +27,41 @@ class AttentionBackwardKernel {
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  AttentionBackwardKernel(const AttentionBackwardParams& a, const WorkItem& item, Arena& arena)
+  AttentionBackwardKernel(const AttentionBackwardParams& a, const PairItem& pairs, Arena& arena)
       : a_(a),
-        item_(item),
+        pairs_(pairs),
+        item_(pairs.queries),
         dy_(image(a.dy, a.value_channels)),
         q_(image(a.q, a.channels)),
         k_(image(a.k, a.channels)),
         v_(image(a.v, a.value_channels)),
         y_(image(a.y, a.value_channels)),
-        lse_(image_of_group<T>(a.lse, item.group, 1, a.geometry)),
-        dq_(image_of_group<S>(a.dq, item.group, a.channels, a.geometry)),
-        columns_{item.columns, a.geometry.size[2], a.geometry.window[2]},
-        block_{smaller(kTileRows, item.rows.size()), a.geometry.window[0], a.geometry.window[1]},
-        keys_(arena, k_, item.rows, item.columns),
-        values_(arena, v_, item.rows, item.columns),
+        lse_(image_of_group<T>(a.lse, item_.group, 1, a.geometry)),
+        dq_(image_of_group<T>(a.dq, item_.group, a.channels, a.geometry)),
+        columns_{item_.columns, a.geometry.size[2], a.geometry.window[2], pairs.offsets},
+        block_{smaller(kTileRows, item_.rows.size()), a.geometry.window[0], a.geometry.window[1]},
+        keys_(arena, k_, item_.rows, item_.columns, pairs.offsets),
+        values_(arena, v_, item_.rows, item_.columns, pairs.offsets),
         // For the distance, an additional channel sums dS.
         q_rows_(arena, columns_, a.channels + a.distance, block_.rows),
         dy_rows_(arena, columns_, a.value_channels, block_.rows),
-        dk_rows_(arena, columns_, item.rows, a.channels + a.distance,
-                 image_of_group<T>(a.dk, item.group, a.channels, a.geometry),
-                 a.dk_initialized + item.group * a.geometry.size[0] * a.geometry.size[1]),
-        dv_rows_(arena, columns_, item.rows, a.value_channels,
-                 image_of_group<T>(a.dv, item.group, a.value_channels, a.geometry),
-                 a.dv_initialized + item.group * a.geometry.size[0] * a.geometry.size[1]),
-        weights_(arena, columns_, smaller(kTileRows, block_.plane_rows()), block_.rows),
-        score_gradients_(arena, columns_, smaller(kTileRows, block_.plane_rows()), block_.rows),
-        q_tiles_(arena, item.columns, a.channels),
-        dy_tiles_(arena, item.columns, a.value_channels),
-        dq_tiles_(arena, item.columns, a.channels),
-        log_sums_(arena, item.columns, 1),
-        deltas_(arena, item.columns, 1),
-        gradient_sums_(arena, item.columns, 1),
+        dk_rows_(arena, columns_, item_.rows, a.channels + a.distance,
+                 image_of_group<T>(a.dk, item_.group, a.channels, a.geometry), pairs.stored_rows),
+        dv_rows_(arena, columns_, item_.rows, a.value_channels,
+                 image_of_group<T>(a.dv, item_.group, a.value_channels, a.geometry),
+                 pairs.stored_rows),
+        weights_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
+        score_gradients_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
+        q_tiles_(arena, item_.columns, a.channels),
+        dy_tiles_(arena, item_.columns, a.value_channels),
+        dq_tiles_(arena, item_.columns, a.channels),
+        log_sums_(arena, item_.columns, 1),
+        deltas_(arena, item_.columns, 1),
+        gradient_sums_(arena, item_.columns, 1),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         value_rows_(arena.take<const T*>(block_.key_rows())),
-        scores_(arena.take<T>(scores_size<T>(columns_.window))),
-        gradients_(arena.take<T>(kTileRows * scores_size<T>(columns_.window))) {}
+        scores_(arena.take<T>(scores_size<T>(columns_.window()))),
+        gradients_(arena.take<T>(kTileRows * scores_size<T>(columns_.window()))) {}
 
   void run() {
     keys_.clear();
@@ -71,51 +71,82 @@ class AttentionBackwardKernel {
     if (a_.distance) q_rows_.fill_channel(a_.channels, T(1));
     weights_.clear();
     score_gradients_.clear();
-    for_each_row_block(
-        item_, block_,
-        [this](int64_t d) {
-          keys_.start_plane(d);
-          values_.start_plane(d);
-          dk_rows_.start_plane(d);
-          dv_rows_.start_plane(d);
-        },
-        [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.plane_rows());
-          values_.pack_until(i + block_.plane_rows());
-          dk_rows_.enter_until(i + block_.plane_rows());
-          dv_rows_.enter_until(i + block_.plane_rows());
-          point_to_key_rows(keys_, block_, i, key_rows_);
-          point_to_key_rows(values_, block_, i, value_rows_);
-          row_block(d, h, i);
-          const bool last = h + block_.rows == item_.rows.end;
-          const int64_t done = i + (last ? block_.plane_rows() : block_.rows);
-          dk_rows_.leave_until(done, a_.distance ? &k_ : nullptr);
-          dv_rows_.leave_until(done, static_cast<const Image<const S>*>(nullptr));
-        });
+    for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
+      const int64_t halo = a_.geometry.window[0] / 2;
+      const Span planes =
+          common({pairs_.key_planes.begin - d + halo, pairs_.key_planes.end - d + halo},
+                 {0, a_.geometry.window[0]});
+      if (planes.size() > 0) run_plane(d, planes);
+    }
   }
 
  private:
+  static Span common(const Span& a, const Span& b) {
+    return {larger(a.begin, b.begin), smaller(a.end, b.end)};
+  }
+
+  // The queries of plane d, with `planes` of the window.
+  void run_plane(int64_t d, const Span& planes) {
+    const int64_t halo = a_.geometry.window[1] / 2, first = item_.rows.begin - halo;
+    // The key rows, numbered from the first one in the windows of the item.
+    const Span rows = common({pairs_.key_rows.begin - first, pairs_.key_rows.end - first},
+                             {0, item_.rows.size() + 2 * halo});
+    keys_.start_plane(d, planes, rows.begin);
+    values_.start_plane(d, planes, rows.begin);
+    dk_rows_.start_plane(d, planes, rows.begin);
+    dv_rows_.start_plane(d, planes, rows.begin);
+    for (int64_t h = item_.rows.begin; h < item_.rows.end; h += kTileRows) {
+      const int64_t i = h - item_.rows.begin;
+      block_.rows = smaller(kTileRows, item_.rows.end - h);
+      const Span block_rows = common(rows, {i, i + block_.plane_rows()});
+      if (block_rows.size() > 0) {
+        keys_.pack_until(block_rows.end);
+        values_.pack_until(block_rows.end);
+        dk_rows_.enter_until(block_rows.end);
+        dv_rows_.enter_until(block_rows.end);
+        point_to_key_rows(keys_, block_, i, key_rows_);
+        point_to_key_rows(values_, block_, i, value_rows_);
+        row_block(d, h, i, planes, {block_rows.begin - i, block_rows.end - i});
+      }
+      leave_until(larger(rows.begin, smaller(i + block_.rows, rows.end)));
+    }
+    leave_until(rows.end);
+  }
+
+  void leave_until(int64_t until) {
+    dk_rows_.leave_until(until, a_.distance ? &k_ : nullptr);
+    dv_rows_.leave_until(until, static_cast<const Image<const S>*>(nullptr));
+  }
+
   Image<const S> image(const void* tensor, int64_t channels) const {
     return image_of_group<S>(tensor, item_.group, channels, a_.geometry);
   }
 
-  // The queries of rows h.. of plane d; their first key row is row i of the item's keys.
-  void row_block(int64_t d, int64_t h, int64_t i) {
-    const int64_t key_rows = block_.key_rows(), tiles = q_tiles_.count();
-    prefetch(d, h, 2 * key_rows * tiles);
+  // The queries of rows h.. of plane d, with `planes` of the window and `rows` of the block's key
+  // rows in each. Their first key row is row i of the item's keys.
+  void row_block(int64_t d, int64_t h, int64_t i, const Span& planes, const Span& rows) {
+    const int64_t tiles = q_tiles_.count();
+    prefetch(d, h, 2 * planes.size() * rows.size() * tiles);
     load_queries(d, h);
-    for (int64_t j = 0; j < key_rows;) {
-      const int64_t end = scatter_end(block_, j);
-      for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, end);
-      scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window);
-      scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window);
-      j = end;
+    for (int64_t p = planes.begin; p < planes.end; ++p) {
+      const int64_t last = p * block_.plane_rows() + rows.end;
+      for (int64_t j = p * block_.plane_rows() + rows.begin; j < last;) {
+        const int64_t end = smaller(last, scatter_end(block_, j));
+        for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, end);
+        scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window());
+        scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window());
+        j = end;
+      }
     }
     dq_tiles_.store(dq_, d, h, block_.rows,
-                    [this](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
-                      if (!a_.distance) return sum;
-                      const Vec<T> q = load(q_tiles_.tile(t) + (c * kTileRows + r) * L);
-                      return sum - load(gradient_sums_.tile(t) + r * L) * q;
+                    [=](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
+                      if (a_.distance) {
+                        const Vec<T> q = load(q_tiles_.tile(t) + (c * kTileRows + r) * L);
+                        sum -= load(gradient_sums_.tile(t) + r * L) * q;
+                      }
+                      if (!pairs_.add_dq) return sum;
+                      const T* dq = dq_.row(c, d, h + r) + item_.columns.begin + t * L;
+                      return sum + load_first(dq, q_tiles_.lanes(t));
                     });
   }
 
@@ -140,27 +171,26 @@ class AttentionBackwardKernel {
     gradient_sums_.clear();
     log_sums_.load(lse_, d, h, block_.rows, T(kLog2E));
     deltas_.clear();
+    dy_tiles_.load(dy_, d, h, block_.rows, T(1));
     for (int64_t c = 0; c < a_.value_channels; ++c) {
       dy_rows_.pack(dy_, c, d, h, block_.rows);
-      for (int64_t r = 0; r < block_.rows; ++r) load_gradients(c, d, h, r);
+      for (int64_t r = 0; r < block_.rows; ++r) add_deltas(c, d, h, r);
     }
   }
 
-  // Copies one row of one channel of dy to the tiles, and adds its part of delta.
-  void load_gradients(int64_t c, int64_t d, int64_t h, int64_t r) {
-    const T* dy = dy_rows_.queries(c, r);
+  // Adds the part of one row of one channel to delta.
+  void add_deltas(int64_t c, int64_t d, int64_t h, int64_t r) {
     const S* y = y_.row(c, d, h + r) + item_.columns.begin;
     for (int64_t t = 0; t < dy_tiles_.count(); ++t) {
-      const Vec<T> x = load(dy + t * L);
+      const Vec<T> dy = load(dy_tiles_.tile(t) + (c * kTileRows + r) * L);
       T* delta = deltas_.tile(t) + r * L;
-      store(dy_tiles_.tile(t) + (c * kTileRows + r) * L, x);
-      store(delta, fma(x, load_first(y + t * L, dy_tiles_.lanes(t)), load(delta)));
+      store(delta, fma(dy, load_first(y + t * L, dy_tiles_.lanes(t)), load(delta)));
     }
   }
 
   // P and dS of tile t and key rows [begin, end), and their contribution to dq.
   void add_key_rows(int64_t t, int64_t begin, int64_t end) {
-    const int64_t window = columns_.window, size = scores_size<T>(window);
+    const int64_t window = columns_.window(), size = scores_size<T>(window);
     const T factor = T(-0.5 * a_.scale * kLog2E);
     for (int64_t j = begin; j < end; ++j) {
       const int64_t first = block_.first_query(j), rows = block_.queries(j);
@@ -184,7 +214,7 @@ class AttentionBackwardKernel {
   void differentiate(int64_t t, int64_t j, int64_t first, T* gradients) {
     // Local copies: the compiler knows that no store changes them.
     const ShearedWeights<T> all_weights = weights_, all_gradients = score_gradients_;
-    const int64_t window = columns_.window, lanes = q_tiles_.lanes(t);
+    const int64_t window = columns_.window(), lanes = q_tiles_.lanes(t);
     const Vec<T> scale = broadcast(T(a_.scale));
     Vec<T> log_sum[rows], delta[rows], sum[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -219,10 +249,11 @@ class AttentionBackwardKernel {
   }
 
   const AttentionBackwardParams& a_;
+  const PairItem& pairs_;
   const WorkItem& item_;
   Image<const S> dy_, q_, k_, v_, y_;
   Image<const T> lse_;
-  Image<S> dq_;
+  Image<T> dq_;
   KeyColumns columns_;
   RowBlock block_;
   KeyRows<S> keys_, values_;

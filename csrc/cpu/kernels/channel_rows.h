@@ -15,8 +15,8 @@ inline int64_t padded_channels(int64_t channels) {
   return round_up(channels, kLanes<T>);
 }
 
-// The rows in the windows of a work item: [column][channel], with half a window of columns on both
-// sides.
+// The rows in the windows of a work item: [column][channel], all pixels at some offsets of its
+// columns.
 template <class S>
 class ChannelRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -24,12 +24,15 @@ class ChannelRows : public RowsAround<S> {
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  ChannelRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
-      : RowsAround<S>(arena, image, rows, columns.size() + image.geometry.window[2] - 1,
+  // `offsets` is the largest segment.
+  ChannelRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns,
+              const Span& offsets)
+      : RowsAround<S>(arena, image, rows, columns.size() + offsets.size() - 1,
                       padded_channels<T>(image.channels)),
         channels_(padded_channels<T>(image.channels)),
-        first_column_(wrap(columns.begin - image.geometry.window[2] / 2, image.geometry.size[2])),
-        columns_(columns.size() + image.geometry.window[2] - 1) {}
+        columns_(columns) {
+    select(offsets);
+  }
 
   void pack_until(int64_t until) {
     this->pack_rows_until(until, [this](const S* const* from, T* const* to, int64_t count) {
@@ -37,11 +40,23 @@ class ChannelRows : public RowsAround<S> {
     });
   }
 
+  // Packs rows from `first` on with the pixels at `offsets`.
+  void start_segment(int64_t first, const Span& offsets) {
+    select(offsets);
+    this->restart(first);
+  }
+
  private:
+  void select(const Span& offsets) {
+    const Geometry& g = image_.geometry;
+    first_column_ = wrap(columns_.begin + offsets.begin - g.window[2] / 2, g.size[2]);
+    count_ = columns_.size() + offsets.size() - 1;
+  }
+
   void pack(const S* row, T* to) const {
     const int64_t pixels = image_.geometry.pixels(), size = image_.geometry.size[2];
     int64_t column = first_column_, lanes = 0;
-    for (int64_t left = columns_; left > 0; left -= lanes) {
+    for (int64_t left = count_; left > 0; left -= lanes) {
       lanes = smaller(L, smaller(left, size - column));
       for (int64_t c = 0; c < channels_; c += L) {
         Vec<T> block[L];
@@ -59,7 +74,9 @@ class ChannelRows : public RowsAround<S> {
     }
   }
 
-  int64_t channels_, first_column_, columns_;
+  int64_t channels_;
+  Span columns_;
+  int64_t first_column_ = 0, count_ = 0;
 };
 
 // The sums of a few rows of a work item: [column][kTileRows][channel].

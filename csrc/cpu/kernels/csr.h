@@ -15,12 +15,14 @@
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// Values of adjacent queries of a row: those of `rows` rows of the window, in adjacent slots.
+// Values of adjacent queries of a row: the offsets `offsets` along columns in `rows` rows of the
+// window, which are more than one only if `offsets` is the whole window.
 template <class S>
 struct Slots {
-  S* values;       // of the first query
+  S* values;       // of the first query and offset 0 along columns
   int64_t stride;  // from one query to the next, K
   int64_t rows, window;
+  Span offsets;
   // For every query the first offset along the columns in CSR order; null if it is 0 for all.
   const int64_t* first_offsets;
 };
@@ -32,8 +34,8 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
   const bool rotated = slots.first_offsets != nullptr;
-  const int64_t length = rotated ? slots.window : slots.rows * slots.window;
-  for (int64_t begin = 0; begin < slots.rows * slots.window; begin += length) {
+  const int64_t one = slots.offsets.size(), length = rotated ? one : slots.rows * one;
+  for (int64_t begin = 0; begin < slots.rows * one; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
@@ -42,14 +44,14 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
           block[l] = Vec<T>{};
           continue;
         }
-        const S* row = slots.values + l * slots.stride + begin + n;
+        const S* row = slots.values + l * slots.stride + slots.offsets.begin + begin + n;
         if (!rotated) {
           block[l] = load_first(row, count);
           continue;
         }
         // Offsets before the first are at the end of the row.
         const int64_t first = slots.first_offsets[l];
-        const int64_t split = smaller(larger(first - n, 0), count);
+        const int64_t split = smaller(larger(first - slots.offsets.begin - n, 0), count);
         const auto before = load_range(row + slots.window - first, 0, split);
         const auto after = load_range(row - first, split, count);
         block[l] = bit_cast<Vec<T>>(bit_cast<Vec<Int<T>>>(before) | bit_cast<Vec<Int<T>>>(after));
@@ -68,8 +70,8 @@ inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
   const bool rotated = slots.first_offsets != nullptr;
-  const int64_t length = rotated ? slots.window : slots.rows * slots.window;
-  for (int64_t begin = 0; begin < slots.rows * slots.window; begin += length) {
+  const int64_t one = slots.offsets.size(), length = rotated ? one : slots.rows * one;
+  for (int64_t begin = 0; begin < slots.rows * one; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
@@ -77,13 +79,13 @@ inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
       transpose_block<T>(block);
       CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
         if (l >= lanes) continue;
-        S* row = slots.values + l * slots.stride + begin + n;
+        S* row = slots.values + l * slots.stride + slots.offsets.begin + begin + n;
         if (!rotated) {
           store_first(row, block[l], count);
           continue;
         }
         const int64_t first = slots.first_offsets[l];
-        const int64_t split = smaller(larger(first - n, 0), count);
+        const int64_t split = smaller(larger(first - slots.offsets.begin - n, 0), count);
         if (split > 0) store_range(row + slots.window - first, block[l], 0, split);
         if (split < count) store_range(row - first, block[l], split, count);
       }
@@ -96,7 +98,12 @@ template <class S>
 class CsrRows {
  public:
   CsrRows(S* values, int64_t group, const Geometry& g)
-      : values_(values + group * g.pixels() * g.offsets()), geometry_(g) {}
+      : values_(values + group * g.pixels() * g.offsets()),
+        geometry_(g),
+        offsets_{0, g.window[2]} {}
+
+  // Selects the offsets along columns.
+  void start_segment(const Span& offsets) { offsets_ = offsets; }
 
   // Selects the tile of the queries in `columns`. Call this before for_each_slots.
   void start_tile(const Span& columns) {
@@ -118,27 +125,35 @@ class CsrRows {
     const int64_t plane = slot_of_offset(d, p, n[0], w[0]) * w[1];
     // Slots are adjacent up to the last offset before the first column.
     const int64_t turn = first_offset(h, n[1], w[1]);
+    const bool whole = offsets_.size() == w[2];
     while (first < last) {
-      const int64_t end = first < turn ? smaller(turn, last) : last;
+      const int64_t end = !whole ? first + 1 : first < turn ? smaller(turn, last) : last;
       const int64_t slot = (plane + slot_of_offset(h, first, n[1], w[1])) * w[2];
-      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, w[2],
+      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, w[2], offsets_,
                         rotated_ ? first_offsets_ : nullptr});
       first = end;
     }
   }
 
-  // Prefetches all values of the queries in `columns` of rows h.. of plane d, for writing.
+  // Prefetches the values of the queries in `columns` of rows h.. of plane d, for writing.
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
                 const Span& columns) const {
     const int64_t* n = geometry_.size;
     const int64_t query = geometry_.offsets() * sizeof(S);
-    prefetcher.add(values_ + ((d * n[1] + h) * n[2] + columns.begin) * geometry_.offsets(),
-                   columns.size() * query, n[2] * query, rows, true);
+    S* first = values_ + ((d * n[1] + h) * n[2] + columns.begin) * geometry_.offsets();
+    if (offsets_.size() == geometry_.window[2]) {
+      prefetcher.add(first, columns.size() * query, n[2] * query, rows, true);
+    } else if (geometry_.offsets() == geometry_.window[2]) {
+      // Rotated rows have them in other slots.
+      prefetcher.add(first + offsets_.begin, offsets_.size() * sizeof(S), query, columns.size(),
+                     true);
+    }
   }
 
  private:
   S* values_;
   Geometry geometry_;
+  Span offsets_;
   int64_t w_ = 0;
   bool rotated_ = false;
   int64_t first_offsets_[kVectorBytes / sizeof(float)];

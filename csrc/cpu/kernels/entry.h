@@ -7,9 +7,9 @@
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-#define CIRCULANT_DECLARE(name, Params)                                     \
-  int64_t name##_scratch_bytes(const Params& params, const WorkItem& item); \
-  void name(const Params& params, const WorkItem& item, void* scratch);
+#define CIRCULANT_DECLARE(name, Params)                                         \
+  int64_t name##_scratch_bytes(const Params& params, const Params::Item& item); \
+  void name(const Params& params, const Params::Item& item, void* scratch);
 CIRCULANT_FOR_EACH_KERNEL(CIRCULANT_DECLARE)
 #undef CIRCULANT_DECLARE
 
@@ -33,19 +33,19 @@ inline auto visit_dtype(Dtype dtype, F&& f) {
 // Defines the entry points of kernel `name` with Class<S> for elements of type S. The constructor
 // of the class takes the scratch memory from an arena, so that an arena that only counts gives its
 // size.
-#define CIRCULANT_DEFINE_KERNEL(name, Params, Class)                         \
-  int64_t name##_scratch_bytes(const Params& params, const WorkItem& item) { \
-    return visit_dtype(params.dtype, [&](auto element) {                     \
-      Arena arena;                                                           \
-      Class<decltype(element)> kernel(params, item, arena);                  \
-      return arena.used();                                                   \
-    });                                                                      \
-  }                                                                          \
-  void name(const Params& params, const WorkItem& item, void* scratch) {     \
-    visit_dtype(params.dtype, [&](auto element) {                            \
-      Arena arena(scratch);                                                  \
-      Class<decltype(element)>(params, item, arena).run();                   \
-    });                                                                      \
+#define CIRCULANT_DEFINE_KERNEL(name, Params, Class)                             \
+  int64_t name##_scratch_bytes(const Params& params, const Params::Item& item) { \
+    return visit_dtype(params.dtype, [&](auto element) {                         \
+      Arena arena;                                                               \
+      Class<decltype(element)> kernel(params, item, arena);                      \
+      return arena.used();                                                       \
+    });                                                                          \
+  }                                                                              \
+  void name(const Params& params, const Params::Item& item, void* scratch) {     \
+    visit_dtype(params.dtype, [&](auto element) {                                \
+      Arena arena(scratch);                                                      \
+      Class<decltype(element)>(params, item, arena).run();                       \
+    });                                                                          \
   }
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

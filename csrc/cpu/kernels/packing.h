@@ -123,17 +123,20 @@ class RowsAround {
   using T = Compute<S>;
 
  public:
-  // Call this before the first row of every plane.
-  void start_plane(int64_t d) {
+  // Starts plane d of the queries at row `first`, with `planes` of the window. Call this before the
+  // first row of every plane.
+  void start_plane(int64_t d, const Span& planes, int64_t first) {
     plane_ = d;
-    packed_ = 0;
+    planes_ = planes;
+    packed_ = first;
   }
+  void start_plane(int64_t d) { start_plane(d, {0, image_.geometry.window[0]}, 0); }
 
   // Prefetches the next `rows` rows.
   void prefetch(Prefetcher& prefetcher, int64_t rows) const {
     const Geometry& g = image_.geometry;
     const int64_t h = wrap(first_row_ + packed_, g.size[1]);
-    for (int64_t p = 0; p < g.window[0]; ++p) {
+    for (int64_t p = planes_.begin; p < planes_.end; ++p) {
       const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
       image_.prefetch(prefetcher, d, h, smaller(rows, g.size[1] - h));
     }
@@ -154,7 +157,7 @@ class RowsAround {
   template <class F>
   void pack_rows_until(int64_t until, F&& pack) {
     const Geometry& g = image_.geometry;
-    for (int64_t p = 0; p < g.window[0]; ++p) {
+    for (int64_t p = planes_.begin; p < planes_.end; ++p) {
       const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
       for (int64_t i = packed_; i < until; i += kTileRows) {
         const int64_t count = smaller(kTileRows, until - i);
@@ -169,15 +172,18 @@ class RowsAround {
     }
     packed_ = until;
   }
+  // Packs the rows from `first` on again.
+  void restart(int64_t first) { packed_ = first; }
 
   Image<const S> image_;
   RowRing<T> ring_;
 
  private:
   int64_t first_row_, plane_ = 0, packed_ = 0;
+  Span planes_{};
 };
 
-// The key rows of a work item: [channel][column], with half a window of columns on both sides.
+// The key rows of a work item: [channel][column], all keys at some offsets of its columns.
 template <class S>
 class KeyRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -185,12 +191,13 @@ class KeyRows : public RowsAround<S> {
   using RowsAround<S>::ring_;
 
  public:
-  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns)
-      : RowsAround<S>(
-            arena, image, rows, image.channels,
-            odd_pitch<T>(round_up(columns.size(), kLanes<T>) + image.geometry.window[2] - 1)),
-        columns_(columns.begin - image.geometry.window[2] / 2,
-                 columns.size() + image.geometry.window[2] - 1, 0, image.geometry.size[2]) {}
+  // `offsets` is the largest segment.
+  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns,
+          const Span& offsets)
+      : RowsAround<S>(arena, image, rows, image.channels,
+                      odd_pitch<T>(round_up(columns.size(), kLanes<T>) + offsets.size() - 1)),
+        columns_(columns),
+        placement_(placement(offsets)) {}
 
   // Call this once, before all others.
   void clear() { ring_.clear(); }
@@ -201,16 +208,29 @@ class KeyRows : public RowsAround<S> {
       // Channel by channel: the rows of one channel are adjacent in memory.
       for (int64_t c = 0; c < image_.channels; ++c) {
         for (int64_t r = 0; r < count; ++r) {
-          columns_.pack(from[r] + c * pixels, to[r] + c * pitch());
+          placement_.pack(from[r] + c * pixels, to[r] + c * pitch());
         }
       }
     });
   }
 
+  // Packs rows from `first` on with the keys at `offsets`.
+  void start_segment(int64_t first, const Span& offsets) {
+    placement_ = placement(offsets);
+    this->restart(first);
+  }
+
   int64_t pitch() const { return ring_.pitch(); }
 
  private:
-  Placement columns_;
+  Placement placement(const Span& offsets) const {
+    const Geometry& g = image_.geometry;
+    return {columns_.begin + offsets.begin - g.window[2] / 2, columns_.size() + offsets.size() - 1,
+            0, g.size[2]};
+  }
+
+  Span columns_;
+  Placement placement_;
 };
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -31,13 +31,14 @@ class ProductKernel {
         values_(a.values, a.geometry, item),
         y_(image_of_group<S>(a.y, item.group, a.channels, a.geometry)),
         channels_(padded_channels<T>(a.channels)),
+        segment_(largest_segment(a.geometry.window[2])),
         x_(arena, image_of_group<S>(a.x, item.group, a.channels, a.geometry), item.rows,
-           item.columns),
+           item.columns, segment_),
         sums_(arena, item.columns, a.channels),
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
         together_(key_rows_together()),
         most_columns_(columns_together()),
-        copy_size_(values_.pixels(most_columns_) * a.geometry.window[2] + L),
+        copy_size_(values_.pixels(most_columns_, segment_) * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         parts_(arena.take<Part>(together_)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
@@ -47,19 +48,9 @@ class ProductKernel {
     for_each_row_block(
         item_, block_, [this](int64_t d) { x_.start_plane(d); },
         [this](int64_t d, int64_t h, int64_t i) {
-          const int64_t plane_rows = block_.plane_rows();
-          x_.pack_until(i + plane_rows);
-          for (int64_t j = 0; j < block_.key_rows(); ++j) {
-            key_rows_[j] = x_.row(j / plane_rows, i + block_.in_plane(j));
-          }
           sums_.clear();
-          prefetch_rows(h);
-          for (int64_t p = 0; p < block_.planes; ++p) {
-            const int64_t last = (p + 1) * plane_rows;
-            for (int64_t j = p * plane_rows; j < last; j += together_) {
-              add_key_rows({d, h, p, j, smaller(j + together_, last)});
-            }
-          }
+          for_each_segment(geometry_.window[2],
+                           [&](const Span& offsets) { add_segment(d, h, i, offsets); });
           sums_.store(y_, d, h, block_.rows);
         });
   }
@@ -70,7 +61,7 @@ class ProductKernel {
   int64_t key_rows_together() const {
     if (!transposed) return block_.plane_rows();
     constexpr int64_t bytes = 131072;
-    const int64_t one = kTileRows * values_.pixels(columns_) * geometry_.window[2] *
+    const int64_t one = kTileRows * values_.pixels(columns_, segment_) * segment_.size() *
                         static_cast<int64_t>(sizeof(T));
     return smaller(block_.plane_rows(), larger(1, bytes / one));
   }
@@ -78,14 +69,16 @@ class ProductKernel {
   int64_t columns_together() const {
     if (transposed) return columns_;
     constexpr int64_t bytes = 131072;
-    const int64_t tile = kTileColumns * kTileRows * together_ * geometry_.window[2] *
-                         static_cast<int64_t>(sizeof(T));
+    const int64_t tile =
+        kTileColumns * kTileRows * together_ * segment_.size() * static_cast<int64_t>(sizeof(T));
     return smaller(columns_, kTileColumns * larger(1, bytes / tile));
   }
 
-  // Key rows [begin, end), all of plane p of the window, and rows h.. of plane d of y.
+  // Key rows [begin, end), all of plane p of the window, at `offsets` along columns, for rows h..
+  // of plane d of y.
   struct Step {
     int64_t d, h, p, begin, end;
+    Span offsets;
   };
 
   // `count` key rows from `key_row` on, all in the windows of `rows` rows of the block from `row`
@@ -93,6 +86,24 @@ class ProductKernel {
   struct Part {
     int64_t key_row, count, row, rows;
   };
+
+  // Adds the pixels of x at `offsets` to rows h.. of plane d, row i of the item.
+  void add_segment(int64_t d, int64_t h, int64_t i, const Span& offsets) {
+    const int64_t plane_rows = block_.plane_rows();
+    const bool whole = offsets.size() == geometry_.window[2];
+    if (!whole) x_.start_segment(i, offsets);
+    x_.pack_until(i + plane_rows);
+    for (int64_t j = 0; j < block_.key_rows(); ++j) {
+      key_rows_[j] = x_.row(j / plane_rows, i + block_.in_plane(j));
+    }
+    prefetch_rows(h);
+    for (int64_t p = 0; p < block_.planes; ++p) {
+      const int64_t last = (p + 1) * plane_rows;
+      for (int64_t j = p * plane_rows; j < last; j += together_) {
+        add_key_rows({d, h, p, j, smaller(j + together_, last), offsets});
+      }
+    }
+  }
 
   void find_parts(const Step& step) {
     parts_end_ = parts_;
@@ -105,9 +116,9 @@ class ProductKernel {
   }
 
   void add_key_rows(const Step& step) {
-    const Span in_place = values_.in_place();
+    const Span in_place = values_.in_place(step.offsets);
     find_parts(step);
-    if (transposed) prefetch_next_key_rows(step);
+    if (transposed && step.offsets.size() == geometry_.window[2]) prefetch_next_key_rows(step);
     add_copied(step, {0, in_place.begin}, in_place.size() > 0 ? kTileColumns : most_columns_);
     add_in_place(step, in_place);
     add_copied(step, {in_place.end, columns_}, most_columns_);
@@ -116,17 +127,17 @@ class ProductKernel {
   // Adds to `columns` with copies of the weights, for some columns at a time. `next` columns
   // follow.
   void add_copied(const Step& step, const Span& columns, int64_t next) {
-    const int64_t window = geometry_.window[2];
+    const int64_t window = step.offsets.size();
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
       if (!transposed) {
         prefetch_columns(step, part, part.end < columns.end ? most_columns_ : next);
       }
       for_each_weights(step, [&](const S* row, const T*& weights, T* copy) {
-        values_.copy(row, part, copy);
-        weights = copy + (transposed ? window / 2 * window : 0);
+        values_.copy(row, part, step.offsets, copy);
+        weights = copy;
       });
-      add_tiles(step, part, -w, window);
+      add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window);
     }
   }
 
@@ -140,7 +151,7 @@ class ProductKernel {
       if (!transposed) {
         prefetch_columns(step, part, part.end < columns.end ? kTileColumns : most_columns_);
       }
-      add_tiles(step, part, item_.columns.begin, geometry_.offsets());
+      add_tiles(step, part, values_.first_in_row(step.offsets), geometry_.offsets());
     }
   }
 
@@ -158,19 +169,15 @@ class ProductKernel {
     }
   }
 
-  // Adds the key rows to `columns`. The weights of column w begin at (shift + w) * offsets.
-  void add_tiles(const Step& step, const Span& columns, int64_t shift, int64_t offsets) {
-    const int64_t window = geometry_.window[2], most = smaller(kTileColumns, window);
-    // Transposed, the first weight of a column is the last one of the pixel half a window before
-    // it.
-    const int64_t first = transposed ? window - 1 - window / 2 * offsets : 0;
+  // Adds the key rows to `columns`. The weights of column w begin at first + w * stride.
+  void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride) {
+    const int64_t window = step.offsets.size(), most = smaller(kTileColumns, window);
     for (int64_t w = columns.begin; w < columns.end; w += most) {
       const int64_t width = smaller(most, columns.end - w);
       for (const Part* part = parts_; part < parts_end_; ++part) {
         const TileWeights<T> weights{
-            weights_ + (part->key_row - step.begin) * kTileRows + part->row,
-            first + (shift + w) * offsets, transposed ? 1 : offsets - 1,
-            transposed ? offsets - 1 : 1};
+            weights_ + (part->key_row - step.begin) * kTileRows + part->row, first + w * stride,
+            transposed ? 1 : stride - 1, transposed ? stride - 1 : 1};
         for (int64_t c = 0; c < channels_;) {
           const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
           add_products_of<T>(part->rows, width, vectors)(weights, key_rows_ + part->key_row,
@@ -203,7 +210,7 @@ class ProductKernel {
       rows = smaller(kTileRows, item_.rows.end - h);
     }
     values_ahead_.clear();
-    values_.prefetch(values_ahead_, step.d, h, rows, w, smaller(next, columns_ - w));
+    values_.prefetch(values_ahead_, step.d, h, rows, w, smaller(next, columns_ - w), step.offsets);
     values_ahead_.spread(steps(step.end - step.begin, part.size()));
   }
 
@@ -238,6 +245,7 @@ class ProductKernel {
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;
+  Span segment_;
   ChannelRows<S> x_;
   ChannelSums<T> sums_;
   RowBlock block_;

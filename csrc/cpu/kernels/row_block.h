@@ -47,6 +47,19 @@ struct RowOffsets {
   }
 };
 
+// Long windows are treated in segments of the offsets along columns, so that scratch memory does
+// not grow with the window. Other windows are one segment.
+inline int64_t segments(int64_t window) { return window <= 256 ? 1 : divide_up(window, 128); }
+// The largest segment.
+inline Span largest_segment(int64_t window) { return {0, divide_up(window, segments(window))}; }
+
+// Calls f(offsets) for every segment.
+template <class F>
+inline void for_each_segment(int64_t window, F&& f) {
+  const int64_t count = segments(window);
+  for (int64_t i = 0; i < count; ++i) f(part_of(window, i, count));
+}
+
 // Calls plane(d) for every plane of a work item, then f(d, h, i) for every block of rows in it,
 // with block.rows set: h is the block's first row, i its number in the item.
 template <class Plane, class F>

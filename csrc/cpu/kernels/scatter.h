@@ -21,29 +21,30 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 // The columns of the keys that a work item adds to.
 //
 // An item as wide as the grid has the columns of the grid, and windows wrap around its border. A
-// narrower one has half a window more on both sides.
+// narrower one has the keys at all of its offsets.
 struct KeyColumns {
   Span queries;
-  int64_t size, window;
+  int64_t size, grid_window;
+  Span offsets;
 
   bool wrap() const { return queries.size() == size; }
-  int64_t halo() const { return window / 2; }
-  int64_t count() const { return wrap() ? size : queries.size() + window - 1; }
-  // The grid's column of key 0; may be negative.
-  int64_t begin() const { return wrap() ? 0 : queries.begin - halo(); }
-  // The key at offset 0 of query w of the item.
-  int64_t first_key(int64_t w) const { return wrap() ? w - halo() : w; }
-  // Packs a row of queries so that the query that has key n at offset d is at [n + window - 1 - d].
-  // Queries outside of the item are zeros.
+  // The offsets of the item, and the distance from a query to the key at the first of them.
+  int64_t window() const { return offsets.size(); }
+  int64_t shift() const { return offsets.begin - grid_window / 2; }
+  int64_t count() const { return wrap() ? size : queries.size() + window() - 1; }
+  // The grid's column of key 0; may be outside of the grid.
+  int64_t begin() const { return wrap() ? 0 : queries.begin + shift(); }
+  // The key at the first offset of query w of the item.
+  int64_t first_key(int64_t w) const { return wrap() ? w + shift() : w; }
+  // Packs a row of queries so that the query that has key n at offset d is at [n + window() - 1 -
+  // d]. Queries outside of the item are zeros.
   Placement packed_queries() const {
-    return wrap() ? Placement(-halo(), size + window - 1, 0, size)
-                  : Placement(queries.begin, queries.size(), window - 1, size);
+    return wrap() ? Placement(1 - window() - shift(), size + window() - 1, 0, size)
+                  : Placement(queries.begin, queries.size(), window() - 1, size);
   }
-  // The place of query w of the item in such a row.
-  int64_t packed_query(int64_t w) const { return w + (wrap() ? halo() : window - 1); }
   template <class T>
   int64_t query_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>) + window - 1);
+    return odd_pitch<T>(round_up(count(), kLanes<T>) + window() - 1);
   }
   template <class T>
   int64_t key_pitch() const {
@@ -60,16 +61,24 @@ class ShearedWeights {
         count_(columns.count()),
         rows_(rows),
         pitch_(columns.key_pitch<T>()),
-        size_(key_rows * columns.window * rows * pitch_),
+        size_(key_rows * columns.window() * rows * pitch_),
         data_(arena.take<T>(size_)) {}
 
-  // Weights of queries outside of the item stay zero.
-  void clear() { fill_zero(data_, size_); }
+  // Sets the weights of queries outside of the item to zero. Nothing else is ever stored there.
+  void clear() {
+    for (int64_t i = 0; i < size_ / pitch_; ++i) {
+      T* row = data_ + i * pitch_;
+      const int64_t d = i / rows_ % columns_.window();
+      const int64_t first = columns_.wrap() ? 0 : d;
+      fill_zero(row, first);
+      fill_zero(row + first + columns_.queries.size(), pitch_ - first - columns_.queries.size());
+    }
+  }
 
   // The place of the weights of offset d of query row r from query w of the item on. A vector is
   // stored there if it is `whole`, and with `put` otherwise.
   T* place(int64_t j, int64_t d, int64_t r, int64_t w) const {
-    return data_ + ((j * columns_.window + d) * rows_ + r) * pitch_ + columns_.first_key(w) + d;
+    return data_ + ((j * columns_.window() + d) * rows_ + r) * pitch_ + columns_.first_key(w) + d;
   }
   bool whole(int64_t d, int64_t w, int64_t lanes) const {
     const int64_t key = columns_.first_key(w) + d;
@@ -87,7 +96,7 @@ class ShearedWeights {
 
   // For `scatter`, from key row j and key `key` on.
   ScatterWeights<T> at(int64_t j, int64_t key) const {
-    const int64_t key_row = columns_.window * rows_ * pitch_;
+    const int64_t key_row = columns_.window() * rows_ * pitch_;
     return {data_ + j * key_row + key, key_row, rows_ * pitch_, pitch_};
   }
 
@@ -102,8 +111,7 @@ template <class T>
 class QueryRows {
  public:
   QueryRows(Arena& arena, const KeyColumns& columns, int64_t channels, int64_t rows)
-      : columns_(columns),
-        placement_(columns.packed_queries()),
+      : placement_(columns.packed_queries()),
         channels_(channels),
         pitch_(columns.query_pitch<T>()),
         size_(rows * channels * pitch_),
@@ -126,29 +134,23 @@ class QueryRows {
     }
   }
 
-  // The queries of the item.
-  const T* queries(int64_t c, int64_t r) const {
-    return data_ + (r * channels_ + c) * pitch_ + columns_.packed_query(0);
-  }
-
   // For `scatter`, from key `key` on.
   ScatterQueries<T> at(int64_t key) const { return {data_ + key, channels_ * pitch_, pitch_}; }
 
  private:
-  KeyColumns columns_;
   Placement placement_;
   int64_t channels_, pitch_, size_;
   T* data_;
 };
 
-// The sums of the key rows in the current windows, numbered as in KeyRows, and the resulting
-// tensor.
+// The sums of the key rows in the current windows, and the resulting tensor. Row i is the key row i
+// above the first one in the windows of the item.
 template <class T>
 class SumRows {
  public:
-  // `initialized` has a byte per row of the group's grid: whether the row of `result` holds a sum.
+  // The rows in `stored` are stored, and to the others the sums are added.
   SumRows(Arena& arena, const KeyColumns& columns, const Span& rows, int64_t channels,
-          const Image<T>& result, uint8_t* initialized)
+          const Image<T>& result, const Span& stored)
       : geometry_(result.geometry),
         columns_(columns),
         first_row_(rows.begin - geometry_.window[1] / 2),
@@ -156,16 +158,19 @@ class SumRows {
         ring_(arena, geometry_.window[0], geometry_.window[1] + kTileRows - 1, channels,
               columns.key_pitch<T>()),
         result_(result.data),
-        initialized_(initialized) {}
+        stored_{stored.begin - first_row_, stored.end - first_row_} {}
 
-  void start_plane(int64_t d) {
+  // Starts plane d of the queries at row `first`, with `planes` of the window.
+  void start_plane(int64_t d, const Span& planes, int64_t first) {
     plane_ = d;
-    entered_ = left_ = 0;
+    planes_ = planes;
+    entered_ = left_ = first;
   }
 
+  // Starts the sums of the rows before `until`.
   void enter_until(int64_t until) {
     for (; entered_ < until; ++entered_) {
-      for (int64_t p = 0; p < geometry_.window[0]; ++p) {
+      for (int64_t p = planes_.begin; p < planes_.end; ++p) {
         fill_zero(ring_.row(p, entered_), ring_.row_size());
       }
     }
@@ -177,21 +182,18 @@ class SumRows {
   void leave_until(int64_t until, const Image<const S>* subtract) {
     const int64_t* n = geometry_.size;
     const int64_t channels = channels_ - (subtract != nullptr);
-    for (int64_t p = 0; p < geometry_.window[0]; ++p) {
+    for (int64_t p = planes_.begin; p < planes_.end; ++p) {
       const int64_t d = neighbour(plane_, p, n[0], geometry_.window[0]);
       // Channel by channel: the rows of one channel are adjacent in memory.
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t i = left_; i < until; ++i) {
           const int64_t h = wrap(first_row_ + i, n[1]);
           const T* row = ring_.row(p, i);
-          // On a grid of few rows, two of these rows may be the same row of the grid.
-          const bool initialized = initialized_[d * n[1] + h] != 0 || i - n[1] >= left_;
-          add_row(row + c * pitch(), (c * n[0] + d) * n[1] + h, initialized,
-                  row + channels * pitch(), subtract);
+          const bool add = i < stored_.begin || i >= stored_.end;
+          add_row(row + c * pitch(), (c * n[0] + d) * n[1] + h, add, row + channels * pitch(),
+                  subtract);
         }
       }
-      for (int64_t i = left_; i < until; ++i)
-        initialized_[d * n[1] + wrap(first_row_ + i, n[1])] = 1;
     }
     left_ = until;
   }
@@ -202,17 +204,18 @@ class SumRows {
   int64_t keys() const { return columns_.count(); }
 
  private:
-  // Adds one row of sums to row `image_row` of the group's image, both of one channel.
+  // Adds one row of sums to row `image_row` of the group's image, or stores it there; both of one
+  // channel.
   template <class S>
-  void add_row(const T* sums, int64_t image_row, bool initialized, const T* weights,
+  void add_row(const T* sums, int64_t image_row, bool add, const T* weights,
                const Image<const S>* subtract) const {
     const int64_t size = geometry_.size[2], keys = columns_.count();
     T* result = result_ + image_row * size;
     const S* x = subtract != nullptr ? subtract->data + image_row * size : nullptr;
-    const auto add = [&](int64_t key, int64_t column, int64_t lanes) {
+    const auto add_lanes = [&](int64_t key, int64_t column, int64_t lanes) {
       Vec<T> sum = load_first(sums + key, lanes);
       if (x != nullptr) sum -= load_first(weights + key, lanes) * load_first(x + column, lanes);
-      if (initialized) sum += load_first(result + column, lanes);
+      if (add) sum += load_first(result + column, lanes);
       store_first(result + column, sum, lanes);
     };
     // In pieces that stay inside the grid.
@@ -220,9 +223,9 @@ class SumRows {
     for (int64_t key = 0; key < keys; column = 0) {
       const int64_t end = key + smaller(keys - key, size - column);
       for (; key + kLanes<T> <= end; key += kLanes<T>, column += kLanes<T>) {
-        add(key, column, kLanes<T>);
+        add_lanes(key, column, kLanes<T>);
       }
-      if (key < end) add(key, column, end - key);
+      if (key < end) add_lanes(key, column, end - key);
       key = end;
     }
   }
@@ -232,8 +235,9 @@ class SumRows {
   int64_t first_row_, channels_;
   RowRing<T> ring_;
   T* result_;
-  uint8_t* initialized_;
+  Span stored_;
   int64_t plane_ = 0, entered_ = 0, left_ = 0;
+  Span planes_{};
 };
 
 // Adds the products of weights and queries to the sums of key rows [begin, end), all of one plane

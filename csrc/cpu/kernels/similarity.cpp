@@ -26,33 +26,46 @@ class SimilarityKernel {
       : a_(a),
         item_(item),
         x_(image_of_group<S>(a.x, item.group, a.channels, a.geometry)),
+        segment_(largest_segment(a.geometry.window[2])),
         keys_(arena, image_of_group<S>(a.y, item.group, a.channels, a.geometry), item.rows,
-              item.columns),
+              item.columns, segment_),
         values_(static_cast<S*>(a.values), item.group, a.geometry),
         tiles_(arena, item.columns, a.channels),
         block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
         key_rows_(arena.take<const T*>(block_.key_rows())),
-        scores_(arena.take<T>(key_rows_at_a_time<T>(a.geometry.window[2]) *
-                              scores_size<T>(a.geometry.window[2]))) {}
+        scores_(arena.take<T>(key_rows_at_a_time<T>(segment_.size()) *
+                              scores_size<T>(segment_.size()))) {}
 
   void run() {
     keys_.clear();
     for_each_row_block(
         item_, block_, [this](int64_t d) { keys_.start_plane(d); },
         [this](int64_t d, int64_t h, int64_t i) {
-          keys_.pack_until(i + block_.plane_rows());
-          point_to_key_rows(keys_, block_, i, key_rows_);
           tiles_.load(x_, d, h, block_.rows, T(1));
-          for (int64_t t = 0; t < tiles_.count(); ++t) tile(t, d, h);
+          for_each_segment(a_.geometry.window[2], [&](const Span& offsets) {
+            pack(i, offsets);
+            for (int64_t t = 0; t < tiles_.count(); ++t) tile(t, d, h, offsets.size());
+          });
         });
   }
 
  private:
-  void tile(int64_t t, int64_t d, int64_t h) {
-    const int64_t window = a_.geometry.window[2], size = scores_size<T>(window);
+  // Packs the keys at `offsets` of the block whose first key row is row i.
+  void pack(int64_t i, const Span& offsets) {
+    if (offsets.size() < a_.geometry.window[2]) {
+      keys_.start_segment(i, offsets);
+      values_.start_segment(offsets);
+    }
+    keys_.pack_until(i + block_.plane_rows());
+    point_to_key_rows(keys_, block_, i, key_rows_);
+  }
+
+  // Tile t of rows h.. of plane d, with keys packed with `window` offsets.
+  void tile(int64_t t, int64_t d, int64_t h, int64_t window) {
+    const int64_t size = scores_size<T>(window);
     values_.start_tile(tiles_.columns(t));
     prefetch(t, d, h);
-    for_each_key_rows([&](int64_t begin, int64_t end) {
+    for_each_key_rows(window, [&](int64_t begin, int64_t end) {
       for (int64_t j = begin; j < end; ++j) {
         const int64_t skipped = block_.first_query(j) * L;
         score_window<T>(a_.distance, block_.queries(j), window, tiles_.tile(t) + skipped,
@@ -76,8 +89,8 @@ class SimilarityKernel {
 
   // Calls f(begin, end) for the key rows of the block, a few of one plane at a time.
   template <class F>
-  void for_each_key_rows(F&& f) const {
-    const int64_t step = key_rows_at_a_time<T>(a_.geometry.window[2]);
+  void for_each_key_rows(int64_t window, F&& f) const {
+    const int64_t step = key_rows_at_a_time<T>(window);
     for (int64_t p = 0; p < block_.planes; ++p) {
       const int64_t last = (p + 1) * block_.plane_rows();
       for (int64_t j = p * block_.plane_rows(); j < last; j += step) f(j, smaller(j + step, last));
@@ -103,6 +116,7 @@ class SimilarityKernel {
   const SimilarityParams& a_;
   const WorkItem& item_;
   Image<const S> x_;
+  Span segment_;
   KeyRows<S> keys_;
   CsrRows<S> values_;
   QueryTiles<T> tiles_;

@@ -10,6 +10,7 @@
 #include "csr.h"
 #include "entry.h"
 #include "packing.h"
+#include "row_block.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
@@ -26,42 +27,51 @@ class BitTranspose {
         values_(static_cast<const S*>(a.values), item.group, a.geometry),
         result_(static_cast<S*>(a.result), item.group, a.geometry),
         // The margins on both sides take the values at queries outside of the item.
-        margin_(round_up(a.geometry.window[2] - 1, L)),
+        segment_(largest_segment(a.geometry.window[2])),
+        margin_(round_up(segment_.size() - 1, L)),
         pitch_(odd_pitch<T>(2 * margin_ + round_up(item.columns.size(), L) + L)),
-        rows_(smaller(rows_at_a_time(a.geometry.window[2]), a.geometry.window[1])),
-        turned_(arena.take<T>(rows_ * a.geometry.window[2] * pitch_)) {}
+        rows_(smaller(rows_at_a_time(segment_.size()), a.geometry.window[1])),
+        turned_(arena.take<T>(rows_ * segment_.size() * pitch_)) {}
 
   void run() {
-    const int64_t window = geometry_.window[1];
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
       for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
-        for (int64_t p = 0; p < geometry_.window[0]; ++p) {
-          for (int64_t o = 0; o < window; o += rows_) {
-            const int64_t end = smaller(o + rows_, window);
-            for (int64_t i = o; i < end; ++i) read_row(d, h, p, i, turned_row(i - o));
-            write_rows(d, h, p, o, end);
-          }
-        }
+        for_each_segment(geometry_.window[2], [&](const Span& offsets) {
+          for (int64_t p = 0; p < geometry_.window[0]; ++p) add_plane(d, h, p, offsets);
+        });
       }
     }
   }
 
  private:
+  // Row h of plane d, at `offsets` in plane p of the window.
+  void add_plane(int64_t d, int64_t h, int64_t p, const Span& offsets) {
+    const int64_t window = geometry_.window[1];
+    // From the key, the query is at the opposite offset.
+    values_.start_segment({geometry_.window[2] - offsets.end, geometry_.window[2] - offsets.begin});
+    result_.start_segment(offsets);
+    for (int64_t o = 0; o < window; o += rows_) {
+      const int64_t end = smaller(o + rows_, window);
+      for (int64_t i = o; i < end; ++i) read_row(d, h, p, i, offsets, turned_row(i - o));
+      write_rows(d, h, p, o, end);
+    }
+  }
+
   int64_t rows_at_a_time(int64_t window) const {
     constexpr int64_t bytes = 262144;  // They stay in the second-level cache.
     return larger(1, bytes / (window * pitch_ * static_cast<int64_t>(sizeof(T))));
   }
 
-  T* turned_row(int64_t i) const { return turned_ + i * geometry_.window[2] * pitch_ + margin_; }
+  T* turned_row(int64_t i) const { return turned_ + i * segment_.size() * pitch_ + margin_; }
 
   // Reads the values at row h of plane d from the row of keys at offset (p, o). Those of offset n
-  // along the row go to to[n * pitch], at the columns of their queries.
-  void read_row(int64_t d, int64_t h, int64_t p, int64_t o, T* to) {
+  // of `offsets` go to to[n * pitch], at the columns of their queries.
+  void read_row(int64_t d, int64_t h, int64_t p, int64_t o, const Span& offsets, T* to) {
     const int64_t *size = geometry_.size, *window = geometry_.window;
     const int64_t plane = neighbour(d, p, size[0], window[0]);
     const int64_t row = neighbour(h, o, size[1], window[1]);
-    int64_t left = item_.columns.size() + window[2] - 1, lanes = 0;
-    int64_t column = wrap(item_.columns.begin - window[2] / 2, size[2]);
+    int64_t left = item_.columns.size() + offsets.size() - 1, lanes = 0;
+    int64_t column = wrap(item_.columns.begin + offsets.begin - window[2] / 2, size[2]);
     // In vectors that stay inside the grid; lanes after the last key are overwritten later.
     for (; left > 0; left -= lanes, to += lanes, column = wrap(column + lanes, size[2])) {
       lanes = smaller(L, smaller(left, size[2] - column));
@@ -69,7 +79,7 @@ class BitTranspose {
       values_.for_each_slots(plane, row, window[0] - 1 - p, window[1] - 1 - o, window[1] - o,
                              [&](int64_t, const Slots<const S>& slots) {
                                read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
-                                 const int64_t n = window[2] - 1 - back;
+                                 const int64_t n = offsets.size() - 1 - back;
                                  store(to + n * pitch_ - n, v);
                                });
                              });
@@ -93,6 +103,7 @@ class BitTranspose {
   const WorkItem& item_;
   CsrRows<const S> values_;
   CsrRows<S> result_;
+  Span segment_;
   int64_t margin_, pitch_, rows_;
   T* turned_;
 };

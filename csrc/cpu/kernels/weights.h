@@ -54,47 +54,71 @@ class Weights {
     return values_ + (d * n[1] + h) * n[2] * geometry_.offsets() + slot * w[2];
   }
 
-  // The columns with weights that are used in place.
-  Span in_place() const {
-    const int64_t columns = columns_.size();
+  // The columns with weights at `offsets` that are used in place: the rows of the matrix that hold
+  // them are not rotated.
+  Span in_place(const Span& offsets) const {
+    const int64_t columns = columns_.size(), window = geometry_.window[2], halo = window / 2;
     if constexpr (sizeof(S) != sizeof(T)) return {columns, columns};
-    const int64_t margin = geometry_.window[2] / 2 * (transposed ? 2 : 1);
-    const int64_t last = geometry_.size[2] - margin - columns_.begin;
-    const int64_t begin = smaller(columns, larger(0, margin - columns_.begin));
-    return {begin, larger(begin, smaller(columns, last))};
+    const int64_t first = transposed ? window - 1 - offsets.begin : halo;
+    const int64_t last = geometry_.size[2] - (transposed ? offsets.end - 1 : halo);
+    const int64_t begin = smaller(columns, larger(0, first - columns_.begin));
+    return {begin, larger(begin, smaller(columns, last - columns_.begin))};
   }
 
-  // The number of pixels with weights of `columns` columns in their rows of the matrix.
-  int64_t pixels(int64_t columns) const {
-    return columns + (transposed ? geometry_.window[2] - 1 : 0);
+  // The number of pixels whose rows of the matrix hold the weights of `columns` columns.
+  static int64_t pixels(int64_t columns, const Span& offsets) {
+    return columns + (transposed ? offsets.size() - 1 : 0);
   }
 
-  // Copies the weights of `columns` from `row` on: pixel by pixel, in the order of the offsets.
-  void copy(const S* row, const Span& columns, T* to) const {
+  // Copies the weights of `columns` at `offsets`, from `row` on: pixel by pixel, in the order of
+  // the offsets of these pixels.
+  void copy(const S* row, const Span& columns, const Span& offsets, T* to) const {
     const int64_t size = geometry_.size[2], window = geometry_.window[2];
-    const int64_t offsets = geometry_.offsets(), count = pixels(columns.size());
-    const int64_t begin = columns_.begin + columns.begin - (transposed ? window / 2 : 0);
+    const int64_t row_size = geometry_.offsets(), count = pixels(columns.size(), offsets);
+    const Span own = transposed ? Span{window - offsets.end, window - offsets.begin} : offsets;
+    const int64_t begin =
+        columns_.begin + columns.begin + (transposed ? offsets.begin - window / 2 : 0);
     int64_t column = wrap(begin, size);
-    for (int64_t i = 0; i < count; ++i, to += window) {
-      const S* weights = row + column * offsets;
+    for (int64_t i = 0; i < count; ++i, to += own.size()) {
+      const S* weights = row + column * row_size;
       const int64_t first = first_offset(column, size, window);
       // Offsets before the first are at the end of the row.
-      if (first > 0) copy_elements(weights + window - first, to, first);
-      copy_elements(weights, to + first, window - first);
+      const int64_t split = smaller(larger(first, own.begin), own.end);
+      if (split > own.begin) {
+        copy_elements(weights + window - first + own.begin, to, split - own.begin);
+      }
+      copy_elements(weights + split - first, to + split - own.begin, own.end - split);
       column = column + 1 == size ? 0 : column + 1;
     }
   }
 
-  // Prefetches all weights of `count` columns from column w on, of rows h.. of plane d.
-  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows, int64_t w,
-                int64_t count) const {
-    const int64_t* n = geometry_.size;
-    const int64_t pixel = (d * n[1] + h) * n[2] + columns_.begin + w;
-    prefetcher.add(values_ + pixel * geometry_.offsets(), count * row_bytes(), n[2] * row_bytes(),
-                   rows);
+  // The place of the first weight of column 0 at `offsets`: in a copy, and in a row of the matrix.
+  // Transposed, the first weight of a column is the last one of a pixel before it.
+  static int64_t first_in_copy(const Span& offsets) { return transposed ? offsets.size() - 1 : 0; }
+  int64_t first_in_row(const Span& offsets) const {
+    const int64_t column = columns_.begin * geometry_.offsets();
+    if (!transposed) return column + offsets.begin;
+    const int64_t window = geometry_.window[2];
+    return column + (offsets.begin - window / 2) * geometry_.offsets() + window - 1 - offsets.begin;
   }
 
-  // Transposed: prefetches the weights of rows h.. of plane d, those of `block`, and key row j.
+  // Prefetches the weights of `count` columns from column w on, of rows h.. of plane d. Of a
+  // segment of the offsets, those of windows of one row.
+  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows, int64_t w,
+                int64_t count, const Span& offsets) const {
+    const int64_t* n = geometry_.size;
+    const int64_t pixel = (d * n[1] + h) * n[2] + columns_.begin + w;
+    const S* first = values_ + pixel * geometry_.offsets();
+    if (offsets.size() == geometry_.window[2]) {
+      prefetcher.add(first, count * row_bytes(), n[2] * row_bytes(), rows);
+    } else if (geometry_.offsets() == geometry_.window[2]) {
+      prefetcher.add(first + offsets.begin, offsets.size() * static_cast<int64_t>(sizeof(S)),
+                     row_bytes(), count);
+    }
+  }
+
+  // Transposed: prefetches the weights of rows h.. of plane d, those of `block`, and key row j, all
+  // offsets along columns.
   void prefetch_key_row(Prefetcher& prefetcher, const RowBlock& block, int64_t d, int64_t h,
                         int64_t j) const {
     const int64_t *n = geometry_.size, *window = geometry_.window;

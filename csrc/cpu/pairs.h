@@ -1,0 +1,242 @@
+// The cut of attention_backward into pairs of blocks of queries and of keys.
+//
+// Its items add to dq of their queries and to dk and dv of their keys, so items that run at the
+// same time must not share any of them. The planes, the rows and the columns of the grid are cut
+// into blocks of queries, and phases follow each other:
+//
+//   rotating      In phase s, the queries of block i meet the keys of block i + s, modulo the
+//   number of
+//                 blocks, for s = 0, 1, -1, 2 ... up to half a window. Blocks have any size, but
+//                 each phase packs its queries and keys. For planes and rows.
+//   alternating   The queries of a block meet all of their keys, up to half a window beyond the
+//   block:
+//                 first those of every second block, then of the others. Blocks are at least as
+//                 long as the window. For rows and columns.
+//   segments      Of a long window, some offsets along columns at a time. The columns alternate,
+//   with
+//                 blocks at least as long as a segment.
+//
+// The cut depends on the shape alone, and with it the order of all additions: results have the same
+// bits for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "../common/integers.h"
+#include "params.h"
+
+namespace circulant {
+
+// The number of blocks of planes, rows and columns, and of segments of the offsets along columns.
+// Planes rotate, columns alternate, and rows do as `rows_rotate` says.
+struct PairCut {
+  int64_t planes, rows, columns, segments;
+  bool rows_rotate;
+};
+
+constexpr int64_t kPairRowsTogether = 4;
+
+// The estimated time of the phases on some threads, in units of a pair of a query and a key.
+class PairCost {
+ public:
+  PairCost(const Geometry& g, int64_t groups, int64_t channels)
+      : g_(g), groups_(groups), channels_(std::max<int64_t>(channels, 1)) {}
+
+  double time(const PairCut& cut, int64_t threads) const {
+    // The fraction of the blocks that run in one phase.
+    const int64_t alternating =
+        (cut.columns > 1 ? 2 : 1) * (cut.rows > 1 && !cut.rows_rotate ? 2 : 1);
+    const int64_t items = groups_ * cut.planes * cut.rows * cut.columns / alternating;
+    const double phases = alternating * cut.segments * rotations(0, planes(cut)) *
+                          (cut.rows_rotate ? rotations(1, rows(cut)) : 1);
+    return alternating * divide_up(items, threads) * block_time(cut) + phases * kPhase / channels_;
+  }
+
+  // The segments whose weights fit the scratch memory of a thread; 0 if no cut fits.
+  int64_t segments(const PairCut& cut) const {
+    const int64_t key_rows = std::min<int64_t>(4, g_.window[0] * (g_.window[1] + 3));
+    const int64_t query_rows = std::min<int64_t>(4, g_.size[1]);
+    const int64_t width = columns(cut), window = g_.window[2];
+    for (int64_t n = 1;; ++n) {
+      const int64_t segment = divide_up(window, n);
+      if (segment < std::min(window, kShortestSegment)) return 0;
+      if (cut.columns > 1 && g_.size[2] / cut.columns < segment) continue;
+      const int64_t keys = width + (cut.columns > 1 ? segment - 1 : 0);
+      if (2 * key_rows * query_rows * segment * keys <= kWeights) return n;
+    }
+  }
+
+ private:
+  // A pixel packed or stored, and the start of a phase in all channels.
+  static constexpr double kPacking = 35, kPhase = 80000;
+  // Elements of the weights of an item, and the least offsets of a segment.
+  static constexpr int64_t kWeights = 1 << 19, kShortestSegment = 32;
+
+  int64_t planes(const PairCut& cut) const { return divide_up(g_.size[0], cut.planes); }
+  int64_t rows(const PairCut& cut) const {
+    const int64_t count = divide_up(divide_up(g_.size[1], kPairRowsTogether), cut.rows);
+    return std::min(g_.size[1], count * kPairRowsTogether);
+  }
+  int64_t columns(const PairCut& cut) const { return divide_up(g_.size[2], cut.columns); }
+  // The phases of a rotating dim with blocks of `block` planes or rows.
+  int64_t rotations(int dim, int64_t block) const {
+    return block >= g_.size[dim] ? 1 : 1 + 2 * divide_up(g_.window[dim] / 2, block);
+  }
+
+  // All phases of one block of queries.
+  double block_time(const PairCut& cut) const {
+    const int64_t *w = g_.window, d = planes(cut), h = rows(cut), c = columns(cut);
+    const double segment = divide_up(w[2], cut.segments);
+    const double key_rows = h + w[1] - 1, query_rows = cut.rows_rotate ? key_rows : h;
+    const double query_planes = cut.planes > 1 ? d + w[0] - 1 : d;
+    const double pairs = double(d * h * c) * double(w[0] * w[1] * w[2]);
+    const double packed =
+        cut.segments * (d * w[0] * key_rows * (c + segment) + query_planes * query_rows * c);
+    // Products with transposed weights, 2 of 5, are computed for all keys of an item.
+    return pairs * (cut.columns > 1 ? 1 + 0.4 * segment / c : 1) + kPacking * packed;
+  }
+
+  const Geometry g_;
+  const int64_t groups_, channels_;
+};
+
+// The cut with the least sum of the times on 1, 2, 4, 8 and 16 threads.
+inline PairCut pair_cut(const Geometry& g, int64_t groups, int64_t channels) {
+  constexpr int64_t kFewestColumns = 64;
+  const PairCost cost(g, groups, channels);
+  const int64_t blocks_of_rows = divide_up(g.size[1], kPairRowsTogether);
+  PairCut best{1, 1, 1, 0, false};
+  double best_time = 0;
+  for (int64_t columns = 1; columns == 1 || g.size[2] / columns >= kFewestColumns; columns *= 2) {
+    for (int64_t planes = 1; planes <= g.size[0]; planes *= 2) {
+      for (int64_t rows : {1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64}) {
+        if (rows > blocks_of_rows) break;
+        for (const bool rotate : {false, true}) {
+          if (rotate ? rows == 1 : rows % 2 == 1 && rows > 1) continue;
+          if (!rotate && rows > 1 && blocks_of_rows / rows * kPairRowsTogether < g.window[1])
+            continue;
+          PairCut cut{planes, rows, columns, 0, rotate};
+          cut.segments = cost.segments(cut);
+          if (cut.segments == 0) continue;
+          double time = 0;
+          for (int64_t threads : {1, 2, 4, 8, 16}) time += cost.time(cut, threads);
+          if (best.segments == 0 || time < best_time) {
+            best = cut;
+            best_time = time;
+          }
+        }
+      }
+    }
+  }
+  return best;
+}
+
+// The queries and the keys of an item along one dim, and the keys that the item is the first to
+// meet.
+struct PairSpans {
+  Span queries, keys, first;
+};
+
+// Block i of a rotating dim in phase s, without queries and keys that have no partner.
+inline PairSpans rotating_spans(int64_t size, int64_t window, int64_t blocks, int64_t multiple,
+                                int64_t i, int64_t s) {
+  const int64_t halo = window / 2;
+  const auto begin_of = [&](int64_t n) {
+    const int64_t turn = n >= 0 ? n / blocks : -divide_up(-n, blocks);
+    return turn * size + part_of(size, n - turn * blocks, blocks, multiple).begin;
+  };
+  const Span queries{begin_of(i), begin_of(i + 1)}, keys{begin_of(i + s), begin_of(i + s + 1)};
+  return {{std::max(queries.begin, keys.begin - halo), std::min(queries.end, keys.end + halo)},
+          {std::max(keys.begin, queries.begin - halo), std::min(keys.end, queries.end + halo)},
+          s == 0 ? keys : Span{}};
+}
+
+// Block i of an alternating dim, and all of its keys. A single block is the first to meet the keys
+// of the grid, but windows may reach around it.
+inline PairSpans alternating_spans(int64_t size, int64_t window, int64_t blocks, int64_t multiple,
+                                   int64_t i) {
+  const int64_t halo = window / 2;
+  const Span queries = part_of(size, i, blocks, multiple);
+  const Span keys{queries.begin - halo, queries.end + halo};
+  if (blocks == 1) return {queries, keys, {keys.begin, keys.begin + size}};
+  return {queries, keys, i % 2 == 0 ? keys : Span{queries.begin + halo, queries.end - halo}};
+}
+
+// The numbers of the phases of a rotating dim; phases without work are among them.
+inline std::vector<int64_t> rotation_numbers(int64_t blocks) {
+  std::vector<int64_t> numbers{0};
+  for (int64_t s = 1; s <= blocks && blocks > 1; ++s) numbers.insert(numbers.end(), {s, -s});
+  return numbers;
+}
+
+// The items of all groups in one phase of rows and of planes.
+struct PairPhase {
+  int64_t plane_rotation, row_phase, column_parity;
+  Span offsets;
+  // Whether items store what they are the first to meet; if not, they add.
+  bool stores_dq, stores_dk_dv;
+};
+
+inline std::vector<PairItem> pair_items(const Geometry& g, int64_t groups, const PairCut& cut,
+                                        const PairPhase& phase) {
+  std::vector<PairItem> items;
+  const bool rows_alternate = !cut.rows_rotate && cut.rows > 1;
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t p = 0; p < cut.planes; ++p) {
+      const PairSpans d = cut.planes == 1 ? alternating_spans(g.size[0], g.window[0], 1, 1, 0)
+                                          : rotating_spans(g.size[0], g.window[0], cut.planes, 1, p,
+                                                           phase.plane_rotation);
+      if (d.queries.size() <= 0 || d.keys.size() <= 0) continue;
+      for (int64_t r = rows_alternate ? phase.row_phase : 0; r < cut.rows;
+           r += rows_alternate ? 2 : 1) {
+        const PairSpans h = cut.rows_rotate ? rotating_spans(g.size[1], g.window[1], cut.rows,
+                                                             kPairRowsTogether, r, phase.row_phase)
+                                            : alternating_spans(g.size[1], g.window[1], cut.rows,
+                                                                kPairRowsTogether, r);
+        if (h.queries.size() <= 0 || h.keys.size() <= 0) continue;
+        for (int64_t c = phase.column_parity; c < cut.columns; c += 2) {
+          items.push_back({{group, d.queries, h.queries, part_of(g.size[2], c, cut.columns)},
+                           d.keys,
+                           h.keys,
+                           phase.offsets,
+                           !phase.stores_dq,
+                           phase.stores_dk_dv ? h.first : Span{}});
+        }
+      }
+    }
+  }
+  return items;
+}
+
+struct PairPhases {
+  std::vector<std::vector<PairItem>> phases;
+  // Whether dk and dv must be zero at the start; otherwise the items store all of them.
+  bool zeros;
+};
+
+inline PairPhases pair_phases(const Geometry& g, int64_t groups, const PairCut& cut) {
+  // Items meet parts of rows, or, for several planes of queries, the same rows again.
+  PairPhases result{{}, g.window[0] > 1 || cut.columns > 1};
+  const std::vector<int64_t> alternation{0, 1};
+  for (int64_t segment = 0; segment < cut.segments; ++segment) {
+    const Span offsets = part_of(g.window[2], segment, cut.segments);
+    for (int64_t plane_rotation : rotation_numbers(cut.planes)) {
+      for (int64_t row_phase :
+           cut.rows_rotate || cut.rows == 1 ? rotation_numbers(cut.rows) : alternation) {
+        const bool first_queries = plane_rotation == 0 && segment == 0;
+        const bool stores_dq = first_queries && (!cut.rows_rotate || row_phase == 0);
+        for (int64_t parity = 0; parity < std::min<int64_t>(2, cut.columns); ++parity) {
+          auto items = pair_items(g, groups, cut,
+                                  {plane_rotation, row_phase, parity, offsets, stores_dq,
+                                   first_queries && !result.zeros});
+          if (!items.empty()) result.phases.push_back(std::move(items));
+        }
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace circulant
