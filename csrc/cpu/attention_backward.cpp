@@ -13,8 +13,9 @@ namespace {
 
 // A gradient like `x` in the type of the sums, filled with zeros or uninitialized.
 Tensor new_sums(const Tensor& x, bool zeros) {
-  return zeros ? torch::stable::new_zeros(x, x.sizes(), sum_type(x))
-               : torch::stable::new_empty(x, x.sizes(), sum_type(x));
+  Tensor sums = new_output(x, x.sizes(), sum_type(x));
+  if (zeros) torch::stable::zero_(sums);
+  return sums;
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy_, const Tensor& q_,

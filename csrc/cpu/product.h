@@ -15,7 +15,7 @@ inline Tensor product(const Tensor& values_, const Tensor& x_, const std::vector
   const Dtype dtype = checked_dtype(x_, op);
   const int64_t groups = x_.size(0), channels = x_.size(1);
   const Tensor values = contiguous_of(values_), x = contiguous_of(x_);
-  const Tensor y = torch::stable::new_empty(x, x.sizes());
+  const Tensor y = new_output(x, x.sizes());
   if (groups == 0 || channels == 0) return y;
   const Geometry g = simplified(geometry);
   run_items(kernel,

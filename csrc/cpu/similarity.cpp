@@ -18,7 +18,7 @@ Tensor similarity(const Tensor& x_, const Tensor& y_, std::vector<int64_t> windo
   const int64_t sizes[] = {groups, geometry.pixels(), geometry.offsets()};
   if (groups == 0 || channels == 0) return torch::stable::new_zeros(x_, sizes);
   const Tensor x = contiguous_of(x_), y = contiguous_of(y_);
-  const Tensor values = new_values(x, sizes);
+  const Tensor values = new_output(x, sizes);
   const Geometry g = simplified(geometry);
   run_items(kernels().similarity,
             SimilarityParams{g, dtype, channels, kind == kDistance, x.const_data_ptr(),

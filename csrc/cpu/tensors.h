@@ -32,19 +32,23 @@ inline Tensor contiguous_of(const Tensor& x) {
   return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }
 
-// An uninitialized tensor like `x` for values in CSR order. Requests huge pages: fewer page faults
-// on fresh outputs.
-inline Tensor new_values(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
-  Tensor values = torch::stable::new_empty(x, sizes);
+// An uninitialized tensor on the device of `x`. Requests huge pages: fewer page faults on fresh
+// outputs.
+inline Tensor new_output(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                         torch::headeronly::ScalarType dtype) {
+  Tensor output = torch::stable::new_empty(x, sizes, dtype);
 #if defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t page = std::uintptr_t{1} << 21;
-  const auto begin = reinterpret_cast<std::uintptr_t>(values.mutable_data_ptr());
+  const auto begin = reinterpret_cast<std::uintptr_t>(output.mutable_data_ptr());
   const std::uintptr_t first = (begin + page - 1) / page * page;
-  const std::uintptr_t last = (begin + values.numel() * values.element_size()) / page * page;
+  const std::uintptr_t last = (begin + output.numel() * output.element_size()) / page * page;
   // Best effort; failure is harmless.
   if (first < last) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
-  return values;
+  return output;
+}
+inline Tensor new_output(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+  return new_output(x, sizes, x.scalar_type());
 }
 
 // The same matrix as a grid of fewer and longer dims: without dims of one pixel, and with adjacent

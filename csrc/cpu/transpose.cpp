@@ -16,7 +16,7 @@ Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
   const int64_t groups = values_.size(0);
   const Dtype dtype = checked_dtype(values_, op);
   const Tensor values = contiguous_of(values_);
-  const Tensor result = new_values(values, values.sizes());
+  const Tensor result = new_output(values, values.sizes());
   if (groups == 0) return result;
   const Geometry g = simplified(geometry);
   run_items(kernels().transpose,

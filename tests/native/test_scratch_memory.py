@@ -91,6 +91,6 @@ def test_scratch_memory_grows_neither_with_the_window_nor_with_the_entries(
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
     assert len(found) == 6
-    # The sums of three gradients in float32; 3 MB for each of 2 threads; large pages round outputs up.
+    # Three gradients in float32, 3 MB for each of 2 threads, and outputs rounded up to large pages.
     bound = 3 * 4 * math.prod(size) * channels + 2 * 3e6 + 2 * 2**21
     assert max(found.values()) < bound, (found, bound)
