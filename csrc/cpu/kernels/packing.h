@@ -57,6 +57,36 @@ inline void fill_zero(T* to, int64_t count) {
   if (i < count) store_range(to + i, zero, 0, count - i);
 }
 
+// Copies fewer than 2 n elements: n at both ends, which overlap, or fewer by the same way.
+template <int n, class T>
+inline void copy_few(const T* from, T* to, int64_t count) {
+  if (count >= n) {
+    T first[n], last[n];
+    __builtin_memcpy(first, from, sizeof first);
+    __builtin_memcpy(last, from + count - n, sizeof last);
+    __builtin_memcpy(to, first, sizeof first);
+    __builtin_memcpy(to + count - n, last, sizeof last);
+  } else if constexpr (n > 1) {
+    copy_few<n / 2>(from, to, count);
+  }
+}
+
+// Copies `count` elements and converts them. Masked loads and stores are slow where they reach into
+// another page, so elements of the type of the sums are copied without masks.
+template <class S>
+inline void copy_piece(const S* from, Compute<S>* to, int64_t count) {
+  constexpr int64_t L = kLanes<Compute<S>>;
+  int64_t i = 0;
+  for (; i + L <= count; i += L) store(to + i, load(from + i));
+  if constexpr (sizeof(S) != sizeof(Compute<S>)) {
+    if (i < count) store_range(to + i, load_range(from + i, 0, count - i), 0, count - i);
+  } else if (count < L) {
+    copy_few<L / 2>(from, to, count);
+  } else if (i < count) {
+    store(to + count - L, load(from + count - L));
+  }
+}
+
 // Copies columns [begin, begin + count) of a grid's row, modulo its size, to [at, at + count) of a
 // packed row: at most three pieces of adjacent columns. The rest of the packed row stays zero.
 class Placement {
@@ -72,14 +102,8 @@ class Placement {
 
   template <class S>
   void pack(const S* row, Compute<S>* to) const {
-    constexpr int64_t L = kLanes<Compute<S>>;
     for (int64_t n = 0; n < size_; ++n) {
-      const S* in = row + pieces_[n].from;
-      Compute<S>* out = to + pieces_[n].to;
-      const int64_t count = pieces_[n].count;
-      int64_t i = 0;
-      for (; i + L <= count; i += L) store(out + i, load(in + i));
-      if (i < count) store_range(out + i, load_range(in + i, 0, count - i), 0, count - i);
+      copy_piece(row + pieces_[n].from, to + pieces_[n].to, pieces_[n].count);
     }
   }
 
