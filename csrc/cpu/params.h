@@ -107,6 +107,7 @@ struct AttentionBackwardParams {
 // result_ij = weights_ij (grad_ij - sum_k weights_ik grad_ik), for rows of `width` entries. An item
 // is a span of rows.
 struct SoftmaxBackwardParams {
+  using Item = WorkItem;
   Dtype dtype;
   int64_t width;
   const void *grad, *weights;

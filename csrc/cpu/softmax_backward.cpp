@@ -24,7 +24,7 @@ Tensor softmax_backward(const Tensor& grad_, const Tensor& weights_) {
   STD_TORCH_CHECK(weights_.dim() >= 1, op, ": expected (..., K), got no dims");
   const Dtype dtype = checked_dtype(weights_, op);
   const Tensor grad = contiguous_of(grad_), weights = contiguous_of(weights_);
-  const Tensor result = new_values(weights, weights.sizes());
+  const Tensor result = new_output(weights, weights.sizes());
   if (weights.numel() == 0) return result;
   const int64_t width = weights.size(weights.dim() - 1);
   run_items(kernels().softmax_backward,
