@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from circulant_attention.checks import check_odd, check_positive
 from circulant_attention.denoising import nlm as denoising
+from circulant_attention.denoising.arguments import check_number
 
 
 class NonlocalDenoiser(nn.Module):
@@ -65,9 +66,9 @@ class NonlocalDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         check_odd(window=window, patch=patch)
-        denoising._check_number("bandwidth", bandwidth)
+        check_number("bandwidth", bandwidth)
         if sigma is not None:
-            denoising._check_number("sigma", sigma, zero=True)
+            check_number("sigma", sigma, zero=True)
         if memory is not None:
             check_positive(memory=memory)
         self.sigma = sigma

@@ -261,7 +261,7 @@ def test_denoiser_keeps_to_its_memory(device):
     """The same image in tiles, as the calls of `progress` tell, and at once."""
     image = torch.rand(1, 1, 24, 20, dtype=torch.double, device=device)
     done = []
-    tiled = NonlocalDenoiser(0.2, window=5, patch=3, memory=100_000)
+    tiled = NonlocalDenoiser(0.2, window=5, patch=3, memory=20_000)
     y = tiled(image, progress=lambda i, n: done.append((i, n)))
     assert len(done) > 1 and done[-1] == (len(done), len(done))
     done.clear()
