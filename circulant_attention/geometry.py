@@ -153,7 +153,13 @@ def _checked_sizes(spatial_size: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(spatial_size)
     for size in sizes:
         if type(size) is not int and not is_int(size):
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+                raise TypeError(
+                    "torch.jit.trace cannot trace the sizes of a grid: use torch.compile or "
+                    "torch.export"
+                )
             raise TypeError(f"expected spatial_size to hold ints, got {sizes}")
+    sizes = tuple(size if isinstance(size, int | torch.SymInt) else int(size) for size in sizes)
     if not 1 <= len(sizes) <= MAX_SPATIAL_DIMS:
         raise ValueError(f"expected 1 to {MAX_SPATIAL_DIMS} spatial dims, got {len(sizes)}")
     for size in sizes:

@@ -39,7 +39,6 @@ from circulant_attention.similarity import DistanceSimilarity, circulant_adjacen
 _SMOOTHING = (0.1875, 0.625, 0.1875)
 
 # For circulant_attention.nn.
-_check_number = check_number
 
 DEFAULT_BANDWIDTH = 0.7
 """The default bandwidth h in units of the noise's standard deviation."""

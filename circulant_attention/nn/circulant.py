@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, overload
 import torch
 from torch import Tensor, nn
 
-from circulant_attention.attention import circulant_mh_attention
+from circulant_attention.attention import attend
 from circulant_attention.checks import (
     check_dropout,
     check_heads,
@@ -111,7 +111,8 @@ class _CirculantAttention(nn.Module):
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         if isinstance(self.similarity, DistanceSimilarity):
             q, k = self._scaled(q), self._scaled(k)
-        y, A = circulant_mh_attention(self.similarity, q, k, v, self.window, self.heads)
+        settings = self.window, self.similarity, self.heads
+        y, A = attend(q, k, v, *settings, need_weights=need_weights)
         y = self.dropout(self.to_out(y))
         return (y, A) if need_weights else y
 

@@ -16,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 import circulant_attention as ca
+import circulant_attention.nn
 from circulant_attention import Circulant, circulant_attention, circulant_mh_attention, mh
 
 
@@ -222,3 +223,26 @@ def test_infix_heads_compile_with_a_graph_break() -> None:
     assert_close(compiled(lambda a, x: a @ mh @ x, fullgraph=False)(a, x), mh(a, x))
     with pytest.raises(torch._dynamo.exc.Unsupported, match="matmul"):
         compiled(lambda a, x: a @ mh @ x)(a, x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_jit_trace_is_refused_with_a_hint() -> None:
+    x = torch.randn(1, 4, 6, 5)
+    with pytest.raises(TypeError, match=r"use torch.compile or torch.export"):
+        torch.jit.trace(lambda x: circulant_attention(x, x, x, 3)[0], x)
+
+
+def test_modules_in_inference_mode_copy_no_features() -> None:
+    """Copies of q and k serve a lazy A; without weights there is none."""
+    module = nn.Sequential(ca.nn.CirculantAttention2d(8, heads=2, window=3)).eval()
+
+    class Clones(torch.utils._python_dispatch.TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.count += func is torch.ops.aten.clone.default
+            return func(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Clones() as clones:
+        module(torch.randn(1, 8, 6, 5))
+    assert clones.count == 0
