@@ -11,11 +11,16 @@
 namespace circulant {
 
 // Every kernel and its parameters. csrc/cpu/kernels/NAME.cpp defines the kernel NAME.
-#define CIRCULANT_FOR_EACH_KERNEL(f)                                                         \
-  f(similarity, SimilarityParams) f(apply, ProductParams) f(apply_transposed, ProductParams) \
-      f(transpose, TransposeParams) f(attention, AttentionParams)                            \
-          f(attention_backward, AttentionBackwardParams)                                     \
-              f(softmax_backward, SoftmaxBackwardParams)
+// clang-format off
+#define CIRCULANT_FOR_EACH_KERNEL(f)             \
+  f(similarity, SimilarityParams)                \
+  f(apply, ProductParams)                        \
+  f(apply_transposed, ProductParams)             \
+  f(transpose, TransposeParams)                  \
+  f(attention, AttentionParams)                  \
+  f(attention_backward, AttentionBackwardParams) \
+  f(softmax_backward, SoftmaxBackwardParams)
+// clang-format on
 
 template <class Params>
 struct Kernel {

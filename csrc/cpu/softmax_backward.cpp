@@ -13,7 +13,7 @@ std::vector<WorkItem> row_items(int64_t rows, int64_t threads) {
   const int64_t count = std::min(rows, 4 * threads);
   std::vector<WorkItem> items;
   for (int64_t i = 0; i < count; ++i) {
-    items.push_back({0, {0, 1}, {rows * i / count, rows * (i + 1) / count}, {0, 1}});
+    items.push_back({0, {0, 1}, part_of(rows, i, count), {0, 1}});
   }
   return items;
 }
