@@ -4,17 +4,16 @@
 // same time must not share any of them. The planes, the rows and the columns of the grid are cut
 // into blocks of queries, and phases follow each other:
 //
-//   rotating      In phase s, the queries of block i meet the keys of block i + s, modulo the
-//   number of
-//                 blocks, for s = 0, 1, -1, 2 ... up to half a window. Blocks have any size, but
-//                 each phase packs its queries and keys. For planes and rows.
-//   alternating   The queries of a block meet all of their keys, up to half a window beyond the
-//   block:
-//                 first those of every second block, then of the others. Blocks are at least as
-//                 long as the window. For rows and columns.
-//   segments      Of a long window, some offsets along columns at a time. The columns alternate,
-//   with
-//                 blocks at least as long as a segment.
+// Rotating dims (planes, rows): in phase s, the queries of block i meet the keys of block i + s,
+// modulo the number of blocks, for s = 0, 1, -1, 2 ... up to half a window. Blocks have any size,
+// but each phase packs its queries and keys.
+//
+// Alternating dims (rows, columns): the queries of a block meet all of their keys, up to half a
+// window beyond the block: first those of every second block, then of the others. Blocks are at
+// least as long as the window.
+//
+// Segments: of a long window, some offsets along columns at a time. The columns alternate, with
+// blocks at least as long as a segment.
 //
 // The cut depends on the shape alone, and with it the order of all additions: results have the same
 // bits for any number of threads.
