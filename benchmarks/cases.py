@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """Dot-product attention of q, k, v, each ``(batch, channels, *spatial)``, in float32.
+    """Attention of q, k, v, each ``(batch, channels, *spatial)``, in float32.
 
-    Every head has ``channels / heads`` channels; the window is the same in each spatial dim.
+    Every head has ``channels / heads`` channels; the window is the same in each spatial dim. The
+    similarity is the dot product, or minus half the squared distance.
     """
 
     name: str
@@ -17,6 +18,7 @@ class Case:
     spatial: tuple[int, ...]
     window: int
     heads: int = 1
+    distance: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,7 +61,8 @@ class Case:
 
     def __str__(self) -> str:
         heads = f", {self.heads} heads" if self.heads > 1 else ""
-        return f"{' x '.join(map(str, self.shape))}, window {self.window}{heads}"
+        distance = ", distance" if self.distance else ""
+        return f"{' x '.join(map(str, self.shape))}, window {self.window}{heads}{distance}"
 
 
 CASES = {
@@ -71,5 +74,18 @@ CASES = {
         Case("many_small", 8, 32, (64, 64), 7),
         Case("volume", 1, 32, (24, 32, 40), 5),
         Case("signal", 4, 64, (8192,), 63),
+    )
+}
+# The group of a GroupCDL network on a small photograph.
+GROUP = Case("group", 1, 64, (96, 128), 35, distance=True)
+# The problems of the CPU kernels.
+KERNEL_CASES = {
+    case.name: case
+    for case in (
+        CASES["readme"],
+        CASES["large_window"],
+        GROUP,
+        CASES["heads"],
+        CASES["many_small"],
     )
 }

@@ -3,26 +3,33 @@
 Each entry is a function that takes a :class:`~benchmarks.cases.Case`, prepares everything that does
 not need q, k and v (index tensors, masks, compilation), and returns a function
 ``(q, k, v) -> result`` on tensors ``(batch, channels, *spatial)``. Only :func:`circulant` and the
-three maps are the package; of the others, some take its index tensors.
+three maps are the package; of the others, some take its index tensors. All know the dot product,
+:func:`circulant` and :func:`tiles` also the distance.
 """
 
 import itertools
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks import tiled
 from benchmarks.cases import Case
+
+if TYPE_CHECKING:
+    from circulant_attention.similarity import AbstractSimilarity
 
 Run = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def circulant(case: Case) -> Run:
     """This package."""
-    from circulant_attention import DotSimilarity, circulant_attention, circulant_mh_attention
+    from circulant_attention import circulant_attention, circulant_mh_attention
 
-    similarity = DotSimilarity()
+    similarity = simfun(case)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if case.heads == 1:
@@ -83,6 +90,18 @@ def flex_attention(case: Case) -> Run:
         q_r, k_r, v_r = (flat_groups(case, x).mT.unsqueeze(1) for x in (q, k, v))
         y = compiled(q_r, k_r, v_r, block_mask=mask, scale=case.scale)
         return y.squeeze(1).mT.reshape(q.shape)
+
+    return run
+
+
+def tiles(case: Case) -> Run:
+    """``torch.bmm`` of tiles of queries and their halos, the windows as a strided view."""
+    parts = tiled.Tiles(case)
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q_g, k_g, v_g = groups(case, q, k, v)
+        root = math.sqrt(case.scale)
+        return tiled.attention(parts, q_g * root, k_g * root, v_g).reshape(q.shape)
 
     return run
 
@@ -170,6 +189,7 @@ ATTENTIONS: dict[str, Callable[[Case], Run]] = {
     "circulant_attention": circulant,
     "torch.sparse": torch_sparse,
     "FlexAttention": flex_attention,
+    "tiles + bmm": tiles,
     "roll": roll,
     "pad + unfold": unfold,
     "dense SDPA": dense_sdpa,
@@ -181,6 +201,13 @@ OPERATIONS: dict[str, Callable[[Case], Run]] = {
     "apply": apply,
     "apply_transposed": apply_transposed,
 }
+
+
+def simfun(case: Case) -> "AbstractSimilarity":
+    """The similarity of a case, as an argument of this package."""
+    from circulant_attention import DistanceSimilarity, DotSimilarity
+
+    return DistanceSimilarity() if case.distance else DotSimilarity()
 
 
 def random_values(case: Case) -> Tensor:
