@@ -28,6 +28,9 @@ HEADINGS = [
     ("first call s", 2),
 ]
 
+# The names of /proc/cpuinfo that tell processors apart.
+NUMBERS = ("cpu family", "model", "stepping")
+
 
 def surroundings(program: str, arguments: list[str] | None = None) -> dict[str, Any]:
     """The machine, and the :func:`origin`."""
@@ -60,11 +63,15 @@ def origin(program: str, arguments: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The name, the vendor, and the numbers of family and model: a name can stand for several."""
+    lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+    # Of the last core; all are alike.
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    if "model name" not in facts:
+        return platform.processor()
+    numbers = [f"{name.removeprefix('cpu ')} {facts[name]}" for name in NUMBERS if name in facts]
+    return f"{facts['model name']} ({', '.join([facts.get('vendor_id', ''), *numbers])})"
 
 
 def commit() -> str:

@@ -2,17 +2,31 @@
 
 import importlib.metadata
 import json
+import platform
+import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import reference
 import torch
 
 import circulant_attention
-from benchmarks import kernels, peers
+from benchmarks import (
+    group,
+    kernel_calls,
+    kernel_report,
+    kernel_sweeps,
+    kernels,
+    limits,
+    peers,
+    tiled,
+    timing,
+)
 from benchmarks.__main__ import entries, parse, run_worker
-from benchmarks.cases import CASES, Case
-from benchmarks.report import markdown, surroundings
+from benchmarks.cases import CASES, KERNEL_CASES, Case
+from benchmarks.report import markdown, processor, surroundings
 from benchmarks.worker import GaveUp, Task, compare, flops
 
 SMALL = [
@@ -20,12 +34,14 @@ SMALL = [
     Case("2d", 2, 4, (6, 9), 5, heads=2),
     Case("3d", 1, 3, (4, 5, 7), 3),
 ]
+DISTANCE = Case("distance", 2, 4, (9, 16), 5, distance=True)
 
 
 def dense(case: Case, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Attention over all pairs of pixels in float64."""
     q, k, v = (x.double() for x in (q, k, v))
-    return reference.attention("dot", q, k, v, case.window, case.heads)[0]
+    simfun = "distance" if case.distance else "dot"
+    return reference.attention(simfun, q, k, v, case.window, case.heads)[0]
 
 
 def inputs(case: Case) -> list[torch.Tensor]:
@@ -197,54 +213,218 @@ def test_unknown_case_is_an_error_of_the_command_line() -> None:
     assert stopped.value.code == 2
 
 
+def test_tiles_have_the_gradients_of_the_reference() -> None:
+    for case in (*SMALL, DISTANCE):
+        leaves = [x.requires_grad_() for x in inputs(case)]
+        doubles = [x.detach().double().requires_grad_() for x in leaves]
+        dy = torch.randn(case.shape, generator=torch.Generator().manual_seed(2))
+        found = torch.autograd.grad(peers.tiles(case)(*leaves), leaves, dy)
+        expected = torch.autograd.grad(dense(case, *doubles), doubles, dy.double())
+        for gradient, exact in zip(found, expected, strict=True):
+            torch.testing.assert_close(gradient, exact.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["circulant_attention", "tiles + bmm"])
+def test_distance_is_the_same_attention(name: str) -> None:
+    assert_is_attention(DISTANCE, name)
+
+
+def test_tiles_count_the_windows_of_a_grid() -> None:
+    """Of 9 x 16 pixels: 2 x 2 tiles of 5 x 8, in chunks of a row of tiles; window 5."""
+    case = Case("grid", 1, 1, (9, 16), 5)
+    tiles = tiled.Tiles(case)
+    assert tiles.edges == [5, 8] and tiles.halos == [9, 12] and tiles.extra == [1, 0]
+    pixels = torch.arange(144.0).view(1, 1, 9, 16)
+    halos = [tiles.matrices(chunk) for chunk in tiles.keys(pixels)]
+    assert [halo.shape for halo in halos] == [(2, 1, 9 * 12)] * 2
+    # Repeated for each query of a tile, the band has the neighbours of each pixel.
+    windows = [tiles.take(halo.expand(2, 5 * 8, 9 * 12)) for halo in halos]
+    found = tiles.grid([window.mT for window in windows]).flatten(2)[0].T.long()
+    # By offset, not ascending.
+    assert torch.equal(found.sort(1).values, peers.neighbours(case))
+
+
+def test_multiply_adds_are_counted_by_their_sum() -> None:
+    """Every lane of every sum grows by one, so the loop itself says how much it did."""
+    sums = 24 if platform.machine() == "aarch64" else 12
+    for bits in (128, 256, 512):
+        for threads in (1, 3):
+            seconds, count = limits.multiply_adds(threads, bits, 1000)
+            assert seconds > 0
+            assert count == threads * 1000 * sums * bits // 32
+    assert limits.widest_vector() in (128, 256, 512)
+    assert limits.fma_peak(1) > 0
+
+
+def test_multiply_adds_are_independent_instructions(tmp_path) -> None:
+    """Sums that the compiler takes for equal would become one, and the peak too high."""
+    if " fma " not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("counts the FMA instructions of x86-64, which this processor lacks")
+    flags = [flag for flag in limits.FLAGS if flag != "-shared"]
+    target = tmp_path / "limits.s"
+    command = [limits.compiler(), *flags, "-S", str(limits.SOURCE), "-o", str(target)]
+    subprocess.run(command, check=True)
+    for register in ("xmm", "ymm"):
+        line = rf"vfmadd\w+ps\s+%{register}\d+, %{register}\d+, %({register}\d+)"
+        assert len(set(re.findall(line, target.read_text()))) >= 12
+
+
+def test_a_copy_into_new_memory_is_a_copy() -> None:
+    for size in (1, 2**19, 2**20 + 3):
+        assert limits.copy_into_new_memory(torch.rand(size), 3) > 0
+
+
+def test_a_missing_compiler_is_named(monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RuntimeError, match="expected a C\\+\\+ compiler in PATH"):
+        limits.compiler()
+
+
+def test_the_compilers_of_a_library_are_found(tmp_path) -> None:
+    library = tmp_path / "library.so"
+    library.write_bytes(b"\0GCC: (Debian 12.2.0-14) 12.2.0\0GCC: (Debian 12.2.0-14) 12.2.0\0")
+    assert limits.compiler_of(library) == "GCC: (Debian 12.2.0-14) 12.2.0"
+    library.write_bytes(b"\0stripped")
+    assert limits.compiler_of(library) == "unknown"
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
+        "model name\t: AMD EPYC\nstepping\t: 1\n\nprocessor\t: 1\n"
+    )
+    found = processor(cpuinfo)
+    assert found == "AMD EPYC (AuthenticAMD, family 25, model 17, stepping 1)"
+    cpuinfo.write_text("processor\t: 0\n")
+    assert processor(cpuinfo) == platform.processor()
+
+
 def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> None:
     """The whole command on small problems: every number is there, and they are sane."""
-    small = {name: replace(CASES[name], spatial=(16, 16), window=3) for name in kernels.TABLE}
-    monkeypatch.setattr(kernels, "CASES", small)
-    monkeypatch.setattr(kernels, "SGEMM_SIZE", 64)
-    monkeypatch.setattr(kernels, "TURN_SECONDS", 1e-5)
-    monkeypatch.setattr(kernels, "GRIDS", ((16, 16), (32, 32)))
-    monkeypatch.setattr(kernels, "WINDOWS", ((3, 3), (5, 7)))
-    before = torch.get_num_threads()
-    kernels.main(["--seconds", "0.001", "--threads", "1", "--output", str(tmp_path / "kernels")])
-    torch.set_num_threads(before)
-    assert capsys.readouterr().out.rstrip().endswith((tmp_path / "kernels.md").read_text().rstrip())
-    run = json.loads((tmp_path / "kernels.json").read_text())
-    for table in ("ratios", "ratios of one thread"):
-        measured = [(result["case"], result["kernel"]) for result in run[table]]
-        assert measured == [(case, kernel) for case in kernels.TABLE for kernel in kernels.PRODUCTS]
-        assert all(0 < result["ratio"]["low"] <= result["ratio"]["high"] for result in run[table])
-    assert [result["entries"] for result in run["growth"][::5]] == [
+    small = {name: replace(case, spatial=(16, 16), window=3) for name, case in KERNEL_CASES.items()}
+    monkeypatch.setattr(kernels, "KERNEL_CASES", small)
+    monkeypatch.setattr(kernels, "GROUP", small["group"])
+    monkeypatch.setattr(kernel_calls, "SGEMM_SIZE", 64)
+    monkeypatch.setattr(limits, "ITERATIONS", 1000)
+    monkeypatch.setattr(timing, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(kernel_sweeps, "GRIDS", ((16, 16), (32, 32)))
+    monkeypatch.setattr(kernel_sweeps, "WINDOWS", ((3, 3), (5, 7)))
+    monkeypatch.setattr(kernel_sweeps, "DTYPES_CASE", small["many_small"])
+    output = tmp_path / "kernels"
+    kernels.main(["--seconds", "0.001", "--threads", "1", "2", "--output", str(output)])
+    text = output.with_suffix(".md").read_text()
+    assert capsys.readouterr().out.rstrip().endswith(text.rstrip())
+    run = json.loads(output.with_suffix(".json").read_text())
+    measured = [(result["case"], result["threads"]) for result in run["table"]]
+    assert measured == [(case, count) for case in KERNEL_CASES for count in (1, 2)]
+    for result in run["table"]:
+        assert list(result["kernels"]) == list(kernel_calls.PRODUCTS)
+        assert result["turns"] == timing.TURNS
+        assert result["fma_flops_per_second"]["best"] > 0 and result["sgemm"]["flops"] == 2**19
+        for name, found in result["kernels"].items():
+            products = kernel_calls.PRODUCTS[name]
+            assert found["flops"] == products * small[result["case"]].product_flops
+            assert found["fraction"]["best"] > 0 and found["speedup"]["median"] > 0
+    assert run["group"]["bytes"] == 4 * 16 * 16 * 3 * 3
+    assert all(run["group"][name]["best"] > 0 for name in ("copy", "blend", "group", "plain group"))
+    assert [result["instruction set"] for result in run["widths"]] == kernels.instruction_sets()
+    products = len(kernel_calls.PRODUCTS)
+    assert [result["entries"] for result in run["growth"][::products]] == [
         [12544, 50176],
         [129600, 504000],
     ]
     assert run["machine"]["instruction set"] in ("avx512", "avx2", "plain")
-    assert "instruction set | " in (tmp_path / "kernels.md").read_text()
+    for title in (
+        "## Fractions of the FMA peak, two threads",
+        "## Fractions of the FMA peak, one thread",
+        "## Two threads against one",
+        "## The matrix as a value",
+        "## Widths of the vector units",
+    ):
+        assert title in text.splitlines()
+    assert "of 30 goals, those of a Zen 4, are reached." in text
 
 
-def test_kernels_are_the_five_products() -> None:
+def test_the_group_is_the_same_in_plain_pytorch() -> None:
+    ours, blend, values = group.ours(DISTANCE)
+    q, k, last_q, last_k, v = (x.double() for x in group.inputs(DISTANCE))
+    new, last = (
+        reference.adjacency("distance", x, y, DISTANCE.window)
+        for x, y in ((q, k), (last_q, last_k))
+    )
+    mixed = 0.3 * new + 0.7 * last
+    y = v
+    for _ in range(5):
+        y = reference.apply(mixed, y)
+    expected = y.float()
+    torch.testing.assert_close(ours(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(group.plain(DISTANCE)(), expected, rtol=0, atol=1e-5)
+    columns = peers.neighbours(DISTANCE).expand(DISTANCE.batch, -1, -1)
+    stored = mixed.gather(-1, columns).float()
+    torch.testing.assert_close(blend().view(stored.shape), stored, rtol=0, atol=1e-6)
+    assert values.numel() == stored.numel()
+
+
+def test_kernels_are_the_products() -> None:
     case = replace(CASES["heads"], spatial=(7, 6), window=3)
-    results = {name: call() for name, call in kernels.kernels(case).items()}
-    assert results.keys() == kernels.PRODUCTS.keys()
+    results = {name: call() for name, call in kernel_calls.kernels(case).items()}
+    assert results.keys() == kernel_calls.PRODUCTS.keys()
     assert results["similarity"].shape == (8, 42, 9)
     for name in ("apply", "transposed apply"):
         assert results[name].shape == case.group_shape
     assert [x.shape for x in results["fused backward"]] == [case.group_shape] * 3
     assert results["fused forward"][0].shape == case.group_shape
+    # The adjacency is the softmax of the scaled similarity, in the same order.
+    weights = (case.scale * results["similarity"]).softmax(-1)
+    torch.testing.assert_close(results["adjacency"].view(weights.shape), weights)
 
 
-def test_a_goal_that_is_missed_is_named() -> None:
-    found = {"median": 0.4, "low": 0.3, "high": 0.5}
-    results = [
-        {
-            "case": "readme",
-            "kernel": kernel,
-            "ratio": {**found, "median": 0.6 if kernel == "similarity" else 0.9},
-            "seconds": found,
-            "sgemm_flops_per_second": 1e11,
-        }
-        for kernel in kernels.PRODUCTS
+def test_a_fraction_is_of_the_peak_of_its_turn() -> None:
+    case = Case("case", 1, 2, (5, 5), 3)  # a product is 2 * 2 * 25 * 9 = 900 operations
+    seconds = dict.fromkeys(["sgemm", *kernel_calls.PRODUCTS], 1.0)
+    turns = [
+        {**seconds, "peak": 1800.0, "fused forward": 2.0},
+        {**seconds, "peak": 3600.0, "fused forward": 1.0},
+        {**seconds, "peak": 2000.0, "fused forward": 3.0},
     ]
-    lines = kernels.kernel_report.ratios("title", results)
-    assert "- readme, similarity: 0.60, 0.10 short" in lines
-    assert sum(line.startswith("- ") for line in lines) == 1
+    found = kernel_calls.fractions(case, 1, turns)
+    assert found["kernels"]["fused forward"]["fraction"] == {"best": 0.5, "median": 0.5}
+    assert found["kernels"]["apply"]["fraction"] == {"best": 0.25, "median": 0.45}
+    assert found["fma_flops_per_second"] == {"best": 3600.0, "median": 2000.0}
+
+
+def test_reached_and_missed_goals_are_marked() -> None:
+    def found(fraction: float) -> dict:
+        pair = {"best": fraction, "median": fraction - 0.1}
+        return {"fraction": pair, "seconds": {"best": 0.001, "median": 0.002}, "speedup": pair}
+
+    result = {
+        "case": "readme",
+        "threads": 2,
+        "fma_flops_per_second": {"best": 2e11, "median": 2e11},
+        "sgemm": found(0.62),
+        "kernels": {name: found(0.58) for name in kernel_calls.PRODUCTS},
+    }
+    lines = kernel_report.fractions(2, [result])
+    goals = "0.70, 0.12 short | 0.65, 0.07 short | 0.58, reached | 0.55, reached"
+    assert any(line.startswith(f"| goal | {goals}") for line in lines)
+    assert "4 of 6 goals, those of a Zen 4, are reached." in lines
+    assert not any("goal" in line for line in kernel_report.fractions(1, [result]))
+    result["kernels"]["apply"] = found(1.85)
+    one = {**result, "threads": 1, "fma_flops_per_second": {"best": 1e11, "median": 1e11}}
+    row = kernel_report.speedups(2, [one, result])[-1]
+    assert "| 0.58 (0.48), 1.22 short | 1.85 (1.75) |" in row and row.endswith(" | 2.00 |")
+    seconds = {"copy": 0.01, "blend": 0.014, "group": 0.1, "plain group": 0.29}
+    lines = kernel_report.group(
+        {
+            "case": "group",
+            "threads": 2,
+            "bytes": 60_000_000,
+            **{name: {"best": time, "median": time} for name, time in seconds.items()},
+        }
+    )
+    assert lines[-3].endswith("1.40 copies; goal: at most 1.5, reached |")
+    assert lines[-2].endswith("at most 90 ms, 10 ms over |")
+    assert lines[-1].endswith("2.9 times ours; goal: at least 3, 0.1 short |")
