@@ -7,7 +7,7 @@
 #   make lint          ruff, mypy and clang-format, in check mode
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
-#   make bench-kernels the speed of the CPU kernels against sgemm alone, into benchmarks/results
+#   make bench-kernels the speed of the CPU kernels against the peak, into benchmarks/results
 #   make test-cuda     every test on a GPU: build, kernels, the suite, compute-sanitizer; no network
 #   make bench-cuda    the benchmarks on a GPU, into benchmarks/results/cuda.{json,md}; no network
 #   make bench-quick   a few benchmarks, printed only
@@ -32,7 +32,7 @@ ENVIRONMENT := $(VENV)/.python-$(RELEASE)
 REQUIREMENTS := $(VENV)/.requirements
 PACKAGE := $(VENV)/.package
 
-NATIVE := $(shell find csrc tests -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+NATIVE := $(shell find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: all demo test lint docs bench bench-kernels bench-quick test-wheel format clean distclean
 
