@@ -21,7 +21,9 @@ def test_every_dtype_is_kept(dtype, device):
         assert result.dtype == dtype
 
 
-@pytest.mark.parametrize("c", [2, True, 1 - 2j, np.float64(0.3)], ids=repr)
+@pytest.mark.parametrize(
+    "c", [2, True, 1 - 2j, *(dtype(3) for dtype in (np.float32, np.float64, np.int64))], ids=repr
+)
 def test_numbers(c, device):
     A = matrix((5, 4), 3, device, dtype=torch.float32)
     for result in (c * A, A * c, A.scale(c), scale(c, A)):

@@ -335,6 +335,7 @@ OTHER_PATTERNS = {
 CONSTRUCTION = [
     ("Circulant(3, (2, 1))", ValueError, "dims (B, heads, *spatial) got (2, 1)"),
     ("Circulant(3, 5)", ValueError, "dims (B, heads, *spatial) got 5"),
+    ("Circulant(3, (True, True, 6))", ValueError, "dims (B, heads, *spatial) got (True, True, 6)"),
     ("Circulant(3, (1, 1, 5.0))", ValueError, "dims (B, heads, *spatial) got (1, 1, 5.0)"),
     ("Circulant(3, (-1, 1, 5))", ValueError, "dims (B, heads, *spatial) got (-1, 1, 5)"),
     ("Circulant(1, (1, 1, 5, 0))", ValueError, "spatial size at least 1 got 5 x 0"),

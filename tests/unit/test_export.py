@@ -44,14 +44,6 @@ def test_it_is_a_copy(device):
     assert_close(A.to_dense(), before, rtol=0, atol=0)
 
 
-def test_products_of_scipy(device):
-    A = matrix((5, 4), 3, device)
-    x = torch.randn(6, 3, 5, 4, dtype=torch.float64, device=device)
-    M = A.to_scipy(batch=1, head=1)
-    expected = (M @ x[4].flatten(1).cpu().numpy().T).T
-    np.testing.assert_allclose(expected, (A @ x)[4].flatten(1).cpu(), rtol=1e-12)
-
-
 def test_other_forms_of_csr(device):
     M = matrix((5, 4), 3, device).to_scipy()
     A = Circulant(M, 3, (5, 4))

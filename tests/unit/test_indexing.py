@@ -15,94 +15,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from circulant_attention import Circulant, circulant_mh_attention
 
-STAY_SPARSE = [
-    (0,),
-    (-1,),
-    (slice(1, None),),
-    (slice(None, None, 2),),
-    (slice(2, None),),
-    ([1, 0, 1],),
-    ([],),
-    (range(2),),
-    (1, 2),
-    (1, slice(None, 2)),
-    (slice(None), [2, 0]),
-    (slice(None), -3),
-    (Ellipsis,),
-    (1, Ellipsis),
-    (Ellipsis, slice(None)),
-    (0, 1, slice(None), slice(None)),
-    (slice(None), slice(1, 3), Ellipsis, slice(None)),
-]
 
-
-@pytest.mark.parametrize("index", STAY_SPARSE, ids=repr)
-def test_batch_and_heads_stay_sparse_and_keep_their_dims(index, device):
+def test_a_few_indices(device):
     A = matrix((5, 4), 3, device)
-    taken = A[index]
-    assert isinstance(taken, Circulant)
-    assert (taken.window, taken.spatial_size) == (A.window, A.spatial_size)
-    # An int becomes a slice of one: the only difference from torch, which drops the dim.
-    kept = tuple(slice(i, i + 1 or None) if isinstance(i, int) else i for i in index)
-    assert_close(taken.to_dense(), dense(A)[kept], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("index", [0, slice(1), [1], Ellipsis], ids=repr)
-def test_one_index_needs_no_tuple(index, device):
-    A = matrix((5, 4), 3, device)
-    assert A[index] == A[(index,)]
-
-
-def test_tensors_select(device):
-    A = matrix((5, 4), 3, device)
-    assert A[torch.tensor([1, 0], device=device)] == A[[1, 0]]
-    assert A[torch.tensor(1, device=device)] == A[1]
-    assert A[:, torch.tensor([True, False, True], device=device)] == A[:, [0, 2]]
-
-
-BECOME_DENSE = [
-    (1, 2, 3, 4),
-    (-1, -1, -1, -1),
-    (0, 0, 0, 10),
-    (1, 2, 3),
-    (1, 2, slice(None), 4),
-    (1, 2, slice(3, 9), slice(None, None, 2)),
-    (slice(None), 1, 3, 4),
-    (slice(None), slice(None), 3, 4),
-    (slice(None), slice(None), [3, 1, 3]),
-    (slice(None), slice(None), slice(None), [3, 1, 3]),
-    (0, slice(None), slice(2, 4), 7),
-    (slice(None), 2, slice(2, 4), slice(7, 9)),
-    (Ellipsis, 3),
-    (Ellipsis, 3, 4),
-    (Ellipsis, 3, slice(None)),
-    (1, Ellipsis, 4),
-    (1, 2, 3, 4, Ellipsis),
-    ([1, 0], slice(None), 5, slice(None)),
-    (slice(1), slice(1), slice(0), slice(None)),
-]
-
-
-@pytest.mark.parametrize("index", BECOME_DENSE, ids=repr)
-def test_rows_columns_and_entries_are_those_of_the_dense_matrix(index, device):
-    A = matrix((5, 4), 3, device)
-    block = A[index]
-    assert isinstance(block, torch.Tensor)
-    assert_close(block, dense(A)[index], rtol=0, atol=0)
-
-
-@grids
-def test_rows_and_columns_of_every_grid(size, window, device):
-    A = matrix(size, window, device)
     D = dense(A)
-    for at in {0, A.shape[-1] // 2, A.shape[-1] - 1}:
-        assert_close(A[..., at, :], D[..., at, :], rtol=0, atol=0)
-        assert_close(A[..., at], D[..., at], rtol=0, atol=0)
+    mask = torch.tensor([True, False, True], device=device)
+    for index, kept in [
+        (1, [1]),
+        (torch.tensor(-1, device=device), [-1]),
+        (slice(None, None, 2), slice(None, None, 2)),
+        (range(2), slice(2)),
+        ([], slice(0)),
+        (..., ...),
+        ((slice(None), mask), (slice(None), [0, 2])),
+    ]:
+        assert isinstance(A[index], Circulant)
+        assert_close(A[index].to_dense(), D[kept], rtol=0, atol=0)
+    assert A[1, 2, 3, 4] == A[..., 3, 4][1, 2] == D[1, 2, 3, 4]
+    assert_close(A[1, ..., 4], D[1, :, :, 4], rtol=0, atol=0)
 
 
-def _random_index(random, n, pairs):
+def _random_index(random, n, pairs, device):
     """An index of one dim: an int, a slice, or a list of ``pairs`` ints or of one."""
-    kind = random.choice(["int", "int", "full", "slice", "list", "list", "tensor", "numpy"])
+    kind = random.choice(["int", "int", "full", "full", "slice", "list", "list", "tensor", "numpy"])
     ends = [None, random.randrange(-n, n)]
     ints = [random.randrange(-n, n) for _ in range(random.choice([pairs, pairs, 1]))]
     return {
@@ -110,9 +45,27 @@ def _random_index(random, n, pairs):
         "full": slice(None),
         "slice": slice(random.choice(ends), random.choice(ends), random.choice([None, 1, 2])),
         "list": ints,
-        "tensor": torch.tensor(ints),
+        "tensor": torch.tensor(ints, device=device),
         "numpy": np.int64(ints[0]),
     }[kind]
+
+
+def _random_indices(random, shape, device):
+    """Indices of some dims, the others left out, at the end or where an ellipsis stands."""
+    index = [_random_index(random, n, 3, device) for n in shape]
+    given = random.randint(1, 4)
+    if random.choice([True, False]):
+        return tuple(index[:given])
+    at = random.randint(0, given)
+    return (*index[:at], ..., *index[len(index) - given + at :])
+
+
+def _of_every_dim(index):
+    """The same index as torch takes it for a dense matrix, without an ellipsis."""
+    index = [torch.tensor(i) if isinstance(i, list) else i for i in index]
+    at = index.index(...) if ... in [i for i in index if i is ...] else len(index)
+    left_out = [slice(None)] * (4 - len([i for i in index if i is not ...]))
+    return [*index[:at], *left_out, *index[at + 1 :]]
 
 
 @pytest.mark.parametrize("state", ["computed", "lazy", "transposed", "transposed lazy"])
@@ -120,18 +73,29 @@ def _random_index(random, n, pairs):
 def test_any_index_gives_what_torch_gives(size, window, state, device):
     random = Random(str((size, window, state)))
     q, k = torch.randn(2, 2, 6, *size, dtype=torch.float64, device=device)
-    D = dense(circulant_mh_attention(q, k, k, window, 3)[1])
-    D = D.mT if "transposed" in state else D
     for _ in range(40):
-        index = tuple(_random_index(random, n, 3) for n in D.shape)
-        if all(isinstance(i, slice) and i == slice(None) for i in index[2:]):
-            continue
         fresh = circulant_mh_attention(q, k, k, window, 3)[1]
         A = fresh.mT if "transposed" in state else fresh
         if "lazy" not in state:
             assert A.values.shape == (2, 3, A.nnz // 6)
-        given = tuple(torch.tensor(i) if isinstance(i, list) else i for i in index)
-        assert_close(A[index], D[given], rtol=0, atol=1e-12, msg=lambda m, i=index: f"{i}: {m}")
+        index = _random_indices(random, A.shape, device)
+        taken = A[index]
+        D, given = dense(A), _of_every_dim(index)
+        if all(isinstance(i, slice) and i == slice(None) for i in given[2:]):
+            # Batch and heads stay sparse and keep their dims: an int becomes a slice of one.
+            assert isinstance(taken, Circulant)
+            assert (taken.window, taken.spatial_size) == (A.window, A.spatial_size)
+            lists = [isinstance(i, torch.Tensor) for i in given[:2]]
+            given = [
+                slice(i, i + 1 or None) if isinstance(i, int | np.integer) else i for i in given
+            ]
+            expected = D[tuple(given)].unsqueeze(1) if all(lists) else D[tuple(given)]
+            taken = taken.to_dense()
+        else:
+            assert isinstance(taken, torch.Tensor)
+            expected = D[tuple(given)]
+        error = 1e-12 if "lazy" in state else 0
+        assert_close(taken, expected, rtol=0, atol=error, msg=lambda m, i=index: f"{i}: {m}")
 
 
 def test_pairs_of_lists_are_entries(device):
@@ -142,32 +106,6 @@ def test_pairs_of_lists_are_entries(device):
     assert entries.tolist() == expected
     with pytest.raises(IndexError, match=r"index lists of one length.*got \[2, 3\]"):
         A[0, 0, [1, 2], [1, 2, 3]]
-
-
-def test_pairs_of_batches_and_heads_stay_sparse(device):
-    A = matrix((5, 4), 3, device)
-    pairs = A[[1, 0], [2, -2]]
-    assert isinstance(pairs, Circulant)
-    assert_close(pairs.to_dense(), dense(A)[[1, 0], [2, -2]].unsqueeze(1), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    "index",
-    [
-        (np.int64(1),),
-        (slice(None), np.int32(1)),
-        (0, 0, np.int64(3)),
-        (0, 0, 3, np.uint8(4)),
-        ([np.int64(1)],),
-    ],
-    ids=repr,
-)
-def test_numpy_ints_index(index, device):
-    A = matrix((5, 4), 3, device)
-    twin = tuple([int(i[0])] if isinstance(i, list) else i for i in index)
-    twin = tuple(int(i) if isinstance(i, np.integer) else i for i in twin)
-    own, same = A[index], A[twin]
-    assert (own == same) if isinstance(own, Circulant) else torch.equal(own, same)
 
 
 @pytest.mark.parametrize(

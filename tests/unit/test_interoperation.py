@@ -31,12 +31,6 @@ def test_numpy_integers_count(matrix: Circulant, device: str) -> None:
     assert all(type(size) is int for size in (*ones.shape, *ones.spatial_size))
 
 
-def test_numpy_numbers_scale(matrix: Circulant) -> None:
-    for number in (np.float32(2), np.float64(2), np.int64(2)):
-        assert number * matrix == matrix * 2
-        assert matrix * number == matrix * 2
-
-
 def test_sizes_in_one_tuple(matrix: Circulant) -> None:
     assert matrix.reshape(matrix.shape) == matrix
     assert matrix.repeat((2, 1, 1, 1)) == matrix.repeat(2, 1, 1, 1)

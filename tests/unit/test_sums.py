@@ -55,18 +55,6 @@ def test_of_every_dtype(dtype, dim, device):
     assert_close(exact(total), reference.sum(dim), rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("dim", [-1, -2, (-2, -1), 0, 1, (0, 1), None], ids=str)
-def test_gradients(dim, device):
-    A = matrix((5, 4), 3, device).requires_grad_()
-    total = A.sum(dim)
-    near = dense(torch.ones_like(A.detach())) != 0
-    twin = dense(A.detach()).requires_grad_()
-    values = total.values if isinstance(total, Circulant) else total
-    values.square().sum().backward()
-    twin.sum(dim).square().sum().backward()
-    assert_close(A.values.grad, twin.grad[near].reshape(A.values.shape))
-
-
 def test_of_a_transpose(device):
     A = matrix((5, 4), (3, 1), device)
     assert_close(A.mT.sum(-1), A.sum(-2))
@@ -82,8 +70,8 @@ def test_mean_counts_the_zeros(dim, device):
         assert_close(ours.to_dense() if isinstance(ours, Circulant) else ours, expected)
     ours = A.mean(dim)
     total = ours.values if isinstance(ours, Circulant) else ours
-    (gradient,) = torch.autograd.grad(total.sum(), A.values)
-    (expected,) = torch.autograd.grad(dense(A).mean(dims).sum(), A.values)
+    (gradient,) = torch.autograd.grad(total.square().sum(), A.values)
+    (expected,) = torch.autograd.grad(dense(A).mean(dims).square().sum(), A.values)
     assert_close(gradient, expected)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import reference
 import torch
-from same_bits import check_threads
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
@@ -224,18 +223,3 @@ def test_checkpoint(device: str) -> None:
         return torch.autograd.grad((ca.mh(a, y)).pow(2).sum(), x)[0]
 
     torch.testing.assert_close(run(lambda x: checkpoint(layer, x, use_reentrant=False)), run(layer))
-
-
-def test_threads_do_not_change_bits(device: str) -> None:
-    """Of the native ops and of all gradients through them (torch's softmax is torch's)."""
-    x, y = torch.randn(2, 2, 8, 33, 17, device=device)
-
-    def compute() -> list[Tensor]:
-        q, k = x.clone().requires_grad_(), y.clone().requires_grad_()
-        s = ca.circulant_similarity(DotSimilarity(), q, k, (7, 5))
-        d = ca.circulant_similarity(DistanceSimilarity(), q, k, (7, 5))
-        out = s @ k + d.mT @ q
-        gradients = torch.autograd.grad(out.sin().sum(), (q, k))
-        return [s.values, d.values, d.mT.values, out, *gradients]
-
-    check_threads(compute)
