@@ -39,20 +39,6 @@ def test_attention_of_queries_keys_and_values(grid, simfun, dtype):
     assert_circulant(ours[1], a, a_bound, torch_dtype(real_of(dtype)))
 
 
-@few_grids
-def test_one_head_is_plain_attention(grid):
-    q, k, v = images(grid, 6, 2, np.float64, "qkv")
-    y, y_bound, a, a_bound = expected_attention(
-        reference.DotSimilarity(), q, k, v, grid.window, 1, np.float64
-    )
-    for ours in (
-        ca.circulant_mh_attention(*map(to_torch, (q, k, v)), grid.window, 1),
-        ca.circulant_attention(*map(to_torch, (q, k, v)), grid.window),
-    ):
-        assert_image(ours[0], y, y_bound)
-        assert_circulant(ours[1], a, a_bound)
-
-
 @dtypes
 @grids
 def test_attention_with_a_ready_array(grid, dtype):

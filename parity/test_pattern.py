@@ -5,14 +5,13 @@ import pytest
 import torch
 
 import circulant_attention as ca
-from parity import cases, reference
+from parity import reference
 from parity.cases import dtypes, grids, normal, random_circulant, real_of, torch_dtype
 from parity.compare import assert_circulant
 from parity.convention import (
     circulant_to_torch,
     index_to_torch,
     spatial_to_torch,
-    to_numpy,
     to_torch,
     window_to_torch,
 )
@@ -28,6 +27,13 @@ def test_all_ones_array(grid, device):
     # Julia's Circulant(W, dims) is one of Float32, too.
     assert_circulant(ours, expected, 0, torch.float32)
     assert ours.nnz == ours.values.numel() == expected.nnz
+    data = ours.data
+    for index, theirs in (
+        (data.crow_indices(), expected.rowPtr),
+        (data.col_indices(), expected.colVal),
+    ):
+        assert index.dtype == torch.int32 and theirs.dtype == np.int32
+        assert torch.equal(index, index_to_torch(theirs))
     double = ca.Circulant(grid.window, size, dtype=torch.float64, device=device)
     assert_circulant(double, expected, 0, torch.float64)
 
@@ -40,39 +46,11 @@ def test_all_ones_array_of_an_image(grid, dtype):
     assert_circulant(ours, reference.circulant(grid.window, x), 0, torch_dtype(real_of(dtype)))
 
 
-@grids
-def test_index_arrays_follow_the_rotation_rule(grid, device):
-    size = (1, 1, *spatial_to_torch(grid.spatial_size))
-    ours = ca.Circulant(grid.window, size, device=device)
-    columns = ours.data.col_indices()[0, 0].tolist()
-    rows = np.repeat(np.arange(ours.shape[-1]), np.diff(to_numpy(ours.data.crow_indices()[0, 0])))
-    by_rule = [
-        reference.cartesian_circulant(entry, grid.spatial_size, grid.window)
-        for entry in range(1, len(columns) + 1)
-    ]
-    assert columns == [column - 1 for column, _ in by_rule]
-    assert rows.tolist() == [row - 1 for _, row in by_rule]
-
-
 @pytest.mark.parametrize("size", range(1, 10))
 def test_every_window_of_a_small_circle(size, device):
     for window in range(1, size + 1, 2):
         ours = ca.Circulant(window, (1, 1, size), device=device)
         assert_circulant(ours, reference.ones(window, (size, 1, 1)), 0)
-
-
-@grids
-def test_index_arrays_are_int32(grid, device):
-    size = (3, 2, *spatial_to_torch(grid.spatial_size))
-    data = ca.Circulant(grid.window, size, device=device).data
-    assert data.layout == torch.sparse_csr
-    expected = reference.ones(grid.window, (*grid.spatial_size, 2, 3))
-    for ours, theirs in (
-        (data.crow_indices(), expected.rowPtr),
-        (data.col_indices(), expected.colVal),
-    ):
-        assert ours.dtype == torch.int32 and theirs.dtype == np.int32
-        assert torch.equal(ours, index_to_torch(theirs))
 
 
 @dtypes
@@ -106,13 +84,3 @@ def test_what_an_array_knows_of_itself(grid):
     assert ours.shape == ours.size() == (batch, heads, rows, columns)
     assert [ours.size(dim) for dim in (-2, -1, 1, 0)] == list(expected.size)
     assert window_to_torch(expected.kernel_length) == grid.window
-
-
-def test_cases_hold_what_they_promise():
-    sizes = [grid.spatial_size for grid in cases.GRIDS]
-    assert {len(size) for size in sizes} == {1, 2}
-    assert any(len(set(size)) == 2 for size in sizes)
-    assert {grid.window for grid in cases.GRIDS} == {1, 3, 5, 7}
-    # Somewhere a window covers a whole dim, and somewhere every dim is twice as long as it.
-    assert any(grid.window in grid.spatial_size for grid in cases.GRIDS)
-    assert any(min(grid.spatial_size) >= 2 * grid.window > 2 for grid in cases.GRIDS)

@@ -12,7 +12,7 @@ import pytest
 from reference import mask
 
 from parity import cases, reference
-from parity.cases import GRIDS, doubles, few_grids, grids, normal, random_circulant, simfuns
+from parity.cases import doubles, few_grids, grids, normal, random_circulant, simfuns
 from parity.compare import assert_close
 from parity.tolerance import of_sum
 
@@ -83,44 +83,12 @@ def test_pattern_is_the_window(grid):
     assert np.array_equal(dense == 1, dense_pattern(grid))
 
 
-@pytest.mark.parametrize("grid", [g for g in GRIDS if len(g.spatial_size) == 2], ids=str)
-def test_two_dims_are_a_kronecker_product(grid):
-    first, second = (
-        reference.to_dense(reference.ones(grid.window, (size, 1, 1)))[:, :, 0, 0]
-        for size in grid.spatial_size
-    )
-    both = reference.to_dense(reference.ones(grid.window, (*grid.spatial_size, 1, 1)))
-    assert np.array_equal(np.kron(second, first), both[:, :, 0, 0])
-
-
-def test_rotation_rule_repeats_columns_where_the_window_outgrows_the_grid():
-    columns = [reference.cartesian_circulant(entry, (4,), 5)[0] for entry in range(1, 6)]
-    assert sorted(columns) == [1, 2, 3, 3, 4]
-    with pytest.raises(ValueError, match="1 or 2 spatial dims"):
-        reference.cartesian_circulant(1, (3, 3, 3), 3)
-
-
 def test_index_arrays_are_repeated_for_every_matrix():
     a = reference.ones(3, (5, 2, 3))
     row_ptr, col_val = reference.circulant_pattern(3, (5,))
     assert a.rowPtr.shape == (6, 2, 3) and a.colVal.shape == (15, 2, 3)
     assert np.array_equal(a.rowPtr, np.tile(row_ptr[:, None, None], (1, 2, 3)))
     assert np.array_equal(a.colVal, np.tile(col_val[:, None, None], (1, 2, 3)))
-
-
-def test_similarity_by_hand():
-    x = np.array([1.0, 2.0, 4.0]).reshape(3, 1, 1, order="F")
-    y = np.array([3.0, 5.0, 7.0]).reshape(3, 1, 1, order="F")
-    dot = reference.circulant_similarity(reference.DotSimilarity(), x, y, 3)
-    assert dot.nzVal.ravel().tolist() == [3, 5, 7, 6, 10, 14, 12, 20, 28]
-    distance = reference.circulant_similarity(reference.DistanceSimilarity(), x, y, 3)
-    assert distance.nzVal.ravel().tolist() == [-2, -8, -18, -0.5, -4.5, -12.5, -0.5, -0.5, -4.5]
-    # Re(i conj(2i)) = 2 and -|i - 2i|^2 / 2 = -1/2.
-    i = np.full((3, 1, 1), 1j, order="F")
-    dot = reference.circulant_similarity(reference.DotSimilarity(), i, 2 * i, 1)
-    distance = reference.circulant_similarity(reference.DistanceSimilarity(), i, 2 * i, 1)
-    assert dot.nzVal.ravel().tolist() == [2] * 3
-    assert distance.nzVal.ravel().tolist() == [-0.5] * 3
 
 
 @doubles
@@ -250,26 +218,3 @@ def test_array_functions_are_those_of_dense_arrays(grid, dtype):
     assert reference.equal(a, a.like(a.nzVal.copy()))
     assert not reference.equal(a, b)
     assert not reference.equal(a, reference.sum_(a, 3))
-
-
-def test_picture_is_the_one_that_came_out_of_julia():
-    expected = (HERE / "data" / "readme_display.txt").read_text(encoding="utf-8").splitlines()
-    assert len(expected) == 19 and {len(line) for line in expected} == {40}
-    drawn = reference.braille_picture(reference.ones(15, (128, 96, 1, 1)), 19, 60)
-    assert drawn == expected
-    other_order = reference.braille_picture(reference.ones(15, (96, 128, 1, 1)), 19, 60)
-    assert not any(a == b for a, b in zip(other_order, expected, strict=True))
-
-
-def test_small_pictures_by_hand():
-    # Eight dots high and wide: rows 1 to 4 in the first line, columns 1 and 2 in its first cell.
-    drawn = reference.braille_picture(reference.ones(3, (8, 1, 1)), 19, 60)
-    assert drawn == ["⎡⠻⣦⡀⠈⎤", "⎣⡀⠈⠻⣦⎦"]
-    # Five rows are spread over the eight dots of two lines, at dots 1, 3 (2.75), 4 (4.5), 6, 8.
-    drawn = reference.braille_picture(reference.ones(1, (5, 1, 1)), 19, 60)
-    assert drawn == ["⎡⠡⡀⠀⎤", "⎣⠀⠐⡀⎦"]
-    assert reference.braille_picture(reference.ones(1, (1, 1, 1)), 19, 60) == ["⎡⠁⠀⎤", "⎣⠀⠀⎦"]
-    # 101 columns on 76 dots: the third one falls between the dots 2 and 3 and goes to the even one,
-    # so that row 1, which reaches no further, leaves dot 3 out.
-    drawn = reference.braille_picture(reference.ones(5, (101, 1, 1)), 19, 60)
-    assert len(drawn) == 19 and drawn[0][1:3] == "⢻⣶"

@@ -58,28 +58,6 @@ def test_cotangents_are_those_of_finite_differences(grid, dtype):
         assert found == pytest.approx(ours, abs=DIFFERENCE)
 
 
-@few_grids
-def test_cotangents_of_real_arguments_are_real(grid):
-    a = random_circulant(grid, 1, 2, np.float64)
-    (x,) = cases.images(grid, 3, 2, np.float64, "x")
-    (dy,) = cases.images(grid, 3, 2, np.complex128, "y")
-    for rule in (cotangents.attention, cotangents.transposed_attention):
-        da, dx = rule(a, x, dy)
-        assert da.nzVal.dtype == dx.dtype == np.float64
-
-
-@few_grids
-def test_softmax_cotangent_is_that_of_finite_differences(grid):
-    a, b, c = (random_circulant(grid, 2, 3, np.float64, name) for name in "abc")
-
-    def normalised(values):
-        return cases.inner(c.nzVal, reference.softmax(a.like(values)).nzVal)
-
-    da = cotangents.row_softmax(reference.softmax(a), c)
-    found = directional(normalised, (a.nzVal,), (b.nzVal,))
-    assert found == pytest.approx(cases.inner(da.nzVal, b.nzVal), abs=DIFFERENCE)
-
-
 @doubles
 @pytest.mark.parametrize("broadcast", ["neither", "scale", "array"])
 def test_scale_cotangents_are_those_of_finite_differences(dtype, broadcast):
@@ -137,18 +115,6 @@ def test_convolution_is_the_definition(dtype, kernel):
             expected = expected + w[tuple(t - 1 for t in tap)].T @ x[at]
         here = tuple(i - 1 for i in index)
         np.testing.assert_allclose(y[here], expected, rtol=0, atol=1e-13)
-
-
-@doubles
-@pytest.mark.parametrize("kernel", [(3,), (3, 2)], ids=["1-d", "2-d"])
-def test_convolution_cotangents_are_those_of_finite_differences(dtype, kernel):
-    x, u = (normal((*(6, 5)[: len(kernel)], 2, 3), dtype, name) for name in "xu")
-    w, v = (normal((*kernel, 2, 4), dtype, name) for name in "wv")
-    dy = normal(network.conv(x, w).shape, dtype, "dy")
-    dx, dw = network.conv_cotangents(x, w, dy)
-    ours = cases.inner(dx, u) + cases.inner(dw, v)
-    found = directional(lambda x, w: cases.inner(dy, network.conv(x, w)), (x, w), (u, v))
-    assert found == pytest.approx(ours, abs=DIFFERENCE)
 
 
 @doubles

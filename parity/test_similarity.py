@@ -26,25 +26,6 @@ from parity.tolerance import of_similarity, of_softmax
 pytestmark = pytest.mark.usefixtures("device")
 
 
-def test_dot_by_hand(device):
-    x, y = torch.tensor([[[[1.0, 2, 4]]], [[[3, 5, 7]]]], device=device)
-    s = ca.circulant_similarity(ca.DotSimilarity(), x, y, 3)
-    assert s.values.tolist() == [[[3, 5, 7, 6, 10, 14, 12, 20, 28]]]
-    # Re(i conj(2i)) = 2.
-    i = torch.full((1, 1, 3), 1j, device=device)
-    assert ca.circulant_similarity(ca.DotSimilarity(), i, 2 * i, 1).values.tolist() == [[[2, 2, 2]]]
-
-
-def test_distance_by_hand(device):
-    x, y = torch.tensor([[[[1.0, 2, 4]]], [[[3, 5, 7]]]], device=device)
-    s = ca.circulant_similarity(ca.DistanceSimilarity(), x, y, 3)
-    assert s.values.tolist() == [[[-2, -8, -18, -0.5, -4.5, -12.5, -0.5, -0.5, -4.5]]]
-    # -|i - 2i|^2 / 2 = -1/2.
-    i = torch.full((1, 1, 3), 1j, device=device)
-    s = ca.circulant_similarity(ca.DistanceSimilarity(), i, 2 * i, 1)
-    assert s.values.tolist() == [[[-0.5, -0.5, -0.5]]]
-
-
 @dtypes
 @simfuns
 @grids

@@ -44,7 +44,6 @@ from .pattern import (
     pixel_number,
     row_columns,
 )
-from .picture import braille_picture
 from .similarity import (
     DistanceSimilarity,
     DotSimilarity,
@@ -58,7 +57,6 @@ __all__ = [
     "DistanceSimilarity",
     "DotSimilarity",
     "add",
-    "braille_picture",
     "cartesian_circulant",
     "cartesian_index",
     "cat",

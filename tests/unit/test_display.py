@@ -49,6 +49,15 @@ def test_picture_by_hand(device):
     #   . . x x x . . .
     A = Circulant(3, (1, 1, 8), device=device)
     assert str(A).splitlines()[1:] == ["[0, 0, :, :] =", "⎡⠻⣦⡀⠈⎤", "⎣⡀⠈⠻⣦⎦"]
+    # Five rows are spread over the eight dots of two lines, at dots 1, 3 (2.75), 4 (4.5), 6, 8.
+    B = Circulant(1, (1, 1, 5), device=device)
+    assert str(B).splitlines()[2:] == ["⎡⠡⡀⠀⎤", "⎣⠀⠐⡀⎦"]
+    assert str(Circulant(1, (1, 1, 1), device=device)).splitlines()[2:] == ["⎡⠁⠀⎤", "⎣⠀⠀⎦"]
+    # 101 columns on 76 dots: the third one falls between the dots 2 and 3 and goes to the even one,
+    # so that row 1, which reaches no further, leaves dot 3 out.
+    drawn = str(Circulant(5, (1, 1, 101), device=device)).splitlines()[2:]
+    assert len(drawn) == 19
+    assert drawn[0][1:3] == "⢻⣶"
 
 
 @pytest.mark.parametrize(("lines", "cells"), [(19, 10), (4, 40), (2, 2), (1, 1)])
