@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -34,7 +33,7 @@ RUN = {
 }
 
 
-def test_work_is_counted_from_shapes() -> None:
+def test_work_is_counted_from_shapes():
     features, values = 2 * 12 * 48, 2 * 3 * 48 * 25
     product = 2 * 2 * 12 * 48 * 25
     assert worker.work(CASE, "similarity", False, 4) == {
@@ -52,13 +51,7 @@ def test_work_is_counted_from_shapes() -> None:
     }
 
 
-def test_the_transposition_moves_every_entry() -> None:
-    q, k, v = torch.randn(3, *CASE.shape)
-    values = worker.transpose(CASE)(q, k, v)
-    assert values.shape == (6, 48, 25)
-
-
-def test_gradients_are_bound_to_q_k_and_v() -> None:
+def test_gradients_are_bound_to_q_k_and_v():
     inputs = [torch.randn(CASE.shape) for _ in range(4)]
     [y] = worker.bind(worker.circulant(CASE), inputs, backward=False)()
     gradients = worker.bind(worker.circulant(CASE), inputs, backward=True)()
@@ -78,7 +71,7 @@ def result(entry: str, seconds: float) -> dict[str, object]:
     }
 
 
-def test_the_report_relates_times_to_ceilings_and_to_ours() -> None:
+def test_the_report_relates_times_to_ceilings_and_to_ours():
     run = {
         **RUN,
         "results": [
@@ -128,7 +121,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_a_case_is_measured_whatever_its_peers_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_is_measured_whatever_its_peers_do(monkeypatch):
     monkeypatch.setattr(worker, "PEERS", tuple(PEERS))
     for name, peer in PEERS.items():
         monkeypatch.setitem(worker.ATTENTIONS, name, peer)
@@ -156,7 +149,7 @@ def test_a_case_is_measured_whatever_its_peers_do(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("without_gpu")
-def test_nothing_is_begun_when_the_time_is_over() -> None:
+def test_nothing_is_begun_when_the_time_is_over():
     kept: list[list[dict[str, object]]] = []
     worker.measure(worker.Task(CASE, "bfloat16", 0.1, -1.0), kept.append)
     assert {result["status"] for result in kept[-1]} == {"not run"}
@@ -175,13 +168,7 @@ def test_nothing_is_begun_when_the_time_is_over() -> None:
     ],
     ids=["ends", "fails", "dies", "hangs", "leaves-a-child", "writes-nothing"],
 )
-def test_a_process_leaves_what_it_had_written(
-    program: str,
-    status: int | None,
-    written: str | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_process_leaves_what_it_had_written(program, status, written, tmp_path, monkeypatch):
     imports = "import os, pathlib, subprocess, sys, time; from benchmarks import tasks"
     write = "write = lambda result: tasks.write_result(pathlib.Path(sys.argv[2]), result)"
     (tmp_path / "program.py").write_text(f"{imports}\n{write}\n{program}\n")
@@ -190,9 +177,7 @@ def test_a_process_leaves_what_it_had_written(
     assert tasks.run("program", tasks.Task(CASE), limit) == (status, written)
 
 
-def test_the_command_writes_what_there_is_after_each_case(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_what_there_is_after_each_case(tmp_path, monkeypatch):
     """A case that ends well, one that dies after a result, one that hangs before any."""
     entry = result("circulant_attention", 1e-3)
     ours = {name: entry[name] for name in entry.keys() - {"case", "dtype"}}
@@ -229,7 +214,7 @@ def test_the_command_writes_what_there_is_after_each_case(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_it_says_so():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cuda"],
         cwd=ROOT,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from peak_memory import PeakMemory
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -364,30 +363,15 @@ def test_best_tile_costs_least() -> None:
         assert cost(*best) == min(fitting)
 
 
-MEMORY_PROGRAM = """
-import resource, torch
-from circulant_attention.denoising import nonlocal_means, tile_size
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-torch.set_num_threads(1)
-nonlocal_means(torch.rand(1, 32, 32), 0.1, window=9, patch=7)
-image = torch.rand(1, 1024, 1024)
-before = peak()
-tile = tile_size(image, window=9, patch=7, memory=1 << 24)
-nonlocal_means(image, 0.1, window=9, patch=7, tile=tile)
-print(peak() - before)
-"""
-
-
-def test_memory_is_bounded() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", MEMORY_PROGRAM], capture_output=True, text=True, check=True
-    )
-    # 16 MiB of a tile; the results of tiles and strips and their concatenation, 4 MiB each; and as
-    # much again for what the allocator holds. The patches of the whole image would be 196 MiB.
-    assert int(run.stdout) < 2 * (16 + 4 * 4) << 20
+def test_memory_is_bounded(device: str) -> None:
+    image = random_image(1, 512, 512, dtype=torch.float32, device=device)
+    memory = 1 << 22
+    tile = tile_size(image, window=9, patch=7, memory=memory)
+    with PeakMemory() as counted:
+        nonlocal_means(image, 0.1, window=9, patch=7, tile=tile)
+    # A tile, and the results of tiles and strips and their concatenation. The patches of the whole
+    # image take 49 MiB.
+    assert counted.peak < memory + 4 * image.nbytes
 
 
 @pytest.mark.parametrize(
@@ -431,29 +415,29 @@ def test_bad_input(options: dict[str, object], error: type[Exception], message: 
         nonlocal_means(**arguments)
 
 
-def test_bad_input_of_the_others() -> None:
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        ("patches(image[0], 3)", ValueError, r"shape \(B, C, H, W\), got \(1, 9, 10\)"),
+        ("patches(image, 2)", ValueError, "expected patch to be odd"),
+        ("weights((9, 0))", ValueError, r"pixel in the image of 9 x 10 pixels, got \(9, 0\)"),
+        ("weights((0, -1))", ValueError, r"pixel in the image of 9 x 10 pixels, got \(0, -1\)"),
+        ("weights(5)", TypeError, r"expected pixel to be two ints, \(row, column\), got 5"),
+        ("weights((1.0, 2))", TypeError, r"pixel to be two ints, \(row, column\), got \(1.0, 2\)"),
+        ("weights((1, 2, 3))", ValueError, r"expected pixel to be two ints, .*, got \(1, 2, 3\)"),
+        ("weights(())", ValueError, r"expected pixel to be two ints, .*, got \(\)"),
+        ("weights((0, 0), 0)", ValueError, "expected sigma to be positive, got 0"),
+        ("tile_size(image, window=3, memory=0)", ValueError, "memory to be positive, got 0"),
+        ("tile_size(image, window=3, memory=1e9)", TypeError, "memory to be an int, got float"),
+        ("bytes_per_pixel(image, window=4)", ValueError, "expected window to be odd"),
+        ("bytes_per_pixel(1.0)", TypeError, "expected image to be a tensor, got float"),
+    ],
+)
+def test_bad_input_of_the_others(call: str, error: type[Exception], message: str) -> None:
     image = torch.ones(1, 1, 9, 10)
-    with pytest.raises(ValueError, match=r"shape \(B, C, H, W\), got \(1, 9, 10\)"):
-        patches(image[0], 3)
-    with pytest.raises(ValueError, match="expected patch to be odd"):
-        patches(image, 2)
-    for pixel, error, message in [
-        ((9, 0), ValueError, r"pixel in the image of 9 x 10 pixels, got \(9, 0\)"),
-        ((0, -1), ValueError, r"pixel in the image of 9 x 10 pixels, got \(0, -1\)"),
-        (5, TypeError, r"expected pixel to be two ints, \(row, column\), got 5"),
-        ((1.0, 2), TypeError, r"expected pixel to be two ints, \(row, column\), got \(1.0, 2\)"),
-        ((1, 2, 3), ValueError, r"expected pixel to be two ints, .*, got \(1, 2, 3\)"),
-        ((), ValueError, r"expected pixel to be two ints, .*, got \(\)"),
-    ]:
-        with pytest.raises(error, match=message):
-            attention_window(image, 0.1, pixel, window=3)
-    with pytest.raises(ValueError, match="expected sigma to be positive, got 0"):
-        attention_window(image, 0, (0, 0), window=3)
-    with pytest.raises(ValueError, match="expected memory to be positive, got 0"):
-        tile_size(image, window=3, memory=0)
-    with pytest.raises(TypeError, match="expected memory to be an int, got float"):
-        tile_size(image, window=3, memory=1e9)
-    with pytest.raises(ValueError, match="expected window to be odd"):
-        bytes_per_pixel(image, window=4)
-    with pytest.raises(TypeError, match="expected image to be a tensor, got float"):
-        bytes_per_pixel(1.0)
+
+    def weights(pixel: object, sigma: float = 0.1) -> Tensor:
+        return attention_window(image, sigma, pixel, window=3)
+
+    with pytest.raises(error, match=message):
+        eval(call, {**globals(), "image": image, "weights": weights})
