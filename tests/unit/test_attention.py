@@ -27,10 +27,12 @@ from circulant_attention import (
     DotSimilarity,
     circulant_adjacency,
     circulant_attention,
+    circulant_mh_adjacency,
     circulant_mh_attention,
     circulant_mh_transposed_attention,
     circulant_similarity,
     circulant_transposed_attention,
+    mh,
 )
 
 heads = pytest.mark.parametrize("heads", [1, 3])
@@ -125,11 +127,12 @@ def test_every_calling_form_of_attention(heads, device):
 
 @grids
 def test_a_ready_matrix_applied_in_every_calling_form(size, window, device):
+    """To a batch per head, or to the heads of each batch."""
     A = matrix(size, window, device)
     x = features(6, 2, size, device)
-    expected = reference.apply(dense(A).flatten(0, 1), x)
     y = A @ x
-    assert_close(y, expected)
+    assert_close(y, reference.apply(dense(A).flatten(0, 1), x))
+    by_heads = x.reshape(2, 6, *size)
     for form in (
         circulant_attention(A, x),
         circulant_attention(A, x=x),
@@ -137,8 +140,14 @@ def test_a_ready_matrix_applied_in_every_calling_form(size, window, device):
         circulant_attention(x=x, A=A),
         A.apply(x),
         torch.matmul(A, x),
+        mh(A, by_heads),
+        A @ mh @ by_heads,
+        circulant_mh_attention(A, by_heads),
+        circulant_mh_attention(A, x=by_heads),
+        circulant_mh_attention(A=A, x=by_heads),
+        circulant_mh_attention(x=by_heads, A=A),
     ):
-        assert_close(form, y, rtol=0, atol=0)
+        assert_close(form.reshape(x.shape), y, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -228,3 +237,43 @@ def test_the_number_of_threads_changes_no_bit(device):
         return [y, *matrices, q.grad, k.grad, v.grad]
 
     check_threads(compute)
+
+
+# Several heads: contiguous groups of channels, each for itself.
+
+
+@similarities
+def test_each_head_attends_for_itself_with_its_own_scale(name, device):
+    q, k, v = (features(2, 8, (5, 4), device) for _ in range(3))
+    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, 3, 2)
+    for head, channels in enumerate((slice(0, 4), slice(4, 8))):
+        parts = (x[:, channels] for x in (q, k, v))
+        y_head, A_head = circulant_attention(SIMILARITIES[name], *parts, 3)
+        assert_close(y[:, channels], y_head)
+        assert_close(A[:, head].values, A_head.values)
+
+
+@similarities
+def test_one_head_is_plain_attention(name, device):
+    q, k, v = (features(2, 4, (5, 4), device) for _ in range(3))
+    y, A = circulant_mh_attention(SIMILARITIES[name], q, k, v, 3, 1)
+    wanted, B = circulant_attention(SIMILARITIES[name], q, k, v, 3)
+    assert A == B
+    assert_close(y, wanted, rtol=0, atol=0)
+
+
+@similarities
+def test_adjacency_of_heads_scales_nothing(name, device):
+    x, y = features(2, 8, (5, 4), device), features(2, 8, (5, 4), device)
+    A = circulant_mh_adjacency(SIMILARITIES[name], x, y, (5, 1), 4)
+    assert A.shape == (2, 4, 20, 20)
+    assert A.window == (5, 1)
+    assert A == circulant_mh_adjacency(simfun=SIMILARITIES[name], x=x, y=y, W=[5, 1], nheads=4)
+    for head in range(4):
+        channels = slice(2 * head, 2 * head + 2)
+        B = circulant_adjacency(SIMILARITIES[name], x[:, channels], y[:, channels], (5, 1))
+        assert_close(A[:, head].values, B.values)
+
+
+def test_the_operator_shows_its_name():
+    assert repr(mh) == "mh"

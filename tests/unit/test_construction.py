@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from inputs import DTYPES, dense, dtypes, features, grids, matrix
 from torch.testing import assert_close
 
-from circulant_attention import Circulant, circulant, kernel_length, spatial_dims, spatial_size
+from circulant_attention import (
+    Circulant,
+    circulant,
+    circulant_mh_attention,
+    kernel_length,
+    spatial_dims,
+    spatial_size,
+)
 
 
 @grids
@@ -113,3 +121,20 @@ def test_an_empty_batch(device):
     assert float(A.sum()) == 0.0
     assert A.sum(-1).shape == A.sum(-2).shape == (0, 2, 20)
     assert (A @ features(0, 3, (5, 4), device, torch.float32)).shape == (0, 3, 5, 4)
+
+
+def test_integers_of_numpy_count(device):
+    A = matrix((4, 5), 3, device, heads=4)
+    x = features(2, 4, (4, 5), device)
+    three, two = np.int64(3), np.int32(2)
+    _, B = circulant_mh_attention(x, x, x, three, two)
+    assert (B.window, B.shape[1]) == ((3, 3), 2)
+    assert all(type(width) is int for width in B.window)
+    assert torch.equal(A[np.int64(1), two, 3], A[1, 2, 3])
+    assert torch.equal(A.sum(np.int64(-1)), A.sum(-1))
+    assert A.softmax(np.int64(-1)) == A.softmax()
+    assert A.transpose(np.int64(2), np.int64(3)) == A.mT
+    assert A[:1].expand(two, 4, np.int64(20), 20).shape == (2, 4, 20, 20)
+    ones = Circulant(three, (1, np.int64(1), np.int64(6)))
+    assert ones == Circulant(3, (1, 1, 6))
+    assert all(type(size) is int for size in (*ones.shape, *ones.spatial_size))

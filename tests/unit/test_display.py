@@ -35,12 +35,6 @@ def test_summary(device):
     )
 
 
-def test_summary_of_entries_that_were_not_computed_yet(device):
-    A = matrix((5, 4), 3, device)
-    assert repr(A.mT) == repr(A)
-    assert A.mT.pending_transpose() is A.values
-
-
 def test_picture_by_hand(device):
     # Eight pixels in a circle, each with its two neighbours: two lines of four cells. Line one:
     #   x x . . . . . x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import contextmanager
 from random import Random
 
@@ -104,22 +103,6 @@ def test_pairs_of_lists_are_entries(device):
     entries = A[0, 1, rows, columns]
     expected = [float(dense(A)[0, 1, i, j]) for i, j in zip(rows, columns, strict=True)]
     assert entries.tolist() == expected
-    with pytest.raises(IndexError, match=r"index lists of one length.*got \[2, 3\]"):
-        A[0, 0, [1, 2], [1, 2, 3]]
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        ((0, 0, [1, 20]), "row index 20 is out of range for size 20"),
-        ((0, 3), "head index 3 is out of range for size 3"),
-        ((torch.tensor([True]),), "expected the batch mask to have 2 entries, got 1"),
-    ],
-    ids=repr,
-)
-def test_indices_out_of_range(index, message, device):
-    with pytest.raises(IndexError, match=re.escape(message)):
-        matrix((5, 4), 3, device)[index]
 
 
 def test_dense_blocks_carry_the_gradient(device):

@@ -51,3 +51,10 @@ def test_cat_of_different_sizes_along_its_dim(device):
     assert cat(A, B).shape == (2, 5, 20, 20)
     assert cat(A, B)[:, :1] == A
     assert cat(A, B)[:, 1:] == B
+
+
+def test_sizes_in_one_tuple(device):
+    A = matrix((5, 4), 3, device)
+    assert A.reshape(A.shape) == A
+    assert A.repeat((2, 1, 1, 1)) == A.repeat(2, 1, 1, 1)
+    assert cat([A, A], dim=0) == torch.cat([A, A], 0)

@@ -93,9 +93,3 @@ def test_a_mean_of_half_precision_does_not_overflow(dim, device):
     values = mean.values if isinstance(mean, Circulant) else mean
     assert values.dtype == torch.float16
     assert_close(values, torch.full_like(values, 60000), rtol=0, atol=0)
-
-
-def test_dtypes_without_a_sum(device):
-    A = matrix((5, 4), 3, device)
-    with pytest.raises(TypeError, match=r"expected dtype to be one of .*, got torch\.int64"):
-        A.sum(-1, dtype=torch.int64)
