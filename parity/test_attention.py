@@ -39,20 +39,31 @@ def expected_attention(simfun, q, k, v, window, nheads, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("nheads", [1, 3])
 @simfuns
 @grids
-def test_attention_of_queries_keys_and_values(grid, simfun, dtype):
-    q, k, v = images(grid, 5, 3, dtype, "qkv")
+def test_attention_of_queries_keys_and_values(grid, simfun, nheads, dtype):
+    q, k, v = images(grid, 6, 2, dtype, "qkv")
     y, y_bound, a, a_bound = expected_attention(
-        REFERENCE_SIMFUN[simfun], q, k, v, grid.window, 1, dtype
+        REFERENCE_SIMFUN[simfun], q, k, v, grid.window, nheads, dtype
     )
     arguments = (*map(to_torch, (q, k, v)), grid.window)
-    found = [ca.circulant_attention(SIMFUN[simfun], *arguments)]
-    if simfun == "dot":  # the default
-        found.append(ca.circulant_attention(*arguments))
+    found = [ca.circulant_mh_attention(SIMFUN[simfun], *arguments, nheads)]
+    if nheads == 1:
+        found.append(ca.circulant_attention(SIMFUN[simfun], *arguments))
+    if nheads == 1 and simfun == "dot":  # the default
+        found += [ca.circulant_attention(*arguments), ca.circulant_mh_attention(*arguments, 1)]
     for ours in found:
         assert_image(ours[0], y, y_bound, torch_dtype(dtype))
         assert_circulant(ours[1], a, a_bound, torch_dtype(real_of(dtype)))
+
+
+def check_applied(found, expected, a, x, dtype):
+    """Compare results of the package with what a function of the reference makes of a and x."""
+    a, (x,) = a.like(*exact(a.nzVal)), exact(x)
+    bound = of_product(expected, a, x, dtype)
+    for name, ours in found.items():
+        assert_image(ours, expected(a, x), bound, torch_dtype(dtype), name)
 
 
 @dtypes
@@ -61,24 +72,41 @@ def test_attention_with_a_ready_array(grid, dtype):
     # Two heads of three batches act on a batch of six images.
     a = random_circulant(grid, 2, 3, real_of(dtype))
     (x,) = images(grid, 5, 6, dtype, "x")
-    widened = a.like(*exact(a.nzVal))
-    ours, image, result = circulant_to_torch(a), to_torch(x), torch_dtype(dtype)
-
-    expected = reference.circulant_attention(widened, *exact(x))
-    bound = of_product(reference.circulant_attention, widened, *exact(x), dtype)
-    into = torch.empty_like(image)
-    assert_image(ca.circulant_attention(ours, image), expected, bound, result, "attention(A, x)")
-    assert_image(ours @ image, expected, bound, result, "A @ x")
+    ours, image = circulant_to_torch(a), to_torch(x)
+    into, into_transposed = torch.empty_like(image), torch.empty_like(image)
     assert ca.circulant_attention_(into, ours, image) is into
-    assert_image(into, expected, bound, result, "attention_(y, A, x)")
+    found = {
+        "attention(A, x)": ca.circulant_attention(ours, image),
+        "A @ x": ours @ image,
+        "attention_(y, A, x)": into,
+    }
+    check_applied(found, reference.circulant_attention, a, x, dtype)
+    assert ca.circulant_transposed_attention_(into_transposed, ours, image) is into_transposed
+    found = {
+        "transposed_attention(A, x)": ca.circulant_transposed_attention(ours, image),
+        "A.mT @ x": ours.mT @ image,
+        "transposed_attention_(y, A, x)": into_transposed,
+    }
+    check_applied(found, reference.circulant_transposed_attention, a, x, dtype)
 
-    expected = reference.circulant_transposed_attention(widened, *exact(x))
-    bound = of_product(reference.circulant_transposed_attention, widened, *exact(x), dtype)
-    transposed = ca.circulant_transposed_attention(ours, image)
-    assert_image(transposed, expected, bound, result, "transposed_attention(A, x)")
-    assert_image(ours.mT @ image, expected, bound, result, "A.mT @ x")
-    assert ca.circulant_transposed_attention_(into, ours, image) is into
-    assert_image(into, expected, bound, result, "transposed_attention_(y, A, x)")
+
+@dtypes
+@grids
+def test_heads_with_a_ready_array(grid, dtype):
+    a = random_circulant(grid, 3, 2, real_of(dtype))
+    (x,) = images(grid, 6, 2, dtype, "x")
+    ours, image, mh = circulant_to_torch(a), to_torch(x), ca.mh
+    found = {
+        "mh_attention(A, x)": ca.circulant_mh_attention(ours, image),
+        "mh(A, x)": mh(ours, image),
+        "A @ mh @ x": ours @ mh @ image,
+    }
+    check_applied(found, reference.circulant_mh_attention, a, x, dtype)
+    found = {
+        "mh_transposed_attention(A, x)": ca.circulant_mh_transposed_attention(ours, image),
+        "A.mT @ mh @ x": ours.mT @ mh @ image,
+    }
+    check_applied(found, reference.circulant_mh_transposed_attention, a, x, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.complex128], ids=lambda t: t.__name__)
@@ -86,17 +114,17 @@ def test_attention_with_a_ready_array(grid, dtype):
 @few_grids
 def test_complex_arrays(grid, real, dtype):
     a = random_circulant(grid, 2, 3, real_of(dtype) if real == "A" else dtype)
-    (x,) = images(grid, 5, 6, real_of(dtype) if real == "x" else dtype, "x")
-    widened = a.like(*exact(a.nzVal))
-    ours, image, result = circulant_to_torch(a), to_torch(x), torch_dtype(dtype)
-    for name, apply, applied in (
-        ("A @ x", reference.circulant_attention, ours @ image),
-        ("A.mT @ x", reference.circulant_transposed_attention, ours.mT @ image),
-        ("A.mH @ x", reference.circulant_adjoint_attention, ours.mH @ image),
-        ("A.adjoint() @ x", reference.circulant_adjoint_attention, ours.adjoint() @ image),
-    ):
-        bound = of_product(apply, widened, *exact(x), dtype)
-        assert_image(applied, apply(widened, *exact(x)), bound, result, name)
+    (x,) = images(grid, 4, 6, real_of(dtype) if real == "x" else dtype, "x")
+    A, image = circulant_to_torch(a), to_torch(x)
+    check_applied({"A @ x": A @ image}, reference.circulant_attention, a, x, dtype)
+    check_applied({"A.mT @ x": A.mT @ image}, reference.circulant_transposed_attention, a, x, dtype)
+    found = {"A.mH @ x": A.mH @ image, "A.adjoint() @ x": A.adjoint() @ image}
+    check_applied(found, reference.circulant_adjoint_attention, a, x, dtype)
+    x, image = x[..., :3], image[:3]
+    found = {"mh": ca.circulant_mh_attention(A, image)}
+    check_applied(found, reference.circulant_mh_attention, a, x, dtype)
+    found = {"mh transposed": ca.circulant_mh_transposed_attention(A, image)}
+    check_applied(found, reference.circulant_mh_transposed_attention, a, x, dtype)
 
 
 @few_grids

@@ -45,20 +45,27 @@ def test_similarity(grid, simfun, dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("nheads", [1, 3])
 @simfuns
 @grids
-def test_adjacency(grid, simfun, dtype):
-    x, y = images(grid, 5, 3, dtype, "xy")
+def test_adjacency(grid, simfun, nheads, dtype):
+    # The adjacency of heads is not scaled.
+    x, y = images(grid, 6, 2, dtype, "xy")
+    theirs, ours_x, ours_y = REFERENCE_SIMFUN[simfun], to_torch(x), to_torch(y)
     result = torch_dtype(real_of(dtype))
-    similarity = reference.circulant_similarity(REFERENCE_SIMFUN[simfun], *exact(x, y), grid.window)
-    expected = reference.circulant_adjacency(REFERENCE_SIMFUN[simfun], *exact(x, y), grid.window)
-    bound = of_similarity(REFERENCE_SIMFUN[simfun], *exact(x, y), grid.window, dtype)
-    bound = of_softmax(bound, similarity, real_of(dtype)) * expected.nzVal
-    ours = ca.circulant_adjacency(SIMFUN[simfun], to_torch(x), to_torch(y), grid.window)
+    split = [reference.splitheads(image, nheads) for image in exact(x, y)]
+    similarity = reference.circulant_similarity(theirs, *split, grid.window)
+    error = of_similarity(theirs, *split, grid.window, dtype)
+    expected = reference.circulant_mh_adjacency(theirs, *exact(x, y), grid.window, nheads)
+    bound = of_softmax(error, similarity, real_of(dtype)) * expected.nzVal
+    ours = ca.circulant_mh_adjacency(SIMFUN[simfun], ours_x, ours_y, grid.window, nheads)
     assert_circulant(ours, expected, bound, result)
-
-    into = ca.circulant(grid.window, to_torch(x))
-    given = ca.circulant_adjacency_(into, SIMFUN[simfun], to_torch(x), to_torch(y))
+    if nheads > 1:
+        return
+    ours = ca.circulant_adjacency(SIMFUN[simfun], ours_x, ours_y, grid.window)
+    assert_circulant(ours, expected, bound, result)
+    into = ca.circulant(grid.window, ours_x)
+    given = ca.circulant_adjacency_(into, SIMFUN[simfun], ours_x, ours_y)
     assert given is into
     assert_circulant(into, expected, bound, result)
 

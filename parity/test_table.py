@@ -14,52 +14,30 @@ HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent
 
 # What src/CirculantAttention.jl exports.
-EXPORTED = {
-    "CircAtt",
-    "Circulant",
-    "circulant",
-    "circulant_similarity",
-    "circulant_similarity!",
-    "DotSimilarity",
-    "DistanceSimilarity",
-    "circulant_adjacency",
-    "circulant_adjacency!",
-    "circulant_attention",
-    "circulant_mh_attention",
-    "circulant_mh_adjacency",
-    "⊗",
-    "⨷",
-}
+EXPORTED = set(
+    """
+    CircAtt Circulant circulant circulant_similarity circulant_similarity! DotSimilarity
+    DistanceSimilarity circulant_adjacency circulant_adjacency! circulant_attention
+    circulant_mh_attention circulant_mh_adjacency ⊗ ⨷
+    """.split()
+)
 # What it does not export, and has twins here: what users call, and what decides the storage.
-INTERNAL = {
-    "AbstractSimilarity",
-    "cartesian_circulant",
-    "circulant_attention!",
-    "circulant_mh_transposed_attention",
-    "circulant_transposed_attention",
-    "circulant_transposed_attention!",
-    "kernel_length",
-    "scale",
-    "spatial_dims",
-    "spatial_size",
-}
+INTERNAL = set(
+    """
+    AbstractSimilarity cartesian_circulant circulant_attention! circulant_mh_transposed_attention
+    circulant_transposed_attention circulant_transposed_attention! kernel_length scale spatial_dims
+    spatial_size
+    """.split()
+)
 # The functions of other packages to which it adds methods.
-EXTENDED = {
-    "Adapt.adapt_structure",
-    "LinearAlgebra.dot",
-    "NNlib.batched_mul",
-    "NNlib.batched_mul!",
-    "NNlib.softmax",
-    "NNlib.softmax!",
-    "Zygote.accum",
-    *(
-        f"Base.{name}"
-        for name in (
-            *(":+", ":-", ":*", ":(==)", "cat", "complex", "copy", "eltype", "getindex", "ndims"),
-            *("real", "repeat", "reshape", "show", "similar", "size", "sum"),
-        )
-    ),
-}
+EXTENDED = set(
+    """
+    Adapt.adapt_structure LinearAlgebra.dot NNlib.batched_mul NNlib.batched_mul! NNlib.softmax
+    NNlib.softmax! Zygote.accum Base.:+ Base.:- Base.:* Base.:(==) Base.cat Base.complex Base.copy
+    Base.eltype Base.getindex Base.ndims Base.real Base.repeat Base.reshape Base.show Base.similar
+    Base.size Base.sum
+    """.split()
+)
 RULES = {
     "rrule(_circulant_reshape)",
     "rrule(circulant_attention)",

@@ -9,34 +9,15 @@ from pathlib import Path
 import circulant_attention
 
 # Those of CirculantAttention.jl, `!` written as `_`, and `mh` for its operator.
-OF_JULIA = {
-    "AbstractSimilarity",
-    "Circulant",
-    "DistanceSimilarity",
-    "DotSimilarity",
-    "cat",
-    "circulant",
-    "circulant_adjacency",
-    "circulant_adjacency_",
-    "circulant_attention",
-    "circulant_attention_",
-    "circulant_mh_adjacency",
-    "circulant_mh_attention",
-    "circulant_mh_transposed_attention",
-    "circulant_similarity",
-    "circulant_similarity_",
-    "circulant_transposed_attention",
-    "circulant_transposed_attention_",
-    "dot",
-    "kernel_length",
-    "mh",
-    "scale",
-    "similar",
-    "softmax",
-    "softmax_",
-    "spatial_dims",
-    "spatial_size",
-}
+OF_JULIA = set(
+    """
+    AbstractSimilarity Circulant DistanceSimilarity DotSimilarity cat circulant circulant_adjacency
+    circulant_adjacency_ circulant_attention circulant_attention_ circulant_mh_adjacency
+    circulant_mh_attention circulant_mh_transposed_attention circulant_similarity
+    circulant_similarity_ circulant_transposed_attention circulant_transposed_attention_ dot
+    kernel_length mh scale similar softmax softmax_ spatial_dims spatial_size
+    """.split()
+)
 
 
 def test_the_public_names():
