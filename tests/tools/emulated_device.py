@@ -23,6 +23,7 @@ from circulant_attention.ops import attention as _fused
 NAME = "emulated"
 # These may take tensors of two devices.
 _COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
+_INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
 _MISSING = (
     (torch, "autocast"),
     (torch, "compile"),
@@ -98,8 +99,10 @@ class EmulatedTensor(torch.Tensor):
         """Runs an op on the memory of its arguments."""
         kwargs = kwargs or {}
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        # Index tensors may be on the CPU, as on a GPU.
+        indexes = func in _INDEXING and isinstance(args[0], cls)
         for x in tensors:
-            if not isinstance(x, cls) and x.dim() > 0 and func not in _COPIES:
+            if not isinstance(x, cls) and x.dim() > 0 and func not in _COPIES and not indexes:
                 raise RuntimeError(f"{func}: expected tensors on {NAME}, got one on {x.device}")
         is_result_here = torch.device(kwargs.get("device") or tensors[0].device).type == NAME
         if is_result_here and "device" in kwargs:
@@ -152,6 +155,22 @@ def _empty(size: Any, *, dtype: Any = None, memory_format: Any = None, **_: Any)
 @torch.library.impl("aten::empty_strided", "PrivateUse1")
 def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> EmulatedTensor:
     return EmulatedTensor(torch.empty_strided(size, stride, dtype=dtype))
+
+
+# torch's own would fill an empty tensor and resize it, of which the wrapper knows nothing.
+@torch.library.impl("aten::arange.start_step", "PrivateUse1")
+def _arange(start: Any, end: Any, step: Any = 1, *, dtype: Any = None, **_: Any) -> EmulatedTensor:
+    return EmulatedTensor(torch.arange(start, end, step, dtype=dtype))
+
+
+@torch.library.impl("aten::arange.start", "PrivateUse1")
+def _arange_from(start: Any, end: Any, *, dtype: Any = None, **_: Any) -> EmulatedTensor:
+    return EmulatedTensor(torch.arange(start, end, dtype=dtype))
+
+
+@torch.library.impl("aten::arange", "PrivateUse1")
+def _arange_to(end: Any, *, dtype: Any = None, **_: Any) -> EmulatedTensor:
+    return EmulatedTensor(torch.arange(end, dtype=dtype))
 
 
 @torch.library.impl("aten::_efficientzerotensor", "PrivateUse1")
