@@ -14,6 +14,9 @@ from torch.testing import assert_close
 from circulant_attention import DistanceSimilarity
 from circulant_attention import nn as own
 
+# Under autocast these have the results of float32, and those add them in float32 to their input.
+NOT_CAST = ("AxialPositionalEmbedding", "CosAttn")
+RESIDUAL = ("CirculantTransformerBlock", "AxialImageTransformer", "CosMHSA")
 # Sums of at most 1e4 products of numbers of order 1 in another order, in float64.
 EXACT = {"rtol": 1e4 * 2**-53, "atol": 1e4 * 2**-53}
 
@@ -25,7 +28,7 @@ class Case:
     `row` is the smallest shape that it takes, `shown` are parts of its representation. `fixed` are
     the beginnings of the names that keep their values when parameters are drawn anew. `insensitive`
     are those of parameters that no result depends on: a softmax does not change if the same number
-    is added to all scores of a row, as the bias of the keys does.
+    is added to all scores of a row, as the bias of the keys does. `drops`: it has a dropout.
     """
 
     make: Callable[..., nn.Module]
@@ -35,6 +38,7 @@ class Case:
     inputs: int = 1
     fixed: tuple[str, ...] = ()
     insensitive: tuple[str, ...] = ()
+    drops: bool = False
     out: tuple[int, ...] | None = None
 
 
@@ -84,6 +88,7 @@ CASES = {
         (1, 4, 1, 3),
         "p=0.25",
         fixed=("norm",),
+        drops=True,
         insensitive=("attention.to_k.bias",),
     ),
     "CirculantTransformerBlock-distance": Case(
@@ -98,6 +103,7 @@ CASES = {
         (2, 5, 4),
         (1, 1, 4),
         "dim=4, heads=2, dim_heads=3, dropout=0.25",
+        drops=True,
     ),
     "AxialAttention": Case(
         lambda **kw: own.AxialAttention(4, heads=2, num_dimensions=3, sum_axial_out=False, **kw),
@@ -118,11 +124,14 @@ CASES = {
         "dim=4, shape=(8, 8), emb_dim_index=1",
     ),
     "AxialImageTransformer": Case(
-        lambda **kw: own.AxialImageTransformer(4, 1, 2, axial_pos_emb_shape=(8, 8), **kw),
+        lambda **kw: own.AxialImageTransformer(
+            4, 1, 2, axial_pos_emb_shape=(8, 8), dropout=0.25, **kw
+        ),
         (2, 4, 5, 6),
         (1, 4, 1, 3),
         "dim=4, depth=1, dim_index=1, reversible=True",
         fixed=("@1",),
+        drops=True,
     ),
     "AxialImageTransformer-plain": Case(
         lambda **kw: own.AxialImageTransformer(4, 1, 2, reversible=False, dim_index=-1, **kw),
@@ -161,6 +170,7 @@ CASES = {
         (1, 4, 1, 3),
         "p=0.25",
         fixed=("norm", "cos_att"),
+        drops=True,
     ),
     "FusedAttention": Case(
         lambda **kw: pool(flatten=True, scale=0.5, **kw),
@@ -194,6 +204,11 @@ def made(case, device="cpu", dtype=torch.double):
 
 def result_shape(case, shape):
     return shape if case.out is None else (shape[0], *case.out)
+
+
+def after_roundings(dtype, exact):
+    """A dozen layers or so, each with roundings of numbers of the size of its results."""
+    return 16 * torch.finfo(dtype).eps * exact.abs().max().item()
 
 
 def test_every_module_is_here():
@@ -261,10 +276,7 @@ def test_moves_between_dtypes_and_devices(case, dtype, device):
     exact = module(*x)
     y = module.to(dtype)(*(one.to(dtype) for one in x))
     assert y.dtype == dtype and y.device == exact.device
-    # A dozen layers or so, each with roundings of numbers of the size of its results.
-    assert_close(
-        y.double(), exact, rtol=0, atol=64 * torch.finfo(dtype).eps * exact.abs().max().item()
-    )
+    assert_close(y.double(), exact, rtol=0, atol=after_roundings(dtype, exact))
     assert all(value.dtype == dtype for value in module.state_dict().values())
     assert module.to("meta")(*(one.to("meta", dtype) for one in x)).is_meta
 
@@ -310,10 +322,21 @@ def test_autocast(case, device):
     exact = module(*x)
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
         y = module(*x)
+    name = type(module).__name__
+    assert (y.dtype == torch.float32) == name.startswith((*NOT_CAST, *RESIDUAL))
+    assert torch.equal(y.float(), exact) == name.startswith(NOT_CAST)
     y.float().square().sum().backward()
     assert all(leaf.grad.isfinite().all() for leaf in (*x, *module.parameters()))
     assert all(leaf.grad.dtype == torch.float32 for leaf in (*x, *module.parameters()))
-    assert_close(y.float(), exact, rtol=0, atol=64 * 2**-8 * exact.abs().max().item())
+    assert_close(y.float(), exact, rtol=0, atol=after_roundings(torch.bfloat16, exact))
+
+
+def test_dropout_is_on_in_training_only(case, device):
+    module = made(case, device)
+    x = inputs(case, device)
+    assert torch.equal(module(*x), module(*x))
+    module.train()
+    assert torch.equal(module(*x), module(*x)) != case.drops
 
 
 # Dynamo itself instantiates the autograd.Function that it traces.
@@ -357,18 +380,27 @@ def test_derivatives(case, device):
 # Some operators of torch have no batching rule: vmap loops over them and says so.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 def test_transforms(case, device):
+    """By the inputs and by weights that take the place of the module's."""
     module = made(case, device)
     x = inputs(case, device)
+    weights = {name: p.detach() for name, p in module.named_parameters()}
 
-    def loss(*x):
-        return module(*x).square().sum()
+    def loss(weights, *x):
+        return torch.func.functional_call(module, weights, x).square().sum()
 
-    by_sample = torch.func.vmap(lambda *x: torch.func.grad(loss)(*(one[None] for one in x)))(*x)
+    by_inputs = torch.func.grad(lambda *x: loss(weights, *(one[None] for one in x)))
+    each = torch.func.vmap(by_inputs)(*x)
     leaves = [one.clone().requires_grad_() for one in x]
-    loss(*leaves).backward()
-    assert_close(by_sample.squeeze(1), leaves[0].grad, **EXACT)
+    module(*leaves).square().sum().backward()
+    assert_close(each.squeeze(1), leaves[0].grad, **EXACT)
     tangents = tuple(map(torch.randn_like, x))
-    value, tangent = torch.func.jvp(loss, x, tangents)
-    assert_close(value, loss(*x), **EXACT)
+    value, tangent = torch.func.jvp(lambda *x: loss(weights, *x), x, tangents)
+    assert_close(value, loss(weights, *x), **EXACT)
     along = sum((one.grad * t).sum() for one, t in zip(leaves, tangents, strict=True))
     assert_close(tangent, along, rtol=1e-9, atol=1e-9)
+
+    def by_weights(*x):
+        return torch.func.grad(loss)(weights, *(one[None] for one in x))
+
+    for name, gradients in torch.func.vmap(by_weights)(*x).items():
+        assert_close(gradients.sum(0), module.get_parameter(name).grad, **EXACT)
