@@ -38,23 +38,31 @@ def columns_of_patches(x, window, stride):
     return torch.stack(patches, dim=1)
 
 
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 PATCHES = {
-    "sequence": ((13,), (3,), (2,), nn.Conv1d),
-    "image": ((6, 9), (2, 3), (2, 3), nn.Conv2d),
-    "overlapping": ((7, 6), (3, 2), (1, 2), nn.Conv2d),
-    "remainder": ((7, 8), (2, 3), (2, 3), nn.Conv2d),
-    "volume": ((4, 5, 4), (2, 2, 2), (2, 1, 2), nn.Conv3d),
-    "whole": ((3, 4), (3, 4), (3, 4), nn.Conv2d),
+    "sequence": ((13,), (3,), (2,)),
+    "image": ((6, 9), (2, 3), None),
+    "overlapping": ((7, 6), (3, 2), (1, 2)),
+    "remainder": ((7, 8), (2, 3), (2, 3)),
+    "volume": ((4, 5, 4), 2, (2, 1, 2)),
+    "whole": ((3, 4), (3, 4), (3, 4)),
+    "integers": ((7, 9), 3, 2),
 }
+
+
+def of_every_dim(n, dims):
+    return (n,) * dims if isinstance(n, int) else n
 
 
 @pytest.mark.parametrize("case", PATCHES)
 def test_patches_by_hand(case, device):
-    size, window, stride, convolution = PATCHES[case]
-    f_Q, f_K, f_V = (
-        convolution(3, c, 3, padding=1, dtype=torch.double, device=device) for c in (4, 4, 2)
-    )
-    pool = FusedAttention(f_Q, f_K, f_V, window=window, stride=stride)
+    size, *settings = PATCHES[case]
+    kwargs = {"padding": 1, "dtype": torch.double, "device": device}
+    f_Q, f_K, f_V = (CONVOLUTIONS[len(size)](3, c, 3, **kwargs) for c in (4, 4, 2))
+    kwargs = dict(zip(("window", "stride"), settings, strict=True))
+    pool = FusedAttention(f_Q, f_K, f_V, **kwargs)
+    window = of_every_dim(kwargs["window"], len(size))
+    stride = of_every_dim(kwargs["stride"] or window, len(size))
     x = torch.randn(2, 3, *size, dtype=torch.double, device=device)
 
     def expected(x):
@@ -66,20 +74,8 @@ def test_patches_by_hand(case, device):
     found = outputs_and_gradients(pool, x, parameters=parameters)
     assert found[0].shape == (2, 2, *window)
     assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
-    flat = FusedAttention(f_Q, f_K, f_V, window=window, stride=stride, flatten=True)
+    flat = FusedAttention(f_Q, f_K, f_V, **kwargs, flatten=True)
     assert_close(flat(x), found[0].flatten(1), **EXACT)
-
-
-def test_integers_stand_for_every_dim_and_stride_for_the_window(device):
-    x = torch.randn(2, 3, 7, 9, dtype=torch.double, device=device)
-    pool = FusedAttention(window=3)
-    assert_close(pool(x), FusedAttention(window=(3, 3), stride=(3, 3))(x), rtol=0, atol=0)
-    assert_close(
-        FusedAttention(window=3, stride=2)(x),
-        FusedAttention(window=(3, 3), stride=(2, 2))(x),
-        rtol=0,
-        atol=0,
-    )
 
 
 @pytest.mark.parametrize("stacked", [False, True], ids=["list", "tensor"])
@@ -89,40 +85,31 @@ def test_collection_by_hand(stacked, device):
     x = torch.randn(2, 7, 3, 5, 4, dtype=torch.double, device=device)
 
     def expected(x):
-        samples = [
-            by_hand(
-                *(torch.stack([f(one).reshape(-1) for one in x_b], dim=1) for f in (f_Q, f_K, f_V))
-            )[0].view(2, 3, 2)
-            for x_b in x
-        ]
-        return torch.stack(samples)
+        maps = (
+            (torch.stack([f(one).flatten() for one in sample], 1) for f in (f_Q, f_K, f_V))
+            for sample in x
+        )
+        return torch.stack([torch.cat(by_hand(*Q_K_V)) for Q_K_V in maps])
 
     parameters = list(pool.parameters())
-    found = outputs_and_gradients(
-        lambda x: pool(x if stacked else list(x.unbind(1))), x, parameters=parameters
-    )
+
+    def y_and_weights(x):
+        y, alpha = pool(x if stacked else list(x.unbind(1)), need_weights=True)
+        assert y.shape == (2, 2, 3, 2)
+        return torch.cat((y.flatten(1), alpha), 1)
+
+    found = outputs_and_gradients(y_and_weights, x, parameters=parameters)
     assert_close(found, outputs_and_gradients(expected, x, parameters=parameters), **EXACT)
 
 
-def test_two_inputs_with_numbers(device):
-    """Keys 1 and -1, queries 0 and log 2, values 1 and 5; d = 1."""
-    pool = FusedAttention(lambda x: x[:, :1], lambda x: x[:, 1:2], lambda x: x[:, 2:])
-    x = torch.tensor(
-        [[0.0, 1.0, 1.0], [math.log(2.0), -1.0, 5.0]], dtype=torch.double, device=device
-    )
-    y, alpha = pool(x.unsqueeze(0), need_weights=True)
-    # First query: (1/2, 1/2). Second: exp(+-log 2) = 2, 1/2, so (4/5, 1/5). Mean: (13, 7) / 20.
-    weights = torch.tensor([[0.65, 0.35]], dtype=torch.double, device=device)
-    assert_close(alpha, weights, **EXACT)
-    assert_close(y, weights @ x[:, 2:], **EXACT)
-
-
 NORMS = {
+    "default": None,
     "column-softmax": lambda S: S.softmax(dim=-2),
     "row-softmax": nn.Softmax(dim=-1),
     "sigmoid": torch.sigmoid,
 }
 FUSES = {
+    "default": None,
     "mean": lambda P: P.mean(dim=-1),
     "max": lambda P: P.amax(dim=-1, keepdim=True),
     "learned": nn.Linear(5, 1, dtype=torch.double),
@@ -147,13 +134,6 @@ def test_other_norms_and_fuses(norm, fuse, device):
         outputs_and_gradients(expected, x, parameters=parameters),
         **EXACT,
     )
-
-
-def test_the_defaults_written_out_agree_with_the_streamed_form(device):
-    x = torch.randn(2, 5, 3, dtype=torch.double, device=device)
-    streamed = outputs_and_gradients(FusedAttention(), x)
-    for function in ({"norm": NORMS["column-softmax"]}, {"fuse": FUSES["mean"]}):
-        assert_close(outputs_and_gradients(FusedAttention(**function), x), streamed, **EXACT)
 
 
 def test_g_V_is_applied_to_the_result(device):
@@ -229,7 +209,7 @@ def test_memory_is_linear_in_the_number_of_inputs(training):
     assert memory.peak > 64 * 2**20
 
 
-# Dtypes, transforms, compilation, house rules
+# Derivatives, dtypes, compilation
 
 
 def test_gradcheck(monkeypatch, device):
@@ -237,19 +217,8 @@ def test_gradcheck(monkeypatch, device):
     pool = FusedAttention(nn.Linear(2, 2).double(), window=None).to(device)
     x = torch.randn(2, 5, 2, dtype=torch.double, device=device, requires_grad=True)
     mask = torch.tensor([[True] * 5, [True, False, True, True, False]], device=device)
-    assert torch.autograd.gradcheck(pool, (x,))
-    assert torch.autograd.gradgradcheck(pool, (x,))
+    assert torch.autograd.gradcheck(lambda x: pool(x, mask), (x,))
     assert torch.autograd.gradgradcheck(lambda x: pool(x, mask), (x,))
-
-
-def test_transforms(device):
-    pool = FusedAttention(scale=0.5)
-    x = torch.randn(3, 2, 5, 2, dtype=torch.double, device=device)
-    each = torch.func.vmap(torch.func.grad(lambda x: pool(x).square().sum()))(x)
-    for gradient, sample in zip(each, x, strict=True):
-        sample = sample.clone().requires_grad_()
-        pool(sample).square().sum().backward()
-        assert_close(gradient, sample.grad, **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -276,26 +245,20 @@ def test_gradients_in_float16_do_not_underflow(device):
         assert (half - exact).norm() < 0.05 * exact.norm()
 
 
-def test_autocast(device):
+def test_weights_under_autocast(device):
     pool = FusedAttention(nn.Linear(8, 8), f_V=nn.Linear(8, 8)).to(device)
-    x = torch.rand(2, 200, 8, device=device, requires_grad=True)
-    exact = pool(x)
     with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):
-        y, alpha = pool(x, need_weights=True)
-    y.square().sum().backward()
+        _, alpha = pool(torch.rand(2, 200, 8, device=device), need_weights=True)
     assert alpha.dtype == torch.float32
-    assert all(z.grad.isfinite().all() and z.grad.any() for z in (x, *pool.parameters()))
     assert_close(alpha.sum(1), torch.ones(2, device=device), rtol=1e-5, atol=0)
-    assert_close(y.float(), exact, rtol=16 * 2**-8, atol=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
-def test_compiles_as_one_graph(masked, device):
+def test_compiles_as_one_graph_with_a_mask(device):
     pool = FusedAttention(nn.Conv2d(2, 3, 1), nn.Conv2d(2, 3, 1), window=2)
     pool = pool.to(device, torch.double)
     x = torch.randn(1, 2, 26, 26, dtype=torch.double, device=device)
-    mask = torch.rand(1, 169, device=device) > 0.5 if masked else None
+    mask = torch.rand(1, 169, device=device) > 0.5
     compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
     parameters = list(pool.parameters())
     found = outputs_and_gradients(lambda x: compiled(x, mask), x, parameters=parameters)
