@@ -1,8 +1,6 @@
 """Registers, local memory and loads in flight of the CUDA kernels, from the compiler's output.
 
-``python tests/native/resource_report.py`` builds the library for every architecture and prints
-registers and local memory per kernel and architecture. It ends with status 1 if :func:`problems`
-finds any. No GPU is needed.
+The library is built for every architecture. No GPU is needed.
 """
 
 from __future__ import annotations
@@ -194,18 +192,3 @@ def table(found: list[Usage]) -> str:
     for kernel, row in cells.items():
         lines.append(f"{kernel:36s}" + "".join(f"{row.get(c, '-'):>14s}" for c in columns))
     return "\n".join(lines)
-
-
-def main() -> int:
-    made = build()
-    print(table(usages(made.log)))
-    print("PTX for", ", ".join(ptx(made.library)))
-    print("depends on", ", ".join(needed(made.library)))
-    found = list(problems(made))
-    for problem in found:
-        print("PROBLEM:", problem)
-    return bool(found)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

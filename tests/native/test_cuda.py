@@ -1,6 +1,7 @@
-"""Tests that need a GPU: streams, devices, graphs, memory, and CPU against CUDA.
+"""Tests that need a GPU: streams, devices, graphs and memory.
 
-Tests that are the same on every device are in the other files, and run on ``cuda`` as well.
+Tests that are the same on every device are in the other files, and run on ``cuda`` as well; among
+them are those that compare the ops with their definitions.
 """
 
 from __future__ import annotations
@@ -8,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import rounding
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
 from circulant_attention import circulant_attention
 from circulant_attention.ops import primitives as ops
@@ -79,41 +78,6 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
     """Features x and y, and values, on the CPU: the same for every device."""
     features = (torch.randn(G, C, *SIZE).to(dtype) for _ in range(2))
     return (*features, torch.randn(G, N, K).to(dtype))
-
-
-def bound(name: str, x: Tensor, y: Tensor, values: Tensor) -> float:
-    """The tolerance between two correct results: twice the error bound of one."""
-    if name == "transpose":
-        return 0.0
-    a, b, v = (t.double().abs() for t in (x, y, values))
-    # A difference is at most the sum of the magnitudes, so that its square is the distance to -b.
-    magnitude = CALLS[name](a, -b if name == "distance" else b, v).abs()
-    terms = C if name in ("dot", "distance") else K
-    return 2 * rounding.of_sum(terms, magnitude, x.dtype)
-
-
-@primitives
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
-    given = inputs(dtype)
-    expected = CALLS[name](*given)
-    result = CALLS[name](*(x.to(cuda) for x in given))
-    assert result.device == cuda
-    assert result.dtype == dtype
-    assert_close(result.cpu().double(), expected.double(), rtol=0, atol=bound(name, *given))
-
-
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in PRIMITIVES])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_fused_cuda_agrees_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.device):
-    """The tolerance is twice that of test_attention_kernels.py against the exact result."""
-    given = inputs(dtype)
-    expected = CALLS[name](*given).double()
-    result = CALLS[name](*(x.to(cuda) for x in given)).cpu().double()
-    eps = torch.finfo(dtype).eps
-    sums = torch.finfo(torch.promote_types(dtype, torch.float32)).eps
-    tolerance = 2 * (4 * eps + 16 * (C + K) * sums) * expected.abs().max().item()
-    assert_close(result, expected, rtol=0, atol=tolerance)
 
 
 @calls

@@ -70,10 +70,18 @@ def test_spills_are_seen():
     assert usage.uses_local_memory
 
 
-def test_a_spilling_kernel_is_a_problem(made: Build):
+def test_every_problem_is_seen(made: Build):
+    """Spills, an architecture that is missing, and a library without CUDA: Python."""
     spilling = Build(made.library, made.log + SPILLING)
     expected = "apply_kernel<float, true> uses local memory on sm_90"
     assert expected in list(resource_report.problems(spilling))
+    found = list(resource_report.problems(Build(Path(sys.executable), made.log)))
+    assert found[0] == "the library does not depend on libtorch.so"
+    assert found[-1] == "no PTX for compute_120"
+    log = made.log.replace("for 'sm_75'", "for 'sm_90'")
+    found = list(resource_report.problems(Build(made.library, log)))
+    assert len(found) == len({usage.kernel for usage in resource_report.usages(made.log)})
+    assert all("was compiled for sm_100, sm_120, sm_80" in problem for problem in found)
 
 
 @pytest.mark.parametrize(
@@ -100,24 +108,6 @@ def test_the_ptx_of_every_kernel_is_read(made: Build):
         }
 
 
-def test_a_library_without_cuda_is_a_problem(made: Build, tmp_path: Path):
-    empty = tmp_path / "empty.so"
-    source = tmp_path / "empty.cpp"
-    source.touch()
-    compiler = os.environ.get("CXX", "c++")
-    assert os.system(f"{compiler} -shared {source} -o {empty}") == 0
-    found = list(resource_report.problems(Build(empty, made.log)))
-    assert found[0] == "the library does not depend on libtorch.so"
-    assert found[-1] == "no PTX for compute_120"
-
-
-def test_a_missing_architecture_is_a_problem(made: Build):
-    log = made.log.replace("for 'sm_75'", "for 'sm_90'")
-    found = list(resource_report.problems(Build(made.library, log)))
-    assert len(found) == len({usage.kernel for usage in resource_report.usages(made.log)})
-    assert all("was compiled for sm_100, sm_120, sm_80" in problem for problem in found)
-
-
 def configure(**variables: str) -> subprocess.CompletedProcess[str]:
     """The output of setup.py before it compiles."""
     environment = {
@@ -135,25 +125,25 @@ def configure(**variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_nvcc_there_is_a_cpu_library_and_advice():
-    done = configure(NVCC="/nowhere/nvcc")
+NO_NVCC = {"NVCC": "/nowhere/nvcc"}
+REFUSED = [
+    (NO_NVCC | {"CIRCULANT_ATTENTION_CUDA": "1"}, "CUDA=1, but there is no nvcc"),
+    ({"CIRCULANT_ATTENTION_CUDA": "yes"}, "CUDA must be 0, 1 or unset, got 'yes'"),
+    (
+        {"CIRCULANT_ATTENTION_ARCHITECTURES": "yes"},
+        "ARCHITECTURES must be native or unset, got 'yes'",
+    ),
+]
+
+
+def test_settings_of_the_build():
+    done = configure(**NO_NVCC)
     assert done.returncode == 0
     assert "CPU only, as nvcc was not found. For CUDA support install the" in done.stdout
-
-
-def test_required_cuda_without_nvcc_is_an_error():
-    done = configure(NVCC="/nowhere/nvcc", CIRCULANT_ATTENTION_CUDA="1")
-    assert done.returncode != 0
-    assert "CIRCULANT_ATTENTION_CUDA=1, but there is no nvcc" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"), [("CUDA", "0, 1 or unset"), ("ARCHITECTURES", "native or unset")]
-)
-def test_an_unknown_setting_is_an_error(name: str, expected: str):
-    done = configure(**{f"CIRCULANT_ATTENTION_{name}": "yes"})
-    assert done.returncode != 0
-    assert f"CIRCULANT_ATTENTION_{name} must be {expected}, got 'yes'" in done.stderr
+    for settings, message in REFUSED:
+        done = configure(**settings)
+        assert done.returncode != 0
+        assert f"CIRCULANT_ATTENTION_{message}" in done.stderr
 
 
 def test_the_script_requires_the_modules_that_test_files_import():
