@@ -4,7 +4,7 @@
 # compute-sanitizer's tools. No test is skipped for lack of a GPU. Failures are listed at the end.
 #
 # Needs nvcc, compute-sanitizer, and a PYTHON (python3 by default) with a CUDA torch, setuptools, ninja, pytest,
-# hypothesis, matplotlib and scikit-image. With pytest-xdist the tests run in JOBS processes.
+# hypothesis, matplotlib, scikit-image and imagecodecs. With pytest-xdist the tests run in JOBS processes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -15,7 +15,7 @@ export CIRCULANT_ATTENTION_CUDA=1 CIRCULANT_ATTENTION_ARCHITECTURES=native
 step() { printf '\n== %s (after %d s)\n' "$1" "$SECONDS"; }
 
 step "machine"
-"$PYTHON" tests/native/cuda_machine.py pytest hypothesis matplotlib skimage
+"$PYTHON" tests/native/cuda_machine.py pytest hypothesis matplotlib skimage imagecodecs
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
 "$NVCC" --version | tail -n 2
 sanitizer=$(command -v compute-sanitizer) ||

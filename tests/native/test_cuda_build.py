@@ -150,8 +150,8 @@ def test_the_script_requires_the_modules_that_test_files_import():
     """pytest imports every file, also those without a selected test."""
     tests = resource_report.ROOT / "tests"
     required = re.findall(r"cuda_machine\.py (.*)", (tests / "native" / "run_cuda.sh").read_text())
-    # torch provides functorch; scikit-image requires numpy, pillow and tifffile.
-    available = {*required[0].split(), "torch", "functorch", "numpy", "PIL", "tifffile"}
+    # torch provides functorch; scikit-image requires numpy, pillow, scipy and tifffile.
+    available = {*required[0].split(), "torch", "functorch", "numpy", "PIL", "scipy", "tifffile"}
     ours = {
         "circulant_attention",
         "benchmarks",
