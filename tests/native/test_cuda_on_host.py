@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cuda_on_host import build, mutants
+from cuda_on_host.defects import MUTANTS
 
 TESTS = Path(__file__).parents[1]
 PARTS = [
@@ -51,7 +52,7 @@ def check() -> Path:
 @pytest.fixture(scope="module")
 def defective() -> dict[str, Path]:
     """The check with each defect."""
-    return mutants.build(mutants.MUTANTS)
+    return mutants.build(MUTANTS)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_the_check_passes_without_a_defect(defective: dict[str, Path]):
     assert mutants.run(defective["none"], "") == ""
 
 
-@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_defect_is_found(defective: dict[str, Path], mutant: mutants.Mutant):
     assert mutants.run(defective[mutant.name], mutant.part) != ""
 

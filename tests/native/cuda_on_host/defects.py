@@ -43,7 +43,11 @@ S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
+OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 UNWRAPPED = "[](int i, int, int) { return i; }("
+NO_STRIP = "if (!strip_exists) continue;"
+IN_ORDER = "[](int, int offset, int, int) { return offset; }("
+STAGING_READ = "the staging before has been read"
 HALO_W = "halo_coordinate(columns.first"
 WRAP_W = "neighbour(w, tap, s.size.w, s.window.w)"
 WRAP_H = "neighbour(h, b, s.size.h, s.window.h)"
@@ -58,30 +62,15 @@ MUTANTS = [
     barrier(T, "the entries before these", "transpose-barrier-before"),
     barrier(T, "the entries are complete", "transpose-barrier-after"),
     # Threads of a block that diverge at a barrier.
-    Mutant("similarity-early-end", S, "if (!strip_exists) continue;", "if (!strip_exists) return;"),
-    Mutant(
-        "similarity-barrier-in-branch",
-        S,
-        "if (!strip_exists) continue;",
-        "if (strip_exists) __syncthreads();",
-    ),
+    Mutant("similarity-early-end", S, NO_STRIP, "if (!strip_exists) return;"),
+    Mutant("similarity-in-branch", S, NO_STRIP, "if (strip_exists) __syncthreads();"),
     # Less shared memory than is used, or packs that are not aligned.
     Mutant("similarity-short-halo", S, "(t.h() + box.h - 1); };", "(t.h() + box.h - 2); };"),
     Mutant("similarity-short-table", S, "(t.rows() + halo_rows(t)) *", "halo_rows(t) *"),
     Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
     Mutant("similarity-misaligned", R, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;", S),
-    Mutant(
-        "apply-short-entries",
-        A,
-        "size_t(batch(t)) * entry_pitch",
-        "size_t(batch(t) - 1) * entry_pitch",
-    ),
-    Mutant(
-        "apply-short-halo",
-        A,
-        "size_t(halo_rows(t)) * halo_pitch",
-        "size_t(halo_rows(t) - 1) * halo_pitch",
-    ),
+    Mutant("apply-short-entries", A, "(batch(t)) * entry", "(batch(t) - 1) * entry"),
+    Mutant("apply-short-halo", A, "(halo_rows(t)) * halo", "(halo_rows(t) - 1) * halo"),
     Mutant("apply-misaligned", A, "tile.pixels() + kPack<A>", "tile.pixels() + 1"),
     Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
     # A shared memory limit that holds for one launch only.
@@ -98,32 +87,18 @@ MUTANTS = [
     Mutant("entries-no-wrap-h", W, WRAP_H, "h + b - s.window.h / 2", T),
     # Entries in the order of the window instead of CSR order; of the wrong row when transposed.
     Mutant("similarity-order-w", S, "slot_of_offset(w, tap, size.w, window.w)", "tap"),
-    Mutant(
-        "similarity-order-h", S, "slot_of_offset(h, out_strip.b, size.h, window.h)", "out_strip.b"
-    ),
-    Mutant(
-        "similarity-order-d", S, "slot_of_offset(d, out_strip.a, size.d, window.d)", "out_strip.a"
-    ),
+    Mutant("similarity-order-h", S, "slot_of_offset(h, out_strip", IN_ORDER + "h, out_strip"),
+    Mutant("similarity-order-d", S, "slot_of_offset(d, out_strip", IN_ORDER + "d, out_strip"),
     Mutant("entries-order-w", W, "slot_of_offset(w, tap, s.size.w, s.window.w)", "tap", A),
     Mutant("entries-order-h", W, "slot_of_offset(h, b, s.size.h, s.window.h)", "b", A),
     Mutant("entries-order-d", W, "slot_of_offset(d, a, s.size.d, s.window.d)", "a", A),
     Mutant("entries-not-mirrored", W, "tap = s.window.w - 1 - tap;", "", T),
-    Mutant(
-        "transpose-order",
-        T,
-        "to[slot_of_offset(w, begin + t, s.size.w, s.window.w)]",
-        "to[begin + t]",
-    ),
+    Mutant("transpose-order", T, "to[slot_of_offset(w", f"to[{IN_ORDER}w"),
     # Pixels, taps and channels that do not exist.
     Mutant("similarity-tile-guard", S, "start >= 0 && w < size.w ?", "start >= 0 ?"),
     Mutant("similarity-tap-guard", S, "exists(window) && tap < window.w;", "exists(window);"),
     Mutant("similarity-pixel-guard", S, "start < 0 || w >= size.w", "start < 0"),
-    Mutant(
-        "apply-channel-guard",
-        A,
-        "warp, channels, warps,",
-        "warp, p.channel_warps * warp_channels, warps,",
-    ),
+    Mutant("apply-channel-guard", A, "warp, channels,", "warp, p.channel_warps * warp_channels,"),
     Mutant("apply-tap-guard", X, "if (count >= taps) {", "if (true) {", A),
     Mutant("apply-pixel-guard", A, "if (w + i < size.w) ", ""),
     Mutant("apply-row-guard", A, "h >= size.h || w >= size.w) continue", "w >= size.w) continue"),
@@ -141,9 +116,10 @@ MUTANTS = [
     Mutant(
         "similarity-32-bit",
         S,
-        "[(g * N + start + w) * K + slot]",
-        "[int((g * N + start + w) * K + slot)]",
-        part="offsets",
+        "[(g * N + start + w) * K",
+        "[int(g * N + start + w) * int(K)",
+        "",
+        "offsets",
     ),
     Mutant("apply-32-bit", A, "values + g * N * K", "values + int(g * N * K)", part="offsets"),
     Mutant("entries-32-bit", W, "const int64_t K =", "const int K =", A, "offsets"),
@@ -152,11 +128,9 @@ MUTANTS = [
     Mutant("apply-groups", A, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("transpose-groups", T, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     # Fused attention: barriers,
-    barrier_of_attention(
-        M, "the staging before has been read; the tables are complete", "before-chunk"
-    ),
+    barrier_of_attention(M, f"{STAGING_READ}; the tables are complete", "before-chunk"),
     barrier_of_attention(M, "the chunk is complete", "after-chunk"),
-    barrier_of_attention(M, "the staging before has been read", "before-sums"),
+    barrier_of_attention(M, STAGING_READ, "before-sums"),
     barrier_of_attention(M, "the halo and the weights are complete", "before-adding"),
     barrier_of_attention(F, "the table and the statistics have been read", "before-table"),
     barrier_of_attention(F, "the largest score of each warp is complete", "of-largest"),
@@ -188,40 +162,22 @@ MUTANTS = [
     of_attention("sums-not-scaled", F, "sum[c][i] *= shrink;", ";"),
     of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
     of_attention("rows-of-tile", B, "tap_step = f.queries_halo;", "tap_step = 0;"),
-    of_attention(
-        "no-delta", B, "grad_weight[i] - lse[delta_at + i + tap * tap_step]", "grad_weight[i]"
-    ),
+    of_attention("no-delta", B, " - lse[delta_at + i + tap * tap_step]", ""),
     of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
     # offsets in 32 bits; groups that do not fit a launch.
     of_attention(
-        "32-bit-chunk",
-        M,
-        "at = (int64_t(opaque(g)) * f.channels + first + c) * p.pixels",
-        "at = int((int64_t(opaque(g)) * f.channels + first + c) * p.pixels)",
-        "attention-offsets",
+        "32-bit-chunk", M, "(int64_t(opaque(g)) * f.", "int(int64_t(opaque(g)) * f.", OFFSETS
     ),
     of_attention(
-        "32-bit-sums",
-        M,
-        "z + (int64_t(opaque(g)) * channels + first + c) * p.pixels",
-        "z + int((int64_t(opaque(g)) * channels + first + c) * p.pixels)",
-        "attention-offsets",
+        "32-bit-sums", M, "(int64_t(opaque(g)) * ch", "int(int64_t(opaque(g)) * ch", OFFSETS
     ),
-    of_attention(
-        "32-bit-result",
-        F,
-        "y + (int64_t(g) * channels + channel) * N",
-        "y + int((int64_t(g) * channels + channel) * N)",
-        "attention-offsets",
-    ),
-    of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", "attention-offsets"),
-    of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", "attention-offsets"),
-    of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", "attention-groups"),
-    of_attention(
-        "groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", "attention-groups"
-    ),
-    of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", "attention-groups"),
+    of_attention("32-bit-result", F, "y + (int64_t(g) * channels", "y + (g * channels", OFFSETS),
+    of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", OFFSETS),
+    of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", OFFSETS),
+    of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    of_attention("groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
     # Problems that are not refused.
     of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
     Mutant("apply-not-refused", A, "if (!tile)", "if (false)", part="limits"),

@@ -1,21 +1,16 @@
 """Plants each defect of ``defects.py`` in the kernels, and runs the check on them.
 
-The kernels are compiled for float32 only, with sanitizers. ``python -m cuda_on_host.mutants
-[NAME ...]``, run in ``tests/native``, prints how each defect was found, and ends with status 1 if
-one was not.
+The kernels are compiled for float32 only, with sanitizers.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, kernels
-from cuda_on_host.defects import MUTANTS, Mutant
+from cuda_on_host.defects import Mutant
 
 OTHER_TYPES = re.compile(
     r"CIRCULANT_INSTANTIATE\((c10::.*|double)\)|template void transpose.const uint(16|64)_t"
@@ -76,19 +71,3 @@ def run(check: Path, part: str) -> str:
         if found:
             return found[0]
     return f"ended with status {done.returncode}: {done.stderr[-200:]}"
-
-
-def main(names: list[str]) -> int:
-    mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    checks = build(mutants)
-    parts = {"none": "", **{mutant.name: mutant.part for mutant in mutants}}
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(run, checks.values(), (parts[name] for name in checks))
-        how = dict(zip(checks, found, strict=True))
-    for name in checks:
-        print(f"{name:32s} {how[name] or 'passed'}")
-    return how.pop("none") != "" or not all(how.values())
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
