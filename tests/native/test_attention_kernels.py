@@ -14,15 +14,10 @@ from shapes import problems
 
 from circulant_attention.ops import primitives as ops
 
-# Rows and columns below, at and above the vector widths, windows as large as the grid, one row, one
-# channel; grids that are cut in all directions; windows that are treated in segments.
+# Beside random problems, which are small: windows as large as the grid, grids that are cut in all
+# directions, windows that are treated in segments.
 GRIDS = [
     ((1, 1), (1, 1)),
-    ((3, 4), (3, 3)),
-    ((4, 4), (3, 1)),
-    ((3, 20), (3, 3)),
-    ((1, 37), (1, 5)),
-    ((17, 19), (7, 7)),
     ((9, 15), (9, 15)),
     ((34, 21), (15, 7)),
     ((36, 16), (35, 3)),
@@ -31,11 +26,10 @@ GRIDS = [
     ((810,), (5,)),
     ((600,), (599,)),
     ((3, 280), (3, 279)),
-    ((3, 1, 3), (3, 1, 3)),
-    ((5, 6, 7), (3, 5, 3)),
     ((9, 8, 6), (5, 7, 3)),
     ((2, 9, 33), (1, 3, 5)),
 ]
+grids = pytest.mark.parametrize("grid", GRIDS, ids=str)
 # The first alone on large grids, where the dense formula takes long.
 CHANNELS = [(3, 5), (1, 3), (16, 5), (7, 26)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -79,7 +73,7 @@ def compare(ours, theirs, terms):
         torch.testing.assert_close(one.double(), two, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("grid", GRIDS, ids=str)
+@grids
 @pytest.mark.parametrize("kind", list(ops.SimilarityKind))
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_values(grid, kind, dtype, device):
@@ -102,7 +96,7 @@ def test_values_of_every_width(dtype, device):
     kind=st.sampled_from(list(ops.SimilarityKind)),
     dtype=st.sampled_from(DTYPES),
 )
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_values_of_random_shapes(problem, value_channels, kind, dtype, device):
     (groups, channels, *size), window = problem
     check(tuple(size), window, groups, (channels, value_channels), kind, dtype, device)
@@ -123,19 +117,7 @@ def test_values_of_large_grids(size, window, kind, device):
     compare((y, *gradients), (expected.detach(), *found), 3 + math.prod(window))
 
 
-@pytest.mark.parametrize(
-    "grid",
-    [
-        ((9, 15), (9, 15)),
-        ((36, 16), (35, 3)),
-        ((64, 17), (5, 9)),
-        ((550,), (31,)),
-        ((600,), (599,)),
-        ((3, 280), (3, 279)),
-        ((9, 8, 6), (5, 7, 3)),
-    ],
-    ids=str,
-)
+@grids
 @pytest.mark.parametrize("groups", [1, 5])
 def test_same_bits_for_any_number_of_threads(grid, groups, device):
     size, window = grid
@@ -167,8 +149,12 @@ def test_strided_and_expanded_inputs(device):
     v = v[:1].expand(3, -1, -1, -1)
     ours = run(q, k, v, dy, (3, 5), 1, 0.2)
     theirs = run(*(x.contiguous() for x in (q, k, v, dy)), (3, 5), 1, 0.2)
-    for one, two in zip(ours, theirs, strict=True):
-        assert torch.equal(one, two)
+    assert all(map(torch.equal, ours, theirs))
+    y, lse, *gradients = theirs
+    y, lse = y.mT.contiguous().mT, lse.repeat_interleave(2, 1)[:, ::2]
+    assert not y.is_contiguous() and not lse.is_contiguous()
+    ours = NATIVE.attention_backward(dy, q, k, v, y, lse, [3, 5], 1, 0.2)
+    assert all(map(torch.equal, ours, gradients))
 
 
 def test_no_groups(device):

@@ -6,6 +6,7 @@ import itertools
 import math
 
 import pytest
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,56 +21,32 @@ ops = torch.ops.circulant_attention
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DOT, DISTANCE = 0, 1
 
-# (G, C, *spatial) and window. A vector holds 2 to 16 pixels of a row, a tile has up to 4 rows; rows
-# of more than 512 pixels, and images of many rows, are cut into items.
+# (G, C, *spatial) and window, beside random problems, which are small. A vector holds 2 to 16
+# pixels of a row, a tile up to 4 rows. Long rows, and images of many rows, are cut.
 CASES = [
-    # one pixel, one row, one channel, nothing but the diagonal
     ((1, 1, 1), (1,)),
-    ((2, 3, 1, 1), (1, 1)),
-    ((1, 2, 1, 1, 1), (1, 1, 1)),
-    ((2, 3, 7), (1,)),
-    ((2, 1, 1, 9), (1, 3)),
-    ((2, 5, 9, 1), (3, 1)),
-    ((1, 2, 4, 5), (1, 1)),
     # rows shorter than, as long as, and longer than vectors
     *[((2, 3, 5, width), (3, 3)) for width in (3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47)],
     # windows as large as the grid, in some dims or in all
-    ((1, 4, 5), (5,)),
-    ((2, 2, 5, 3), (5, 3)),
     ((1, 3, 17, 17), (17, 17)),
     ((1, 2, 7, 20), (7, 1)),
     ((1, 2, 6, 21), (1, 21)),
-    ((1, 2, 3, 5, 3), (3, 5, 3)),
-    # another window in each dim; channels and rows that fill no tile
+    # channels and rows that fill no tile, short rows
     ((1, 13, 9, 19), (5, 9)),
-    ((3, 6, 10, 6), (7, 3)),
-    ((1, 7, 23, 12), (15, 11)),
-    ((2, 4, 4, 5, 6), (3, 1, 5)),
-    ((1, 5, 5, 3, 18), (1, 3, 7)),
-    ((1, 3, 4, 9, 8), (3, 5, 1)),
-    ((5, 2, 3, 1, 4), (3, 1, 3)),
-    ((1, 2, 2, 2, 33), (1, 1, 33)),
-    # short rows
     ((2, 3, 40, 2), (9, 1)),
-    ((6, 2, 13, 5), (5, 5)),
-    ((3, 2, 4, 9, 3), (3, 3, 3)),
+    ((2, 3, 4, 5, 6), (3, 1, 5)),
     # rows that are cut, with long windows; rows that are cut where sums are scattered
     ((1, 2, 600), (31,)),
     ((1, 2, 2, 2100), (1, 3)),
-    ((1, 1, 3, 2050), (3, 3)),
-    ((1, 1, 2, 530), (1, 5)),
-    ((1, 3, 300), (151,)),
+    ((1, 1, 3, 1030), (3, 3)),
     ((1, 2, 3, 150), (3, 131)),
-    ((1, 1, 200), (199,)),
     # windows that are treated in segments, in the middle of the grid and around it
     ((1, 2, 600), (599,)),
     ((2, 1, 900), (301,)),
     ((1, 3, 2, 310), (1, 303)),
     ((1, 2, 5, 270), (5, 261)),
-    # many rows, cut into blocks
-    ((1, 2, 77, 6), (7, 3)),
+    # many rows, cut into blocks; many channels
     ((1, 3, 150, 9), (9, 5)),
-    # many channels
     ((1, 700, 6, 40), (3, 3)),
 ]
 
@@ -78,29 +55,12 @@ def name(case: tuple[tuple[int, ...], tuple[int, ...]]) -> str:
     return "-window-".join("x".join(map(str, sizes)) for sizes in case)
 
 
-cases = pytest.mark.parametrize(("shape", "window"), CASES, ids=map(name, CASES))
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-kinds = pytest.mark.parametrize("kind", [DOT, DISTANCE], ids=["dot", "distance"])
 
 
 def columns(size: tuple[int, ...], window: tuple[int, ...]) -> Tensor:
     """The columns of every row in ascending order, ``(N, K)``."""
-    rows = []
-    for pixel in itertools.product(*map(range, size)):
-        neighbours = itertools.product(
-            *[
-                [(i + offset - w // 2) % n for offset in range(w)]
-                for i, n, w in zip(pixel, size, window, strict=True)
-            ]
-        )
-        numbers = []
-        for neighbour in neighbours:
-            number = 0
-            for j, n in zip(neighbour, size, strict=True):
-                number = number * n + j
-            numbers.append(number)
-        rows.append(sorted(numbers))
-    return torch.tensor(rows)
+    return reference.mask(size, window).nonzero()[:, 1].view(math.prod(size), math.prod(window))
 
 
 class Reference:
@@ -165,23 +125,24 @@ def check(actual: Tensor, expected: tuple[Tensor, Tensor], terms: int) -> None:
 def check_ops(
     shape: tuple[int, ...], window: tuple[int, ...], dtype: torch.dtype, device: str
 ) -> None:
-    """Compares all four ops with the reference on random numbers."""
+    """Compares all four ops with the definitions on random numbers, which they do not change."""
     groups, channels, *size = shape
-    reference = Reference(tuple(size), window)
+    definition = Reference(tuple(size), window)
     x, y = torch.randn(2, *shape, device=device).to(dtype)
-    values = torch.randn(groups, *reference.columns.shape, device=device).to(dtype)
-    on_cpu = x.cpu(), y.cpu(), values.cpu()
+    values = torch.randn(groups, *definition.columns.shape, device=device).to(dtype)
+    on_cpu = [each.clone().cpu() for each in (x, y, values)]
     for kind in (DOT, DISTANCE):
-        expected = reference.similarity(*on_cpu[:2], kind)
+        expected = definition.similarity(*on_cpu[:2], kind)
         check(ops.similarity(x, y, window, kind), expected, channels)
     terms = math.prod(window)
-    check(ops.apply(values, x, window), reference.apply(on_cpu[2], on_cpu[0]), terms)
-    expected = reference.apply_transposed(on_cpu[2], on_cpu[0])
+    check(ops.apply(values, x, window), definition.apply(on_cpu[2], on_cpu[0]), terms)
+    expected = definition.apply_transposed(on_cpu[2], on_cpu[0])
     check(ops.apply_transposed(values, x, window), expected, terms)
-    assert torch.equal(ops.transpose(values, size, window).cpu(), reference.transpose(on_cpu[2]))
+    assert torch.equal(ops.transpose(values, size, window).cpu(), definition.transpose(on_cpu[2]))
+    assert all(torch.equal(one.cpu(), two) for one, two in zip((x, y, values), on_cpu, strict=True))
 
 
-@cases
+@pytest.mark.parametrize(("shape", "window"), CASES, ids=map(name, CASES))
 @dtypes
 def test_values(shape, window, dtype, device):
     check_ops(shape, window, dtype, device)
@@ -201,7 +162,7 @@ def test_values_of_every_half(dtype, device):
 
 
 @given(problem=problems(), dtype=st.sampled_from(DTYPES))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_values_of_random_shapes(problem, dtype, device):
     check_ops(*problem, dtype, device)
 
@@ -349,20 +310,10 @@ def test_no_groups_or_no_channels(shape, dtype, device):
     for kind in (DOT, DISTANCE):
         values = ops.similarity(x, x, window, kind)
         assert torch.equal(values, torch.zeros(shape[0], 20, 9, dtype=dtype, device=device))
+        assert not values.signbit().any()
     for op in (ops.apply, ops.apply_transposed):
         assert torch.equal(op(values, x, window), x)
     assert ops.transpose(values, shape[2:], window).shape == values.shape
-
-
-def test_inputs_are_left_alone(device):
-    x, y = torch.randn(2, 2, 3, 6, 7, device=device)
-    values = torch.randn(2, 42, 15, device=device)
-    before = x.clone(), y.clone(), values.clone()
-    ops.similarity(x, y, (3, 5), DOT)
-    ops.apply(values, x, (3, 5))
-    ops.apply_transposed(values, y, (3, 5))
-    ops.transpose(values, (6, 7), (3, 5))
-    assert all(map(torch.equal, (x, y, values), before))
 
 
 def wrong(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -371,6 +322,11 @@ def wrong(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
 
 SQUARE = wrong((2, 3, 4, 4))
 VALUES = wrong((2, 16, 9))
+
+
+def backward(lse: Tensor, y: Tensor = SQUARE) -> None:
+    """The gradients of attention, whose lse is (2, 16)."""
+    ops.attention_backward(SQUARE, SQUARE, SQUARE, SQUARE, y, lse, (3, 3), 0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -393,12 +349,20 @@ VALUES = wrong((2, 16, 9))
         (lambda: ops.apply(VALUES[0], SQUARE, (3, 3)), r"values must be \(G, N, K\), got 2 dims"),
         (lambda: ops.apply(VALUES[:1], SQUARE, (3, 3)), r"must be \(2, 16, 9\), got \(1, 16, 9\)"),
         (lambda: ops.apply(VALUES[:, 1:], SQUARE, (3, 3)), r"got \(2, 15, 9\)"),
+        (lambda: ops.apply(wrong((2, 17, 9)), SQUARE, (3, 3)), r"got \(2, 17, 9\)"),
+        (lambda: ops.transpose(wrong((2, 17, 9)), (4, 4), (3, 3)), r"got \(2, 17, 9\)"),
         (lambda: ops.apply_transposed(VALUES[..., 1:], SQUARE, (3, 3)), r"got \(2, 16, 8\)"),
         (lambda: ops.apply_transposed(VALUES, SQUARE, (1, 3)), r"must be \(2, 16, 3\)"),
         (lambda: ops.transpose(VALUES, (4, 5), (3, 3)), r"must be \(2, 20, 9\)"),
         (lambda: ops.transpose(VALUES[0], (4, 4), (3, 3)), "got 2 dims"),
         (lambda: ops.transpose(VALUES, (4, 4), (3, 3, 3)), "3 entries for 2 spatial dims"),
         (lambda: ops.transpose(VALUES.long(), (4, 4), (3, 3)), "dtype Long is not one of"),
+        (lambda: backward(wrong((2, 16), torch.float64)), r"lse must be \(G, N\)"),
+        (lambda: backward(wrong((2, 16)).half()), r"lse must be \(G, N\)"),
+        (lambda: backward(wrong((2, 17))), r"lse must be \(G, N\)"),
+        (lambda: backward(wrong((1, 16))), r"lse must be \(G, N\)"),
+        (lambda: backward(wrong((2, 4, 4))), r"lse must be \(G, N\)"),
+        (lambda: backward(wrong((2, 16)), SQUARE[:, 1:]), "sizes of dim 1 differ: 2 and 3"),
     ],
 )
 def test_what_would_leave_the_tensors_is_refused(call, message):

@@ -93,7 +93,7 @@ MUTANTS = [
     Mutant("entries-order-h", W, "slot_of_offset(h, b, s.size.h, s.window.h)", "b", A),
     Mutant("entries-order-d", W, "slot_of_offset(d, a, s.size.d, s.window.d)", "a", A),
     Mutant("entries-not-mirrored", W, "tap = s.window.w - 1 - tap;", "", T),
-    Mutant("transpose-order", T, "to[slot_of_offset(w", f"to[{IN_ORDER}w"),
+    Mutant("transpose-order", T, "to[slot_of_offset(w", f"to[+{IN_ORDER}w"),
     # Pixels, taps and channels that do not exist.
     Mutant("similarity-tile-guard", S, "start >= 0 && w < size.w ?", "start >= 0 ?"),
     Mutant("similarity-tap-guard", S, "exists(window) && tap < window.w;", "exists(window);"),
