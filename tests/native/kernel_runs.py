@@ -27,15 +27,19 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 def use_instruction_set(name: str) -> subprocess.CompletedProcess[str]:
-    """A call of a kernel with the instruction set ``name``."""
+    """Prints a number of long sums, in an order that depends on the instruction set ``name``."""
     return run(
         "-c",
         "import torch, circulant_attention;"
-        "x = torch.ones(1, 1, 3);"
-        "torch.ops.circulant_attention.similarity(x, x, [3], 0)",
+        "torch.manual_seed(0);"
+        "y = torch.ops.circulant_attention.softmax_backward(*torch.rand(2, 9, 1000));"
+        "print(y.view(torch.int32).sum().item())",
         **{VARIABLE: name},
     )
 
+
+# The files with tests of the CPU kernels.
+FILES = ["test_kernels.py", "test_attention_kernels.py", "../unit/test_softmax.py"]
 
 instruction_sets = functools.cache(kernels.instruction_sets)
 
