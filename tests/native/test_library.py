@@ -23,25 +23,17 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "names"),
-    [(None, [_library.CPU_LIBRARY]), ("13.0", [_library.CPU_LIBRARY, _library.CUDA_LIBRARY])],
-    ids=["torch-for-CPUs", "torch-with-CUDA"],
+    ("cuda", "built", "count"), [(None, True, 1), ("13.0", True, 2), ("13.0", False, 1)]
 )
-def test_paths(cuda, names, directory, monkeypatch):
+def test_paths(cuda, built, count, directory, monkeypatch):
+    """The CPU library, and the CUDA library if torch has CUDA and the library was built."""
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    assert _library.library_paths(directory) == [directory / name for name in names]
-
-
-def test_paths_where_no_cuda_library_was_built(directory, monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    (directory / _library.CUDA_LIBRARY).unlink()
-    assert _library.library_paths(directory) == [directory / _library.CPU_LIBRARY]
-
-
-def test_the_variable_names_another_file(directory, monkeypatch):
-    monkeypatch.setattr(torch.version, "cuda", None)
+    if not built:
+        (directory / _library.CUDA_LIBRARY).unlink()
+    paths = [directory / _library.CPU_LIBRARY, directory / _library.CUDA_LIBRARY][:count]
+    assert _library.library_paths(directory) == paths
     monkeypatch.setenv(_library.LIBRARY_VARIABLE, "/elsewhere/library.so")
-    assert _library.library_paths(directory) == [Path("/elsewhere/library.so")]
+    assert _library.library_paths(directory) == [Path("/elsewhere/library.so"), *paths[1:]]
 
 
 def test_a_second_registration_is_refused(directory):

@@ -47,6 +47,9 @@ OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 NO_STRIP = "if (!strip_exists) continue;"
 IN_ORDER = "[](int, int offset, int, int) { return offset; }("
+ENTRY = "(g * N + start + w) * K + slot"
+SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.pixels"
+RESULT = "(int64_t(g) * channels + channel) * N"
 STAGING_READ = "the staging before has been read"
 HALO_W = "halo_coordinate(columns.first"
 WRAP_W = "neighbour(w, tap, s.size.w, s.window.w)"
@@ -113,14 +116,7 @@ MUTANTS = [
     Mutant("apply-no-new-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h"),
     Mutant("apply-row-order", A, "((pixel_row + b) & (tile_h - 1))", "(pixel_row & (tile_h - 1))"),
     # Offsets in 32 bits; groups that do not fit a launch.
-    Mutant(
-        "similarity-32-bit",
-        S,
-        "[(g * N + start + w) * K",
-        "[int(g * N + start + w) * int(K)",
-        "",
-        "offsets",
-    ),
+    Mutant("similarity-32-bit", S, f"[{ENTRY}]", f"[int({ENTRY})]", part="offsets"),
     Mutant("apply-32-bit", A, "values + g * N * K", "values + int(g * N * K)", part="offsets"),
     Mutant("entries-32-bit", W, "const int64_t K =", "const int K =", A, "offsets"),
     Mutant("transpose-32-bit", T, "const int64_t K =", "const int K =", part="offsets"),
@@ -166,13 +162,9 @@ MUTANTS = [
     of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
     # offsets in 32 bits; groups that do not fit a launch.
-    of_attention(
-        "32-bit-chunk", M, "(int64_t(opaque(g)) * f.", "int(int64_t(opaque(g)) * f.", OFFSETS
-    ),
-    of_attention(
-        "32-bit-sums", M, "(int64_t(opaque(g)) * ch", "int(int64_t(opaque(g)) * ch", OFFSETS
-    ),
-    of_attention("32-bit-result", F, "y + (int64_t(g) * channels", "y + (g * channels", OFFSETS),
+    of_attention("32-bit-chunk", M, "int64_t at = (int64_t", "int at = (int64_t", OFFSETS),
+    of_attention("32-bit-sums", M, f"z + {SUMS}", f"z + int({SUMS})", OFFSETS),
+    of_attention("32-bit-result", F, f"y + {RESULT}", f"y + int({RESULT})", OFFSETS),
     of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", OFFSETS),
     of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", OFFSETS),
     of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
