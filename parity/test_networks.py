@@ -63,6 +63,14 @@ def terms(dims: int) -> int:
     return 2 * 8 * 3**dims
 
 
+def compare(ours, parameters, expected, arguments, names, dims):
+    """Compare a loss and its gradients with a function of the reference that gives both."""
+    found = [ours, *torch.autograd.grad(ours, parameters)]
+    bounds = of_conditioning(expected, arguments, terms(dims))
+    for name, mine, theirs, bound in zip(names, found, expected(*arguments), bounds, strict=True):
+        assert_close(to_julia(mine.contiguous()), theirs, bound, name)
+
+
 @doubles
 @simfuns
 @heads
@@ -73,21 +81,15 @@ def test_loss_and_gradients(dims, nheads, simfun, dtype):
     z = output(to_torch(case.x), SIMFUN[simfun], nheads, *parameters)
     # As many pixels as the target has: 12 less twice 2 per dim.
     assert z.shape == case.target.shape[::-1] == (2, 4, *(8,) * dims)
-    loss = (to_torch(case.target) - z).abs().square().sum() / z.numel()
-    found = [loss, *torch.autograd.grad(loss, parameters)]
+    ours = (to_torch(case.target) - z).abs().square().sum() / z.numel()
 
     def expected(x, *arrays):
-        weights = network.Parameters(*arrays)
-        value, gradient = network.loss(
-            x, case.target, weights, REFERENCE_SIMFUN[simfun], WINDOW, nheads
-        )
+        settings = REFERENCE_SIMFUN[simfun], WINDOW, nheads
+        value, gradient = network.loss(x, case.target, network.Parameters(*arrays), *settings)
         return np.array(value), *(getattr(gradient, name) for name in NAMES)
 
     arguments = (case.x, *(getattr(case.parameters, name) for name in NAMES))
-    wanted = expected(*arguments)
-    bounds = of_conditioning(expected, arguments, terms(dims))
-    for name, ours, theirs, bound in zip(["loss", *NAMES], found, wanted, bounds, strict=True):
-        assert_close(to_julia(ours.contiguous()), theirs, bound, name)
+    compare(ours, parameters, expected, arguments, ["loss", *NAMES], dims)
 
 
 @doubles
@@ -97,21 +99,15 @@ def test_loss_and_gradients(dims, nheads, simfun, dtype):
 def test_adjacency_loss_and_gradients(dims, nheads, simfun, dtype):
     case = cases.network_case(dims, nheads, dtype)
     parameters = leaves(case, ["wx", "alpha"])
-    z1, z2 = to_torch(case.z1), to_torch(case.z2)
-    loss = adjacency_loss(z1, z2, SIMFUN[simfun], nheads, *parameters)
-    found = [loss, *torch.autograd.grad(loss, parameters)]
+    ours = adjacency_loss(*map(to_torch, (case.z1, case.z2)), SIMFUN[simfun], nheads, *parameters)
 
-    def expected(z1, z2, wx, alpha):
-        value, *gradients = network.adjacency_loss(
-            z1, z2, wx, alpha, REFERENCE_SIMFUN[simfun], WINDOW, nheads
-        )
+    def expected(*arrays):
+        settings = REFERENCE_SIMFUN[simfun], WINDOW, nheads
+        value, *gradients = network.adjacency_loss(*arrays, *settings)
         return np.array(value), *gradients
 
     arguments = (case.z1, case.z2, case.parameters.wx, case.parameters.alpha)
-    bounds = of_conditioning(expected, arguments, terms(dims))
-    names = ("loss", "wx", "alpha")
-    for name, ours, theirs, bound in zip(names, found, expected(*arguments), bounds, strict=True):
-        assert_close(to_julia(ours.contiguous()), theirs, bound, name)
+    compare(ours, parameters, expected, arguments, ["loss", "wx", "alpha"], dims)
 
 
 @simfuns

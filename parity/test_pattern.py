@@ -46,13 +46,6 @@ def test_all_ones_array_of_an_image(grid, dtype):
     assert_circulant(ours, reference.circulant(grid.window, x), 0, torch_dtype(real_of(dtype)))
 
 
-@pytest.mark.parametrize("size", range(1, 10))
-def test_every_window_of_a_small_circle(size, device):
-    for window in range(1, size + 1, 2):
-        ours = ca.Circulant(window, (1, 1, size), device=device)
-        assert_circulant(ours, reference.ones(window, (size, 1, 1)), 0)
-
-
 @dtypes
 @grids
 def test_from_sparse_data(grid, dtype):

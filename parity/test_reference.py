@@ -12,7 +12,7 @@ import pytest
 from reference import mask
 
 from parity import cases, reference
-from parity.cases import doubles, few_grids, grids, normal, random_circulant, simfuns
+from parity.cases import doubles, few_grids, grids, normal, random_circulant
 from parity.compare import assert_close
 from parity.tolerance import of_sum
 
@@ -83,14 +83,6 @@ def test_pattern_is_the_window(grid):
     assert np.array_equal(dense == 1, dense_pattern(grid))
 
 
-def test_index_arrays_are_repeated_for_every_matrix():
-    a = reference.ones(3, (5, 2, 3))
-    row_ptr, col_val = reference.circulant_pattern(3, (5,))
-    assert a.rowPtr.shape == (6, 2, 3) and a.colVal.shape == (15, 2, 3)
-    assert np.array_equal(a.rowPtr, np.tile(row_ptr[:, None, None], (1, 2, 3)))
-    assert np.array_equal(a.colVal, np.tile(col_val[:, None, None], (1, 2, 3)))
-
-
 @doubles
 @few_grids
 def test_similarity_is_dense_similarity_on_the_pattern(grid, dtype):
@@ -137,39 +129,6 @@ def test_attention_is_the_dense_product(grid, dtype):
         assert ours.shape == x.shape
         bound = of_sum(a.per_row, abs(matrix) @ abs(xs), dtype)
         assert_close(channels_first(ours), matrix @ xs, bound)
-
-
-@simfuns
-@few_grids
-def test_heads_are_groups_of_neighbouring_channels(grid, simfun):
-    q, k, v = cases.images(grid, 6, 2, np.float64, "qkv")
-    simfun = cases.REFERENCE_SIMFUN[simfun]
-    y, a = reference.circulant_mh_attention(simfun, q, k, v, grid.window, 3)
-    transposed = reference.circulant_mh_transposed_attention(a, v)
-    assert y.shape == v.shape and a.size[2:] == (3, 2)
-    unscaled = reference.circulant_mh_adjacency(simfun, q, k, grid.window, 3)
-    for head in range(3):
-        of_head = [x[..., 2 * head : 2 * head + 2, :] for x in (q, k, v)]
-        y_head, a_head = reference.circulant_attention(simfun, *of_head, grid.window)
-        assert np.array_equal(y[..., 2 * head : 2 * head + 2, :], y_head)
-        assert np.array_equal(a.nzVal[:, head], a_head.nzVal[:, 0])
-        t_head = reference.circulant_transposed_attention(a_head, of_head[2])
-        assert np.array_equal(transposed[..., 2 * head : 2 * head + 2, :], t_head)
-        alone = reference.circulant_adjacency(simfun, *of_head[:2], grid.window)
-        assert np.array_equal(unscaled.nzVal[:, head], alone.nzVal[:, 0])
-    assert np.array_equal(reference.circulant_mh_attention(a, v), y)
-
-
-@simfuns
-def test_attention_scales_queries_and_keys(simfun):
-    grid = cases.Grid((5, 4), 3)
-    q, k, v = cases.images(grid, 16, 1, np.float64, "qkv")
-    simfun = cases.REFERENCE_SIMFUN[simfun]
-    # sqrt(sqrt(16)) = 2 exactly.
-    y, a = reference.circulant_attention(simfun, q, k, v, 3)
-    alone = reference.circulant_adjacency(simfun, q / 2, k / 2, 3)
-    assert reference.equal(a, alone)
-    assert np.array_equal(y, reference.circulant_attention(alone, v))
 
 
 @doubles

@@ -1,4 +1,8 @@
-"""The reference's cotangents against finite differences of the reference's values."""
+"""The reference's cotangents against finite differences of the reference's values.
+
+Cotangents that no test here has are equal to the package's (test_rules.py), which finite
+differences check in tests/unit/test_differentiation.py.
+"""
 
 import dataclasses
 
@@ -56,65 +60,6 @@ def test_cotangents_are_those_of_finite_differences(grid, dtype):
         ours = cases.inner(da.nzVal, b.nzVal) + cases.inner(dx, u)
         found = directional(applied, (a.nzVal, x), (b.nzVal, u))
         assert found == pytest.approx(ours, abs=DIFFERENCE)
-
-
-@doubles
-@pytest.mark.parametrize("broadcast", ["neither", "scale", "array"])
-def test_scale_cotangents_are_those_of_finite_differences(dtype, broadcast):
-    grid = cases.Grid((4, 5), 3)
-    heads, batch = (1, 1) if broadcast == "array" else (2, 3)
-    a, b = (random_circulant(grid, heads, batch, dtype, name) for name in "ab")
-    shape = (1, 1, 1, 3) if broadcast == "scale" else (1, 1, 2, 3)
-    c, d = normal(shape, dtype, "c"), normal(shape, dtype, "d")
-    seed = random_circulant(grid, 2, 3, dtype, "seed")
-
-    def scaled(c, values):
-        return cases.inner(seed.nzVal, reference.scale(c, a.like(values)).nzVal)
-
-    dc, da = cotangents.scaling(c, a, seed)
-    assert dc.shape == c.shape and da.nzVal.shape == a.nzVal.shape
-    ours = cases.inner(dc, d) + cases.inner(da.nzVal, b.nzVal)
-    found = directional(scaled, (c, a.nzVal), (d, b.nzVal))
-    assert found == pytest.approx(ours, abs=DIFFERENCE)
-
-
-@doubles
-@simfuns
-def test_cotangents_of_whole_attention_are_those_of_finite_differences(dtype, simfun):
-    grid = cases.Grid((5, 4), 3)
-    simfun = cases.REFERENCE_SIMFUN[simfun]
-    q, k, v, dq, dk, dv, seed = cases.images(grid, 4, 2, dtype, "qkvabcs")
-
-    def one_head(q, k, v):
-        return cases.inner(seed, reference.circulant_attention(simfun, q, k, v, 3)[0])
-
-    def two_heads(q, k, v):
-        return cases.inner(seed, reference.circulant_mh_attention(simfun, q, k, v, 3, 2)[0])
-
-    for f, found in (
-        (one_head, cotangents.attention_of_qkv(simfun, q, k, v, 3, seed)),
-        (two_heads, cotangents.mh_attention_of_qkv(simfun, q, k, v, 3, 2, seed)),
-    ):
-        ours = sum(map(cases.inner, found, (dq, dk, dv)))
-        assert directional(f, (q, k, v), (dq, dk, dv)) == pytest.approx(ours, abs=DIFFERENCE)
-
-
-@doubles
-@pytest.mark.parametrize("kernel", [(3,), (3, 2)], ids=["1-d", "2-d"])
-def test_convolution_is_the_definition(dtype, kernel):
-    x = normal((*(6, 5)[: len(kernel)], 2, 3), dtype, "x")
-    w = normal((*kernel, 2, 4), dtype, "w")
-    y = network.conv(x, w)
-    out = [n - k + 1 for n, k in zip(x.shape, kernel, strict=False)]
-    assert y.shape == (*out, 4, 3)
-    for index in cases.pairs(tuple(out)):
-        expected = 0
-        for tap in cases.pairs(kernel):
-            # y[i] = sum_t w[t] x[i + K - t], everything from one.
-            at = tuple(i + k - t - 1 for i, k, t in zip(index, kernel, tap, strict=True))
-            expected = expected + w[tuple(t - 1 for t in tap)].T @ x[at]
-        here = tuple(i - 1 for i in index)
-        np.testing.assert_allclose(y[here], expected, rtol=0, atol=1e-13)
 
 
 @doubles

@@ -73,46 +73,36 @@ def _large(kind, device):
     return A, twin
 
 
+def _of_cells(entries, stored, side):
+    """The picture of ``side`` cells each way: the largest entry, NaN where none is stored."""
+    cell = [torch.arange(n) * side // n for n in entries.shape]
+    flat = (cell[0][:, None] * side + cell[1]).flatten()
+    values = entries.abs().where(stored, -1).flatten()
+    largest = torch.full((side**2,), -1.0).scatter_reduce(0, flat, values, "amax")
+    return largest.where(largest >= 0, torch.nan).reshape(side, side)
+
+
 @pytest.mark.parametrize("kind", ["computed", "lazy", "transposed"])
-def test_spy_of_more_entries_reads_some_rows(kind, device, monkeypatch):
+def test_spy_of_many_entries_is_exact_or_reads_some_rows(kind, device, monkeypatch):
+    A, twin = _large(kind, device)
+    stored = twin.with_values(torch.ones_like(twin.values)).to_dense()[0, 1].cpu() > 0
+    entries = twin.to_dense()[0, 1].cpu()
+    drawn = _drawn(A.spy(head=1))
+    assert kind == "computed" or A._source._values is None
+    assert_close(drawn, _of_cells(entries, stored, 512), rtol=1e-5, atol=0, equal_nan=True)
+
     monkeypatch.setattr(plotting, "_CELLS", 100)
     monkeypatch.setattr(plotting, "_CHUNK", 40)
-    A, twin = _large(kind, device)
-    exact = _drawn(A.spy(head=1))
     monkeypatch.setattr(plotting, "_ENTRIES", 1200 * 15 - 1)
     ax = A.spy(head=1)
     assert kind == "computed" or A._source._values is None
     assert ax.get_title() == "A[0, 1], 100 of 1200 rows (gray: not read)"
-    assert len(ax.images) == 2
-    # Row 12 r + 6 stands for the rows 12 r to 12 r + 11.
-    near = twin.with_values(torch.ones_like(twin.values)).to_dense()[0, 1].cpu() > 0
-    entries = twin.to_dense()[0, 1].abs().cpu().where(near, -1)
-    expected = entries[6::12].reshape(100, 100, 12).amax(-1)
-    drawn = _drawn(ax)
-    assert_close(drawn, expected.where(expected >= 0, torch.nan), rtol=1e-5, atol=0, equal_nan=True)
-    # Below, all cells with a stored entry in gray.
-    gray = torch.from_numpy(ax.images[0].get_array().filled(torch.nan))
-    assert torch.equal(gray.isnan(), exact.isnan())
-    # All rows of the exact picture are at least as large.
-    read = ~drawn.isnan()
-    assert 0 < int(read.sum()) < int((~gray.isnan()).sum())
-    assert bool((exact[read] >= drawn[read] * (1 - 1e-5)).all())
-
-
-@pytest.mark.parametrize("kind", ["lazy", "transposed"])
-def test_spy_of_a_small_lazy_matrix_is_exact(kind, device):
-    A, twin = _large(kind, device)
-    near = twin.with_values(torch.ones_like(twin.values)).to_dense()[0, 1] > 0
-    n = A.shape[-1]
-    drawn = _drawn(A.spy(head=1))
-    assert A._source._values is None
-    entries = twin.to_dense()[0, 1].abs().where(near, -1).cpu()
-    cell = torch.arange(n) * 512 // n
-    flat = (cell[:, None] * 512 + cell).flatten()
-    expected = torch.full((512 * 512,), -1.0).scatter_reduce(0, flat, entries.flatten(), "amax")
-    expected = expected.reshape(512, 512)
-    expected = expected.where(expected >= 0, torch.nan)
-    assert_close(drawn, expected, rtol=1e-5, atol=0, equal_nan=True)
+    # Row 12 r + 6 stands for the rows 12 r to 12 r + 11; below, all cells with an entry are gray.
+    below, drawn = (torch.from_numpy(x.get_array().filled(torch.nan)) for x in ax.images)
+    read = _of_cells(entries[6::12], stored[6::12], 100)
+    assert_close(drawn, read, rtol=1e-5, atol=0, equal_nan=True)
+    assert torch.equal(below.isnan(), _of_cells(entries, stored, 100).isnan())
+    assert 0 < int(drawn.isfinite().sum()) < int(below.isfinite().sum())
 
 
 def test_pictures_of_a_large_grid_form_nothing_of_its_size(device, monkeypatch):
@@ -161,6 +151,9 @@ def test_numpy_ints_and_a_default_device(device):
         assert_close(_drawn(A.window_image(np.int32(7), 1, 1)), drawn[1], equal_nan=True)
     assert_close(drawn, list(expected), rtol=0, atol=0, equal_nan=True)
     assert images[0].get_title() == "A[1, 1]"
+    assert (
+        images[1].get_title() == A.window_image(7, 1, 1).get_title() == "A[1, 1], row of pixel 1, 2"
+    )
     with pytest.raises(
         ValueError, match=re.escape("expected pixel in a grid of size (6, 5), got (6, 0)")
     ):
@@ -181,13 +174,6 @@ def test_window_image_is_a_row_on_its_grid(pixel, dtype, device):
     assert_close(_drawn(ax), expected, rtol=0, atol=0, equal_nan=True)
     (mark,) = ax.lines
     assert mark.get_xydata().tolist() == [[pixel[1], pixel[0]]]
-
-
-def test_window_image_takes_the_number_of_a_pixel(device):
-    A = matrix((5, 6), 3, device)
-    by_number, by_position = A.window_image(13), A.window_image((2, 1))
-    assert _drawn(by_number).nan_to_num().equal(_drawn(by_position).nan_to_num())
-    assert by_number.get_title() == by_position.get_title() == "A[0, 0], row of pixel 2, 1"
 
 
 def test_window_image_of_a_signal_has_a_bar_per_pixel(device):

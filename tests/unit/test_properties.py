@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import reference
 import rounding
 import torch
 from hypothesis import given, settings
@@ -15,9 +14,6 @@ from torch.testing import assert_close
 
 from circulant_attention import (
     AbstractSimilarity,
-    Circulant,
-    circulant_adjacency,
-    circulant_attention,
     circulant_mh_attention,
     circulant_similarity,
     circulant_transposed_attention,
@@ -173,28 +169,3 @@ def test_permuting_batch_and_heads_permutes_results(problem, data, device):
     assert_close(z, permute(y), rtol=0, atol=y_bound)
     assert_close(B.values, A[batches][:, heads].values, rtol=0, atol=A_bound)
     assert_close(mh(A[batches][:, heads], permute(v)), permute(y), rtol=0, atol=y_bound)
-
-
-@quick
-@given(problem=problems())
-def test_complex_is_real_on_doubled_channels(problem, device):
-    problem = dataclasses.replace(problem, complex=True, heads=1)
-    q, k, v = problem.features(device, 3)
-    doubled = [torch.cat([x.real, x.imag], 1) for x in (q, k, v)]
-    y_bound, A_bound = problem.bounds(q, k, v)
-
-    A = circulant_adjacency(problem.simfun, q, k, problem.window)
-    B = circulant_adjacency(problem.simfun, *doubled[:2], problem.window)
-    scores = reference.similarity(problem.name, q, k, problem.window)
-    error = rounding.of_similarity(problem.name, q, k, problem.window, torch.float64)
-    bound = 2 * rounding.of_softmax(scores, error, torch.float64)
-    assert_close(A.values, B.values, rtol=0, atol=bound)
-
-    # Attention of twice the channels scales q and k by a smaller number.
-    y, A = circulant_attention(problem.simfun, q, k, v, problem.window)
-    compared = (x * 2**0.25 for x in doubled[:2])
-    z, B = circulant_attention(problem.simfun, *compared, doubled[2], problem.window)
-    assert_close(A.values, B.values, rtol=0, atol=2 * A_bound)
-    assert_close(torch.cat([y.real, y.imag], 1), z, rtol=0, atol=2 * y_bound)
-    assert isinstance(A, Circulant)
-    assert A.dtype == torch.float64
