@@ -93,9 +93,3 @@ def circulant_to_torch(a: reference.Circulant) -> Circulant:
     """See a reference array as the package's: the entries are the same memory."""
     window = window_to_torch(a.kernel_length)
     return Circulant(to_torch(a.nzVal), window, spatial_to_torch(a.spatial_size))
-
-
-def circulant_to_julia(a: Circulant) -> reference.Circulant:
-    """See the package's array as one of the reference: the entries are the same memory."""
-    window = a.window[0] if len(set(a.window)) == 1 else a.window[::-1]
-    return reference.Circulant(to_julia(a.values), window, spatial_to_torch(a.spatial_size))

@@ -65,7 +65,5 @@ def test_a_circulant_array_is_the_same_memory(grid):
     ours = convention.circulant_to_torch(a)
     assert ours.values.data_ptr() == a.nzVal.ctypes.data
     assert ours.data.values().data_ptr() == a.nzVal.ctypes.data
-    back = convention.circulant_to_julia(ours)
-    assert reference.equal(back, a)
-    assert back.nzVal.ctypes.data == a.nzVal.ctypes.data
+    assert convention.to_julia(ours.values).ctypes.data == a.nzVal.ctypes.data
     assert torch.equal(ours.to_dense(), convention.matrix_to_torch(reference.to_dense(a)))

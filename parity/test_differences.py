@@ -32,14 +32,13 @@ def tensors(names: str, channels: int = 4, batch: int = 2, sizes=(8, 5)) -> list
 def test_multi_head_attention_keeps_its_similarity():
     # There the similarity is dropped, and the dot product always taken.
     q, k, v = images(GRID, 6, 2, np.float64, "qkv")
-    y, bound, *_ = expected_attention(
-        REFERENCE_SIMFUN["distance"], q, k, v, GRID.window, 3, np.float64
-    )
-    ours, _ = ca.circulant_mh_attention(
-        SIMFUN["distance"], *map(to_torch, (q, k, v)), GRID.window, 3
-    )
+    settings = GRID.window, 3
+    distance = REFERENCE_SIMFUN["distance"]
+    y, bound, *_ = expected_attention(distance, q, k, v, *settings, np.float64)
+    tensors_of_them = map(to_torch, (q, k, v))
+    ours, _ = ca.circulant_mh_attention(SIMFUN["distance"], *tensors_of_them, *settings)
     assert_image(ours, y, bound)
-    of_dot = reference.circulant_mh_attention(REFERENCE_SIMFUN["dot"], q, k, v, GRID.window, 3)[0]
+    of_dot, _ = reference.circulant_mh_attention(REFERENCE_SIMFUN["dot"], q, k, v, *settings)
     assert np.max(np.abs(of_dot - y)) > 0.1
 
 

@@ -33,12 +33,13 @@ def test_numbers(c, device):
         assert_close(result.values, A.values / c, rtol=0, atol=0)
 
 
-def test_a_0d_tensor_counts_as_a_number(device):
+def test_a_0d_tensor_counts_as_a_number_and_one_of_one_dim_does_not(device):
     A = matrix((5, 4), 3, device, dtype=torch.float32)
     c = torch.tensor(0.25, dtype=torch.float64, device=device)
     for result in (c * A, A / (1 / c)):
         assert result.dtype == torch.float32
         assert_close(result.values, 0.25 * A.values, rtol=0, atol=0)
+    assert (c[None] * A).dtype == (A / c[None]).dtype == torch.float64
 
 
 def test_dtypes_are_promoted_as_by_torch(device):

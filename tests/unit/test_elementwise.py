@@ -182,13 +182,6 @@ def test_a_scale_broadcasts_as_a_tensor_does(name, shape, device):
         assert_close(gradients, wanted)
 
 
-def test_a_scale_of_one_dim_takes_part_in_promotion(device):
-    A = matrix((5, 4), 3, device, dtype=torch.float32)
-    m = torch.ones(1, dtype=torch.float64, device=device)
-    assert (m * A).dtype == (A / m).dtype == torch.float64
-    assert (m[0] * A).dtype == torch.float32
-
-
 def test_arrays_of_numpy_without_dims_are_numbers(device):
     A, B = matrix((5, 4), 3, device), matrix((5, 4), 3, device)
     two, half = np.array(2.0), np.float32(0.5)

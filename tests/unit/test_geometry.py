@@ -73,7 +73,3 @@ def test_indices_are_wide_once_entries_reach_2_to_the_31(pixels, dtype):
     geometry = make_geometry(1, (pixels,))
     assert geometry.col_indices("meta").dtype == dtype
     assert geometry.crow_indices("meta").dtype == dtype
-
-
-def test_a_window_may_span_the_whole_grid():
-    assert make_geometry((5, 3), (5, 3)).nnz_per_row == 15

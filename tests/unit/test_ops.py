@@ -47,27 +47,21 @@ def test_opcheck(name: str, grid: tuple[tuple[int, ...], tuple[int, ...]], devic
     torch.library.opcheck(native(name), arguments(name, *grid, groups=2, device=device))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_opcheck_without_groups(name: str, device: str) -> None:
-    torch.library.opcheck(native(name), arguments(name, *GRIDS[1], groups=0, device=device))
+def strided(x: object) -> object:
+    """An argument as an expanded view of transposed memory, if it is a tensor."""
+    if not isinstance(x, Tensor):
+        return x
+    return x.detach().transpose(-1, -2).contiguous().transpose(-1, -2)[:1].expand_as(x)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_opcheck_of_transposed_and_expanded_inputs(name: str, device: str) -> None:
+def test_opcheck_of_other_inputs(name: str, device: str) -> None:
     """The fake must promise contiguous outputs whatever the strides of the inputs."""
-
-    def awkward(x: object) -> object:
-        if not isinstance(x, Tensor):
-            return x
-        return x.detach().transpose(-1, -2).contiguous().transpose(-1, -2)[:1].expand_as(x)
-
+    torch.library.opcheck(native(name), arguments(name, *GRIDS[1], groups=0, device=device))
     args = arguments(name, *GRIDS[1], groups=2, device=device)
-    torch.library.opcheck(native(name), tuple(awkward(x) for x in args))
-
-
-def test_opcheck_of_the_distance(device: str) -> None:
-    x, y, window, _ = arguments("similarity", *GRIDS[1], groups=2, device=device)
-    torch.library.opcheck(native("similarity"), (x, y, window, int(ops.SimilarityKind.DISTANCE)))
+    torch.library.opcheck(native(name), tuple(map(strided, args)))
+    if name == "similarity":
+        torch.library.opcheck(native(name), (*args[:3], int(ops.SimilarityKind.DISTANCE)))
 
 
 @pytest.mark.parametrize("name", NAMES)

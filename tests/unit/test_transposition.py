@@ -20,21 +20,18 @@ from circulant_attention import (
 from circulant_attention.ops import primitives
 
 
-@grids
-def test_mT(size, window, device):
-    A = matrix(size, window, device)
-    assert A.mT.shape == A.shape
-    assert (A.mT.window, A.mT.spatial_size) == (A.window, A.spatial_size)
-    assert_close(A.mT.to_dense(), dense(A).mT, rtol=0, atol=0)
-
-
 @dtypes
-def test_of_every_dtype(dtype, device):
-    A = matrix((5, 4), (3, 1), device, dtype=dtype)
-    assert A.mT.dtype == A.mH.dtype == dtype
-    assert_close(A.mT.to_dense(), dense(A).mT, rtol=0, atol=0)
-    assert_close(A.mH.to_dense(), dense(A).mH, rtol=0, atol=0)
-    assert_close(A.adjoint().to_dense(), dense(A).mH, rtol=0, atol=0)
+@grids
+def test_mT(size, window, dtype, device):
+    A = matrix(size, window, device, dtype=dtype)
+    for transposed, expected in (
+        (A.mT, dense(A).mT),
+        (A.mH, dense(A).mH),
+        (A.adjoint(), dense(A).mH),
+    ):
+        assert (transposed.shape, transposed.dtype) == (A.shape, dtype)
+        assert (transposed.window, transposed.spatial_size) == (A.window, A.spatial_size)
+        assert_close(transposed.to_dense(), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dims", [(-1, -2), (-2, -1), (2, 3), (3, 2), (-2, 3), (-1, 2)], ids=str)
