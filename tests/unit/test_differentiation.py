@@ -141,17 +141,12 @@ def test_functions_of_a_matrix(name: str, device: str) -> None:
     check(function, values)
 
 
-def test_scale(device: str) -> None:
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_scale(dtype: torch.dtype, device: str) -> None:
     """Both sides broadcast, as in Julia's rule test, and both get a gradient."""
     values = torch.randn(2, 1, 45, dtype=torch.float64, device=device, requires_grad=True)
-    m = torch.randn(1, 3, 1, 1, dtype=torch.float64, device=device, requires_grad=True)
-    check(lambda m, v: (m * Circulant(v, 3, (15,))).values, m, values)
-
-
-def test_complex_scale(device: str) -> None:
-    values = torch.randn(1, 1, 15, dtype=torch.float64, device=device, requires_grad=True)
-    m = torch.randn(1, 1, 1, 1, dtype=torch.complex128, device=device, requires_grad=True)
-    check(lambda m, v: (m * Circulant(v, 3, (5,)).complex()).values, m, values)
+    m = torch.randn(1, 3, 1, 1, dtype=dtype, device=device, requires_grad=True)
+    check(lambda m, v: (m * Circulant(v, 3, (15,)).to(dtype)).values, m, values)
 
 
 @pytest.mark.parametrize("subset", list(itertools.product([False, True], repeat=3))[1:])

@@ -135,6 +135,7 @@ def test_two_matrices(name, lead, device):
         assert_close(result.to_dense(), expected, rtol=1e-14 if "lerp" in name else 0, atol=0)
         weight = torch.randn_like(result.values)
         inputs = (first.values, second.values)
+        assert inputs[0]._version == inputs[1]._version == 0
         gradients = torch.autograd.grad(result.values, inputs, weight)
         assert_close(gradients, torch.autograd.grad(theirs(*inputs), inputs, weight))
 
@@ -179,6 +180,7 @@ def test_a_scale_broadcasts_as_a_tensor_does(name, shape, device):
         gradients = torch.autograd.grad(result.values.square().sum(), (A.values, m))
         # The dense gradient of the values comes through `dense`, which gathers them.
         wanted = torch.autograd.grad(expected.square().sum(), (A.values, m))
+        assert m._version == A.values._version == 0
         assert_close(gradients, wanted)
 
 

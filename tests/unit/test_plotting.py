@@ -131,9 +131,12 @@ def test_window_image_of_a_lazy_matrix_computes_its_row(kind, device):
     assert int((~drawn.isnan()).sum()) == 15
 
 
-def test_a_picture_after_a_change_in_place_raises_and_draws_nothing(device):
+def test_an_error_leaves_no_figure(device):
     q, k = torch.randn(2, 1, 2, 30, 30, device=device)
     A = circulant_mh_attention(q, k, k, 3, 1)[1]
+    for draw in (lambda: A.spy(1), lambda: A.window_image(900), lambda: A.window_image(0, 1)):
+        with pytest.raises(ValueError, match="expected"):
+            draw()
     k.add_(1)
     for draw in (A.spy, lambda: A.window_image(3)):
         with pytest.raises(RuntimeError, match="changed in place"):
@@ -197,26 +200,6 @@ def test_pictures_are_drawn_on_given_axes(device):
     assert A.window_image(3, ax=right) is right
     assert len(left.images) == len(right.images) == 1
     assert len(pyplot.get_fignums()) == 1
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (lambda A: A.spy(3), ValueError, "expected head from 0 to 2, got 3"),
-        (lambda A: A.spy(0, -1), ValueError, "expected batch from 0 to 1, got -1"),
-        (lambda A: A.spy("a"), TypeError, "expected head to be an int, got str"),
-        (lambda A: A.window_image(20), ValueError, "expected pixel from 0 to 19, got 20"),
-        (lambda A: A.window_image((4, 0)), ValueError, "grid of size (4, 5), got (4, 0)"),
-        (lambda A: A.window_image((1,)), ValueError, "grid of size (4, 5), got (1,)"),
-        (lambda A: A.window_image(1.5), TypeError, "one int per spatial dim, got 1.5"),
-        (lambda A: A.window_image((1, 0.5)), TypeError, "got (1, 0.5)"),
-        (lambda A: A.window_image(0, batch=2), ValueError, "expected batch from 0 to 1, got 2"),
-    ],
-)
-def test_errors(call, error, message, device):
-    with pytest.raises(error, match=re.escape(message)):
-        call(matrix((4, 5), 3, device))
-    assert not pyplot.get_fignums()
 
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
