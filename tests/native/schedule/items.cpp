@@ -2,9 +2,11 @@
 //
 //   items D H W  d h w  groups channels threads
 //
-// One line per item of the forward ops: "item" and the spans of planes, rows and columns. One line per
-// phase of attention_backward, "phase", and one per item in it: "pairs", the group, the spans of the
-// queries, of the key planes, key rows and offsets, whether dq is stored, and the stored rows.
+// One line per item of the forward ops: "item" and the spans of planes, rows and columns. One
+// line per phase of attention_backward, "phase", and one per item in it: "pairs", the group, the
+// spans of the queries, of the key planes, key rows and offsets, whether dq is stored, and the
+// stored rows.
+
 #include <cstdio>
 #include <cstdlib>
 
