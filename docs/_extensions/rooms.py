@@ -21,7 +21,7 @@ ROOMS = {
     "demo": "command line: python -m circulant_attention",
     "nn": "layers for networks",
     "denoising": "non-local means, tile by tile",
-    "attention": "attention, several heads, transposed",
+    "attention": "attention with one head or several",
     "similarity": "similarity, softmax, adjacency",
     "matrix": "the Circulant: storage, algebra, indexing, display",
     "ops": "native ops, derivatives, dtypes",
