@@ -57,11 +57,7 @@ class TensorLike:
             torch.Size([1, 2, 18])
         """
         source = self._source
-        if isinstance(source, LazyValues):
-            source = source.get()
-            if not torch.compiler.is_compiling():
-                self._source = source
-        return source
+        return source.get() if isinstance(source, LazyValues) else source
 
     @property
     def rows(self) -> Tensor:

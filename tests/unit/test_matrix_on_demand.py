@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 
 import circulant_attention as ca
+import circulant_attention.nn
 from circulant_attention import Circulant, circulant_attention, circulant_mh_attention, mh
 from circulant_attention.ops import primitives as ops
 
@@ -248,6 +249,14 @@ def test_fake_tensor_mode_leaves_no_fake_indices() -> None:
             assert isinstance(a.col_indices(), FakeTensor)
             assert isinstance(a.to_dense(), FakeTensor)
         check_real_indices((7, 5))
+
+
+def test_fake_tensor_mode_leaves_no_fake_entries() -> None:
+    q, k, v = torch.randn(3, 1, 4, 6, 5)
+    y, a = ca.circulant_attention(q, k, v, 3)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(a.values, FakeTensor)
+    assert_close(a @ v, y)
 
 
 def test_make_fx_leaves_no_fake_indices() -> None:
