@@ -45,4 +45,6 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
   // The gradient of values whose row softmax is `weights` (..., K), from that of the softmax.
   m.def("softmax_backward(Tensor grad, Tensor weights) -> Tensor");
+  // An uninitialized tensor on the device of x; on Linux in huge pages. Of any dtype.
+  m.def("new_values(Tensor x, SymInt[] size, ScalarType dtype) -> Tensor");
 }

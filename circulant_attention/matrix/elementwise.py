@@ -11,7 +11,11 @@ from torch import Tensor
 
 from circulant_attention.matrix import algebra, hints
 from circulant_attention.matrix.algebra import Number
+from circulant_attention.matrix.lazy import LazyValues
+from circulant_attention.matrix.scaled import scaled, term
 from circulant_attention.matrix.tensor_like import TensorLike
+from circulant_attention.ops import combination
+from circulant_attention.ops.memory import new_output
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,9 +26,13 @@ _Matrix = TypeVar("_Matrix", bound=TensorLike)
 def _function(name: str) -> Callable[[_Matrix], _Matrix]:
     """The method for torch's function ``name`` of one argument, with f(0) = 0."""
     function = getattr(torch, name)
+    accepts_out = name not in ("positive", "relu")
 
     def method(self: _Matrix) -> _Matrix:
-        return self._from(function(self.values), self.geometry)
+        values = self.values
+        if accepts_out and not values.is_complex():
+            return self._from(function(values, out=new_output(values)), self.geometry)
+        return self._from(function(values), self.geometry)
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"``torch.{name}`` of each stored entry."
@@ -46,36 +54,41 @@ class Elementwise(TensorLike):
 
     def add(self, other: Self, *, alpha: Number = 1) -> Self:
         """``A + alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        if type(alpha) is int and alpha == 1:
+            return self._sum(other, 1)
         a, b = self._values_with(other)
-        if type(alpha) is not int:
-            alpha = algebra.number("alpha", alpha)
-        return self._from(torch.add(a, b, alpha=alpha), self.geometry)
+        number = algebra.number("alpha", alpha)
+        return self._from(torch.add(a, b, alpha=number, out=new_output(a, b)), self.geometry)
 
     def sub(self, other: Self, *, alpha: Number = 1) -> Self:
         """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
+        if type(alpha) is int and alpha == 1:
+            return self._sum(other, -1)
         a, b = self._values_with(other)
-        return self._from(torch.sub(a, b, alpha=algebra.number("alpha", alpha)), self.geometry)
+        number = algebra.number("alpha", alpha)
+        return self._from(torch.sub(a, b, alpha=number, out=new_output(a, b)), self.geometry)
 
     def mul(self, other: Self | Number | Tensor) -> Self:
         """``A * B`` of each stored entry, or :meth:`scale` by a number or a tensor."""
         if not isinstance(other, Elementwise):
             return self.scale(other)
-        a, b = self._values_with(other)
-        return self._from(a * b, self.geometry)
+        return self._from(combination.scaled(*self._values_with(other)), self.geometry)
 
     def minimum(self, other: Self) -> Self:
         """The smaller of each two stored entries."""
-        return self._from(torch.minimum(*self._values_with(other)), self.geometry)
+        a, b = self._values_with(other)
+        return self._from(torch.minimum(a, b, out=new_output(a, b)), self.geometry)
 
     def maximum(self, other: Self) -> Self:
         """The larger of each two stored entries."""
-        return self._from(torch.maximum(*self._values_with(other)), self.geometry)
+        a, b = self._values_with(other)
+        return self._from(torch.maximum(a, b, out=new_output(a, b)), self.geometry)
 
     def lerp(self, end: Self, weight: Number | Tensor) -> Self:
         """``A + weight * (B - A)`` on the stored entries, with ``weight`` as in :meth:`scale`."""
         a, b = torch.broadcast_tensors(*self._values_with(end))  # type: ignore[no-untyped-call]
         factor = algebra.broadcastable_scale(a, weight)
-        return self._from(torch.lerp(a, b, factor), self.geometry)
+        return self._from(combination.lerp(a, b, factor), self.geometry)
 
     # --- a matrix and numbers ---
 
@@ -102,12 +115,12 @@ class Elementwise(TensorLike):
             ``scale`` in CirculantAttention.jl, ``src/array.jl``.
         """
         factor = algebra.broadcastable_scale(self._source, m)
-        return self._from(self.values * factor, self.geometry)
+        return self._from(scaled(self.values, self.geometry, factor), self.geometry)
 
     def div(self, m: Number | Tensor) -> Self:
         """``A / m`` on the stored entries, differentiable in both; see :meth:`scale`."""
         factor = algebra.broadcastable_scale(self._source, m)
-        return self._from(self.values / factor, self.geometry)
+        return self._from(scaled(self.values, self.geometry, factor, True), self.geometry)
 
     def pow(self, exponent: Number) -> Self:
         """Each stored entry to a positive power."""
@@ -170,8 +183,7 @@ class Elementwise(TensorLike):
 
     def __add__(self, other: Any) -> Self:
         if isinstance(other, Elementwise):
-            a, b = self._values_with(other)
-            return self._from(a + b, self.geometry)
+            return self._sum(other, 1)
         return _refused("addition", other)
 
     def __radd__(self, other: Any) -> Self:
@@ -182,15 +194,14 @@ class Elementwise(TensorLike):
 
     def __sub__(self, other: Any) -> Self:
         if isinstance(other, Elementwise):
-            a, b = self._values_with(other)
-            return self._from(a - b, self.geometry)
+            return self._sum(other, -1)
         return _refused("subtraction", other)
 
     def __rsub__(self, other: Any) -> Self:
         return _refused("subtraction", other)
 
     def __neg__(self) -> Self:
-        return self.neg()
+        return self.scale(-1)
 
     def __pos__(self) -> Self:
         return self
@@ -227,8 +238,19 @@ class Elementwise(TensorLike):
 
     __le__ = __gt__ = __ge__ = __lt__
 
+    def _sum(self, other: object, sign: int) -> Self:
+        """``A + sign * B``."""
+        b = self._compatible(other)
+        values = combination.combined(term(self._source), term(b), sign)
+        return self._from(values, self.geometry)
+
     def _values_with(self, other: object) -> tuple[Tensor, Tensor]:
         """The values of this matrix and of a compatible one."""
+        b = self._compatible(other)
+        return self.values, b.get() if isinstance(b, LazyValues) else b
+
+    def _compatible(self, other: object) -> Tensor | LazyValues:
+        """The source of another matrix; raises unless it is compatible."""
         if not isinstance(other, Elementwise):
             raise TypeError(
                 f"expected a Circulant, got {type(other).__name__}: use A.with_values for a "
@@ -238,10 +260,7 @@ class Elementwise(TensorLike):
         # The usual case without a call: two matrices of one function, with values.
         if self.geometry is not other.geometry or a.shape != b.shape or a.device != b.device:
             algebra.check_compatible(a, self.geometry, b, other.geometry)
-        return (
-            a if type(a) is Tensor else self.values,
-            b if type(b) is Tensor else other.values,
-        )
+        return b
 
 
 def _refused(operation: str, other: object) -> NoReturn:

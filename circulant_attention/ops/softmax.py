@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention.ops.library import NAMESPACE
+from circulant_attention.ops.memory import new_output
 from circulant_attention.ops.registration import transform_active
 
 _native = getattr(torch.ops, NAMESPACE)
@@ -20,7 +21,7 @@ _ON_CPU = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::softmax_
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        weights = torch.softmax(values, -1)
+        weights = torch.softmax(values, -1, out=new_output(values))
         ctx.save_for_backward(weights)
         return weights
 
@@ -42,7 +43,7 @@ def softmax(values: Tensor) -> Tensor:
         or transform_active()
         or torch.compiler.is_compiling()
     ):
-        return torch.softmax(values, -1)
+        return torch.softmax(values, -1, out=new_output(values))
     weights: Tensor = _Softmax.apply(values)  # type: ignore[no-untyped-call]
     return weights
 
