@@ -79,7 +79,8 @@ class ScaledValues(LazyValues):
         Raises:
             RuntimeError: If the values were changed in place since construction.
         """
-        inputs = self.checked_inputs() if self._values is None else ()
+        pending = self._values is None and not torch.compiler.is_compiling()
+        inputs = self.checked_inputs() if pending else ()
         if not inputs:
             return Term(self.get())
         return Term(inputs[0], self._factor(inputs), self.divides)

@@ -32,6 +32,10 @@ class Term(NamedTuple):
             return self.values.dtype
         return torch.result_type(self.values, self.factor)
 
+    def tensors(self) -> list[Tensor]:
+        """The values, and a factor that is a tensor."""
+        return [x for x in self if isinstance(x, Tensor)]
+
     def compute(self) -> Tensor:
         """The term as a tensor; the values themselves if there is no factor."""
         if self.factor is None:
@@ -51,8 +55,8 @@ def scaled(values: Tensor, factor: Number | Tensor, divides: bool = False) -> Te
 def combined(a: Term, b: Term, sign: int = 1) -> Tensor:
     """``a + sign * b``.
 
-    The second product is added without a rounding of its own, where the processor has a fused
-    multiply-add.
+    A product that is added to another term has no rounding of its own where the processor has a
+    fused multiply-add.
     """
     tensors = (a.values, a.factor, b.values, b.factor)
     if is_recorded(*tensors) and is_large(*tensors):
@@ -76,10 +80,10 @@ def _combine(a: Term, b: Term, sign: int) -> Tensor:
     if a.factor is None:
         # A term with a factor of another dtype is computed by itself.
         b = b if _is_addable(b, dtype) else Term(b.compute())
-        return _add(a.values, b, sign, new_output(a.values, b.values, dtype=dtype))
+        return _add(a.values, b, sign, new_output(a.values, *b.tensors(), dtype=dtype))
     first = a.compute()
     b = b if _is_addable(b, dtype) else Term(b.compute())
-    shape = broadcast_shape(first, b.values)
+    shape = broadcast_shape(first, *b.tensors())
     in_place = (
         first.shape == shape
         and first.dtype == dtype
@@ -93,9 +97,13 @@ def _combine(a: Term, b: Term, sign: int) -> Tensor:
 def _is_addable(term: Term, dtype: torch.dtype) -> bool:
     """Whether torch adds the term in one pass, with a factor that is not rounded first."""
     values, factor, _ = term
+    if factor is None:
+        return True
     if isinstance(factor, Tensor):
         return values.dtype == factor.dtype == dtype and values.device == factor.device
-    return factor is None or (values.dtype == term.dtype() == dtype and factor != 0)
+    # In half precision torch rounds the last elements of each thread otherwise.
+    half = dtype in (torch.float16, torch.bfloat16)
+    return values.dtype == term.dtype() == dtype and factor != 0 and not half
 
 
 def _add(x: Tensor, term: Term, sign: int, out: Tensor | None) -> Tensor:

@@ -37,9 +37,18 @@ def is_large(*inputs: object) -> bool:
     if torch.compiler.is_compiling() or transform_active():
         return False
     tensors = [x for x in inputs if isinstance(x, Tensor)]
-    if not _ON_CPU or any(type(x) not in _PLAIN or x.device.type != "cpu" for x in tensors):
+    if not _ON_CPU or not all(_is_plain(x) for x in tensors):
         return False
     return broadcast_shape(*tensors).numel() * max(x.element_size() for x in tensors) >= LARGE
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor is one of the CPU, and of no subclass or batch of ``is_grads_batched``."""
+    return (
+        x.device.type == "cpu"
+        and type(x) in _PLAIN
+        and not torch._C._functorch.is_legacy_batchedtensor(x)
+    )
 
 
 def new_output(*inputs: Any, dtype: torch.dtype | None = None) -> Tensor | None:
