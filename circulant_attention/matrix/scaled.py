@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.lazy import LazyValues
-from circulant_attention.ops import combination
+from circulant_attention.ops import combination, memory
 from circulant_attention.ops.combination import Term
-from circulant_attention.ops.memory import broadcast_shape
 from circulant_attention.ops.registration import transform_active
 
 _PLAIN = (Tensor, nn.Parameter)
@@ -43,7 +42,7 @@ class ScaledValues(LazyValues):
         inputs = [x if recorded and x.requires_grad else x.detach() for x in inputs]
         shape = values.shape
         if isinstance(factor, Tensor) and factor.dim() > 0:
-            shape = broadcast_shape(values, factor)
+            shape = memory.broadcast_shape(values, factor)
         super().__init__(shape, torch.result_type(values, factor), *inputs)
         self._recorded = recorded and any(x.requires_grad for x in inputs)
         self._taking = threading.Lock()
@@ -122,12 +121,13 @@ class ScaledValues(LazyValues):
 def scaled(
     values: Tensor, geometry: Geometry, factor: Number | Tensor, divides: bool = False
 ) -> Tensor | ScaledValues:
-    """The product, computed at once where a change in place of the values cannot be noticed.
+    """The product, deferred if it is large.
 
-    Compilers and transforms compute it too: the former join it with a sum by themselves.
+    It is computed at once where a change in place of the values cannot be noticed, and by
+    transforms and compilers, which join it with a sum by themselves.
     """
     deferred = (
-        not torch.compiler.is_compiling()
+        memory.has_large(values)
         and not transform_active()
         and type(values) in _PLAIN
         and not values.is_inference()

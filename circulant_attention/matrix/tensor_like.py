@@ -12,6 +12,7 @@ from circulant_attention.checks import check_dtype, check_matrix, is_int
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra, export, indexing
 from circulant_attention.matrix.lazy import LazyValues
+from circulant_attention.ops import memory
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -211,7 +212,7 @@ class TensorLike:
 
     def clone(self) -> Self:
         """A copy with memory of its own; differentiable."""
-        return self._from(self.values.clone(), self.geometry)
+        return self._from(memory.clone(self.values), self.geometry)
 
     def copy(self) -> Self:
         """The same as :meth:`clone`, under Julia's name."""

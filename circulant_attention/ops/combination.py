@@ -45,10 +45,12 @@ class Term(NamedTuple):
 
 def scaled(values: Tensor, factor: Number | Tensor, divides: bool = False) -> Tensor:
     """``values * factor``, or ``values / factor``, for a factor that broadcasts."""
-    if is_recorded(values, factor) and is_large(values, factor):
+    operation: Callable[..., Tensor] = torch.div if divides else torch.mul
+    if not is_large(values, factor):
+        return operation(values, factor)
+    if is_recorded(values, factor):
         result: Tensor = _Combination.apply(1, values, factor, divides)  # type: ignore[no-untyped-call]
         return result
-    operation: Callable[..., Tensor] = torch.div if divides else torch.mul
     return operation(values, factor, out=new_output(values, factor))
 
 
@@ -58,6 +60,8 @@ def combined(a: Term, b: Term, sign: int = 1) -> Tensor:
     A product that is added to another term has no rounding of its own where the processor has a
     fused multiply-add.
     """
+    if a.factor is None and b.factor is None and not is_large(a.values, b.values):
+        return a.values + b.values if sign == 1 else a.values - b.values
     tensors = (a.values, a.factor, b.values, b.factor)
     if is_recorded(*tensors) and is_large(*tensors):
         result: Tensor = _Combination.apply(sign, *a, *b)  # type: ignore[no-untyped-call]
@@ -67,7 +71,9 @@ def combined(a: Term, b: Term, sign: int = 1) -> Tensor:
 
 def lerp(a: Tensor, b: Tensor, weight: Number | Tensor) -> Tensor:
     """``a + weight * (b - a)``."""
-    if is_recorded(a, b, weight) and is_large(a, b, weight):
+    if not is_large(a, b, weight):
+        return torch.lerp(a, b, weight)
+    if is_recorded(a, b, weight):
         result: Tensor = _Lerp.apply(a, b, weight)  # type: ignore[no-untyped-call]
         return result
     return torch.lerp(a, b, weight, out=new_output(a, b, weight, dtype=a.dtype))
@@ -77,21 +83,19 @@ def _combine(a: Term, b: Term, sign: int) -> Tensor:
     dtype = torch.promote_types(a.dtype(), b.dtype())
     if sign == 1 and b.factor is None:
         a, b = b, a
-    if a.factor is None:
-        # A term with a factor of another dtype is computed by itself.
-        b = b if _is_addable(b, dtype) else Term(b.compute())
-        return _add(a.values, b, sign, new_output(a.values, *b.tensors(), dtype=dtype))
+    products = []
     first = a.compute()
-    b = b if _is_addable(b, dtype) else Term(b.compute())
+    if a.factor is not None:
+        products.append(first)
+    if not _is_addable(b, dtype):
+        b = Term(b.compute())
+        products.append(b.values)
     shape = broadcast_shape(first, *b.tensors())
-    in_place = (
-        first.shape == shape
-        and first.dtype == dtype
-        and not is_recorded(first, *b)
-        and not transform_active()
-        and not torch.compiler.is_compiling()
-    )
-    return _add(first, b, sign, first if in_place else None)
+    writable = not (is_recorded(first, *b) or transform_active() or torch.compiler.is_compiling())
+    # A product has served once it is added.
+    fits = [x for x in products if writable and x.shape == shape and x.dtype == dtype]
+    out = fits[0] if fits else new_output(first, *b.tensors(), dtype=dtype)
+    return _add(first, b, sign, out)
 
 
 def _is_addable(term: Term, dtype: torch.dtype) -> bool:

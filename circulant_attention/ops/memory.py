@@ -29,17 +29,25 @@ def is_recorded(*inputs: object) -> bool:
     )
 
 
+def has_large(*inputs: object) -> bool:
+    """Whether an input is large; False in compilers, which must not depend on sizes."""
+    if torch.compiler.is_compiling():
+        return False
+    for x in inputs:
+        if isinstance(x, Tensor) and x.numel() * x.element_size() >= LARGE:
+            return True
+    return False
+
+
 def is_large(*inputs: object) -> bool:
     """Whether an element-wise result of the inputs is large, and can be written into memory.
 
     Compilers and transforms allocate for themselves.
     """
-    if torch.compiler.is_compiling() or transform_active():
+    # The size first: small results, which are the fastest to compute, need no other check.
+    if not has_large(*inputs) or not _ON_CPU or transform_active():
         return False
-    tensors = [x for x in inputs if isinstance(x, Tensor)]
-    if not _ON_CPU or not all(_is_plain(x) for x in tensors):
-        return False
-    return broadcast_shape(*tensors).numel() * max(x.element_size() for x in tensors) >= LARGE
+    return all(_is_plain(x) for x in inputs if isinstance(x, Tensor))
 
 
 def _is_plain(x: Tensor) -> bool:
@@ -69,6 +77,14 @@ def new_output(*inputs: Any, dtype: torch.dtype | None = None) -> Tensor | None:
         dtype = torch.result_type(*inputs) if len(inputs) > 1 else tensors[0].dtype
     memory: Tensor = _native.new_values(tensors[0], list(broadcast_shape(*tensors)), dtype)
     return memory
+
+
+def clone(x: Tensor) -> Tensor:
+    """A copy of ``x``, as ``x.clone()``; differentiable."""
+    if not is_large(x):
+        return x.clone()
+    memory: Tensor = _native.new_values(x.detach(), list(x.shape), x.dtype)
+    return memory.copy_(x)
 
 
 def broadcast_shape(*tensors: Tensor) -> torch.Size:
