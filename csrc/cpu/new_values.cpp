@@ -7,8 +7,7 @@
 namespace circulant {
 namespace {
 
-Tensor new_values(const Tensor& x, std::vector<int64_t> size,
-                  torch::headeronly::ScalarType dtype) {
+Tensor new_values(const Tensor& x, std::vector<int64_t> size, torch::headeronly::ScalarType dtype) {
   return new_output(x, size, dtype);
 }
 
