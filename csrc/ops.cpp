@@ -45,6 +45,8 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
   // The gradient of values whose row softmax is `weights` (..., K), from that of the softmax.
   m.def("softmax_backward(Tensor grad, Tensor weights) -> Tensor");
+  // alpha a + beta b for a, b (G, n) in float32 or float64; alpha, beta: one factor or G.
+  m.def("linear_combination(Tensor a, Tensor alpha, Tensor b, Tensor beta) -> Tensor");
   // An uninitialized tensor on the device of x; on Linux in huge pages. Of any dtype.
   m.def("new_values(Tensor x, SymInt[] size, ScalarType dtype) -> Tensor");
 }

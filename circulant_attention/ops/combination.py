@@ -1,8 +1,8 @@
-"""Linear combinations of two matrices' entries: one pass over memory for each factor, no copies.
+"""Linear combinations of the entries of two matrices, without temporary matrices.
 
-Element by element these are torch's own functions, which every device, dtype and mode of torch
-has. Large results on the CPU go into huge pages (:mod:`circulant_attention.ops.memory`), for which
-autograd needs a function of its own.
+They are torch's own functions, which every device, dtype and mode of torch has. A native op adds
+two products on the CPU, for which torch has no function. Large results on the CPU go into huge
+pages (:mod:`circulant_attention.ops.memory`), for which autograd needs a function of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.memory import broadcast_shape, is_large, is_recorded, new_output
 from circulant_attention.ops.registration import transform_active
+
+_native = getattr(torch.ops, NAMESPACE)
 
 Number = int | float | complex
 
@@ -83,6 +86,8 @@ def _combine(a: Term, b: Term, sign: int) -> Tensor:
     dtype = torch.promote_types(a.dtype(), b.dtype())
     if sign == 1 and b.factor is None:
         a, b = b, a
+    if _is_native(a, b, dtype):
+        return _one_pass(a, b, sign)
     products = []
     first = a.compute()
     if a.factor is not None:
@@ -96,6 +101,40 @@ def _combine(a: Term, b: Term, sign: int) -> Tensor:
     fits = [x for x in products if writable and x.shape == shape and x.dtype == dtype]
     out = fits[0] if fits else new_output(first, *b.tensors(), dtype=dtype)
     return _add(first, b, sign, out)
+
+
+def _is_native(a: Term, b: Term, dtype: torch.dtype) -> bool:
+    """Whether the native op computes the sum of two products."""
+    return (
+        dtype in (torch.float32, torch.float64)
+        and a.values.dtype == b.values.dtype == dtype
+        and a.values.shape == b.values.shape
+        and a.values.is_contiguous()
+        and b.values.is_contiguous()
+        and all(_is_native_factor(x) for x in (a, b))
+        and is_large(*a.tensors(), *b.tensors())
+        and not is_recorded(*a, *b)
+    )
+
+
+def _is_native_factor(term: Term) -> bool:
+    values, factor, divides = term
+    if isinstance(factor, Tensor):
+        fits = factor.dim() == 0 or factor.shape in ((1, 1, 1), (*values.shape[:2], 1))
+        return fits and factor.dtype == values.dtype and not divides
+    return factor is not None and not divides
+
+
+def _one_pass(a: Term, b: Term, sign: int) -> Tensor:
+    """:func:`combined` by the native op, for values ``(B, heads, N * K)``."""
+    numbers = [
+        x.factor.flatten() if isinstance(x.factor, Tensor) else x.values.new_tensor([x.factor])
+        for x in (a, b)
+    ]
+    factors = numbers[0], numbers[1] if sign == 1 else -numbers[1]
+    groups = (x.values.flatten(0, 1) for x in (a, b))
+    result: Tensor = _native.linear_combination(next(groups), factors[0], next(groups), factors[1])
+    return result.view(a.values.shape)
 
 
 def _is_addable(term: Term, dtype: torch.dtype) -> bool:
@@ -207,3 +246,10 @@ def _like(grad: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     if summed.is_complex() and not dtype.is_complex:
         summed = summed.real
     return summed if summed.dtype == dtype else summed.to(dtype)
+
+
+def _fake(a: Tensor, alpha: Tensor, b: Tensor, beta: Tensor) -> Tensor:
+    return a.new_empty(a.shape)
+
+
+torch.library.register_fake(f"{NAMESPACE}::linear_combination", _fake)

@@ -36,7 +36,9 @@ def _apply(values: Shape, x: Shape, window: Shape, **_: Any) -> int:
     return _flops_per_channel(x, window) * x[1]
 
 
-@register_flop_formula([_ops.transpose, _ops.softmax_backward, _ops.new_values])
+@register_flop_formula(
+    [_ops.transpose, _ops.softmax_backward, _ops.linear_combination, _ops.new_values]
+)
 def _uncounted(*_: Any, **__: Any) -> int:
     return 0
 
