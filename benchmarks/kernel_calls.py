@@ -27,14 +27,9 @@ def kernels(
     case: Case, windows: list[int] | None = None, dtype: torch.dtype = torch.float32
 ) -> dict[str, Callable[[], object]]:
     """A call of each kernel on random numbers, by name. Each result is a new tensor."""
-    from circulant_attention import circulant_adjacency
-
     ops = torch.ops.circulant_attention
-    similarity = simfun(case)
-    window, kind = windows or case.windows, similarity.kind
+    window, kind = windows or case.windows, simfun(case).kind
     q, k, v, dy = (x.to(dtype) for x in groups(case, *make_inputs(case)))
-    # The adjacency does not scale.
-    scaled = q * case.scale
     size = (*q.shape[:1], case.pixels, window[0] * window[-1])
     values = random_values(case) if windows is None else torch.rand(size)
     values = values.to(dtype)
@@ -44,7 +39,7 @@ def kernels(
         "fused forward": lambda: ops.attention(q, k, v, window, kind, case.scale),
         "fused backward": lambda: ops.attention_backward(*backward),
         "similarity": lambda: ops.similarity(q, k, window, kind),
-        "adjacency": lambda: circulant_adjacency(similarity, scaled, k, tuple(window)).values,
+        "adjacency": lambda: ops.adjacency(q, k, window, kind, case.scale),
         "apply": lambda: ops.apply(values, v, window),
         "transposed apply": lambda: ops.apply_transposed(values, v, window),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from torch import Tensor
@@ -132,11 +133,23 @@ def circulant_similarity(
     References:
         ``circulant_similarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    simfun = check_similarity(simfun)
+    return _from_features(dtypes.similarity, simfun, x, y, W)
+
+
+def _from_features(
+    op: Callable[..., Tensor],
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+    W: Window,
+    *settings: float,
+) -> Circulant:
+    """The matrix that ``op`` makes of x and y, a window, a kind and ``settings``."""
+    kind = check_similarity(simfun).kind
     x, y = checks.check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
     x, y = cast_for_autocast(x, y)
-    values = dtypes.similarity(x, y, geometry.window, simfun.kind)
+    values = op(x, y, geometry.window, kind, *settings)
     return Circulant._from(values.flatten(1).unsqueeze(1), geometry)
 
 
@@ -171,20 +184,25 @@ def circulant_similarity_(
     References:
         ``circulant_similarity!`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    similarity = _similarity_like(A, simfun, x, y)
-    A.values.copy_(similarity.values)
-    return A
+    return _write(circulant_similarity, A, simfun, x, y)
 
 
-def _similarity_like(a: Circulant, simfun: AbstractSimilarity, x: Tensor, y: Tensor) -> Circulant:
-    """The similarity of x and y in the shape of ``a``; raises unless all fit."""
+def _write(
+    make: Callable[[AbstractSimilarity, Tensor, Tensor, Window], Circulant],
+    a: Circulant,
+    simfun: AbstractSimilarity,
+    x: Tensor,
+    y: Tensor,
+) -> Circulant:
+    """Writes what ``make`` makes of x and y into ``a``; raises unless all fit."""
     check_circulant("A", a)
     check_similarity(simfun)
     x, y = checks.check_pair(("x", "y"), x, y)
     if a.is_complex():
         raise TypeError(f"expected A with real entries, got {a.dtype}")
     check_grid(a._source, a.geometry, x)
-    return circulant_similarity(simfun, x, y, a.window).reshape(*a.shape)
+    a.values.copy_(make(simfun, x, y, a.window).reshape(*a.shape).values)
+    return a
 
 
 def softmax(A: Circulant, dim: int = -1) -> Circulant:
@@ -282,7 +300,7 @@ def circulant_adjacency(
     References:
         ``circulant_adjacency`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    return softmax(circulant_similarity(simfun, x, y, W))
+    return _from_features(dtypes.adjacency, simfun, x, y, W, 1.0)
 
 
 def circulant_adjacency_(
@@ -316,6 +334,4 @@ def circulant_adjacency_(
     References:
         ``circulant_adjacency!`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    adjacency = softmax(_similarity_like(A, simfun, x, y))
-    A.values.copy_(adjacency.values)
-    return A
+    return _write(circulant_adjacency, A, simfun, x, y)

@@ -29,6 +29,8 @@
 STABLE_TORCH_LIBRARY(circulant_attention, m) {
   // values_ij = sum_c x[c, i] y[c, j] (dot) or -1/2 sum_c (x[c, i] - y[c, j])^2 (distance).
   m.def("similarity(Tensor x, Tensor y, int[] window, int kind) -> Tensor");
+  // values_ij = exp(S_ij) / sum_k exp(S_ik) with S = scale * similarity(x, y).
+  m.def("adjacency(Tensor x, Tensor y, int[] window, int kind, float scale) -> Tensor");
   // y_i = sum_j A_ij x_j.
   m.def("apply(Tensor values, Tensor x, int[] window) -> Tensor");
   // y_j = sum_i A_ij x_i.

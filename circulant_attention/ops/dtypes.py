@@ -12,11 +12,9 @@ from torch import Tensor
 
 from circulant_attention.ops import attention as fused
 from circulant_attention.ops import primitives
-from circulant_attention.ops.autocast import without_autocast
+from circulant_attention.ops.adjacency import adjacency as real_adjacency
 from circulant_attention.ops.primitives import SimilarityKind
-from circulant_attention.ops.softmax import softmax
 
-_HALF = (torch.float16, torch.bfloat16)
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 
@@ -51,23 +49,11 @@ def similarity(x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKi
 
 
 def adjacency(
-    x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKind, scale: float = 1.0
+    x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKind, scale: float
 ) -> Tensor:
-    """The row softmax ``(G, N, K)`` of ``scale`` times the similarities.
-
-    The scores of half-precision features are computed and kept in float32, as in fused attention:
-    the softmax of scores that were rounded to half is far off where they are large.
-    """
-    x, y = promote(x, y)
-    dtype = real_dtype(x.dtype)
-    with without_autocast(x.device):
-        if dtype in _HALF:
-            x, y = x.float(), y.float()
-        if scale != 1.0:
-            # On the features, which are fewer than the scores. Both, so that distances scale.
-            x, y = x * scale**0.5, y * scale**0.5
-        weights = softmax(similarity(x, y, window, kind))
-        return weights if weights.dtype == dtype else weights.to(dtype)
+    """The row softmax ``(G, N, K)`` of ``scale`` times the similarities."""
+    x, y = (complex_to_channels(part) for part in promote(x, y))
+    return real_adjacency(x, y, list(window), kind, scale)
 
 
 def apply(values: Tensor, x: Tensor, window: tuple[int, ...], *, transposed: bool) -> Tensor:

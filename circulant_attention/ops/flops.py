@@ -26,7 +26,7 @@ def _flops_per_channel(x: Shape, window: Shape) -> int:
     return 2 * x[0] * prod(x[2:]) * prod(window)
 
 
-@register_flop_formula(_ops.similarity)
+@register_flop_formula([_ops.similarity, _ops.adjacency])
 def _similarity(x: Shape, y: Shape, window: Shape, *_: Any, **__: Any) -> int:
     return _flops_per_channel(x, window) * x[1]
 

@@ -53,6 +53,26 @@ def column_sums(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     return apply_transposed(values, _ones_like_pixels(x), window)
 
 
+def similarity_tangent(
+    x: Tensor, y: Tensor, dx: Tensor | None, dy: Tensor | None, window: list[int], kind: int
+) -> Tensor | None:
+    """The tangent of the similarity of ``x`` and ``y`` with tangents ``dx`` and ``dy``."""
+    terms = []
+    # -1/2 |x_i - y_j|^2 = x_i . y_j - 1/2 |x_i|^2 - 1/2 |y_j|^2; the last two terms are dot
+    # products with a channel of ones.
+    if dx is not None:
+        terms.append(similarity(dx, y, window, _DOT))
+        if kind == SimilarityKind.DISTANCE:
+            norm = (x * dx).sum(1, keepdim=True)
+            terms.append(-similarity(norm, _ones_like_pixels(y), window, _DOT))
+    if dy is not None:
+        terms.append(similarity(x, dy, window, _DOT))
+        if kind == SimilarityKind.DISTANCE:
+            norm = (y * dy).sum(1, keepdim=True)
+            terms.append(-similarity(_ones_like_pixels(x), norm, window, _DOT))
+    return add_tangents(*terms)
+
+
 class _Similarity:
     @staticmethod
     def fake(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
@@ -81,20 +101,7 @@ class _Similarity:
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, *_: Any) -> Any:
         x, y = ctx.saved_tensors
-        terms = []
-        # -1/2 |x_i - y_j|^2 = x_i . y_j - 1/2 |x_i|^2 - 1/2 |y_j|^2; the last two terms are dot
-        # products with a channel of ones.
-        if dx is not None:
-            terms.append(similarity(dx, y, ctx.window, _DOT))
-            if ctx.kind == SimilarityKind.DISTANCE:
-                norm = (x * dx).sum(1, keepdim=True)
-                terms.append(-similarity(norm, _ones_like_pixels(y), ctx.window, _DOT))
-        if dy is not None:
-            terms.append(similarity(x, dy, ctx.window, _DOT))
-            if ctx.kind == SimilarityKind.DISTANCE:
-                norm = (y * dy).sum(1, keepdim=True)
-                terms.append(-similarity(_ones_like_pixels(x), norm, ctx.window, _DOT))
-        return add_tangents(*terms)
+        return similarity_tangent(x, y, dx, dy, ctx.window, ctx.kind)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor, window: list[int], kind: int) -> Any:

@@ -18,6 +18,17 @@ _native = getattr(torch.ops, NAMESPACE)
 _ON_CPU = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::softmax_backward", "CPU")
 
 
+def softmax_gradient(grad: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of ``values`` whose row softmax is ``weights``, from that of the softmax."""
+    if torch.is_grad_enabled() or transform_active():
+        return weights * (grad - (weights * grad).sum(-1, keepdim=True))
+    if _ON_CPU and weights.device.type == "cpu":
+        gradient: Tensor = _native.softmax_backward(grad, weights)
+    else:
+        gradient = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+    return gradient
+
+
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -27,12 +38,7 @@ class _Softmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (weights,) = ctx.saved_tensors
-        if torch.is_grad_enabled() or transform_active():
-            gradient: Tensor = weights * (grad - (weights * grad).sum(-1, keepdim=True))
-        else:
-            gradient = _native.softmax_backward(grad, weights)
-        return gradient
+        return softmax_gradient(grad, *ctx.saved_tensors)
 
 
 def softmax(values: Tensor) -> Tensor:

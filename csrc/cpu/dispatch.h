@@ -14,6 +14,7 @@ namespace circulant {
 // clang-format off
 #define CIRCULANT_FOR_EACH_KERNEL(f)             \
   f(similarity, SimilarityParams)                \
+  f(adjacency, AdjacencyParams)                  \
   f(apply, ProductParams)                        \
   f(apply_transposed, ProductParams)             \
   f(transpose, TransposeParams)                  \

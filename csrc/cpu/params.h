@@ -60,6 +60,18 @@ struct SimilarityParams {
   void* values;
 };
 
+// values = row softmax of scale * similarity(x, y).
+struct AdjacencyParams {
+  using Item = WorkItem;
+  Geometry geometry;
+  Dtype dtype;
+  int64_t channels;
+  bool distance;
+  double scale;
+  const void *x, *y;
+  void* values;
+};
+
 // y = A x, or y = A^T x.
 struct ProductParams {
   using Item = WorkItem;

@@ -39,7 +39,12 @@ def use_instruction_set(name: str) -> subprocess.CompletedProcess[str]:
 
 
 # The files with tests of the CPU kernels.
-FILES = ["test_kernels.py", "test_attention_kernels.py", "../unit/test_softmax.py"]
+FILES = [
+    "test_kernels.py",
+    "test_adjacency_kernels.py",
+    "test_attention_kernels.py",
+    "../unit/test_softmax.py",
+]
 
 instruction_sets = functools.cache(kernels.instruction_sets)
 

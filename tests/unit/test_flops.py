@@ -45,6 +45,8 @@ def test_primitives(size, window, device):
     assert _count(lambda: A.mT @ x) == {_ops.apply_transposed: each}
     similarity = lambda: ca.circulant_similarity(DotSimilarity(), x, x, window)  # noqa: E731
     assert _count(similarity) == {_ops.similarity: each}
+    adjacency = lambda: ca.circulant_adjacency(DotSimilarity(), x, x, window)  # noqa: E731
+    assert _count(adjacency) == {_ops.adjacency: each}
     y = A @ x
     backward = {_ops.similarity: each, _ops.apply_transposed: each}
     assert _count(lambda: y.sum().backward()) == backward

@@ -29,6 +29,8 @@ def arguments(
     values = torch.randn(groups, n, k, dtype=torch.double, device=device, requires_grad=True)
     if name == "similarity":
         return features(), features(), list(window), int(ops.SimilarityKind.DOT)
+    if name == "adjacency":
+        return features(), features(), list(window), int(ops.SimilarityKind.DOT), 0.7
     if name == "transpose":
         return values, list(spatial), list(window)
     return values, features(), list(window)
@@ -38,7 +40,7 @@ def native(name: str) -> Callable[..., Tensor]:
     return getattr(torch.ops.circulant_attention, name).default
 
 
-NAMES = ["similarity", "apply", "apply_transposed", "transpose"]
+NAMES = ["similarity", "adjacency", "apply", "apply_transposed", "transpose"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,8 +62,9 @@ def test_opcheck_of_other_inputs(name: str, device: str) -> None:
     torch.library.opcheck(native(name), arguments(name, *GRIDS[1], groups=0, device=device))
     args = arguments(name, *GRIDS[1], groups=2, device=device)
     torch.library.opcheck(native(name), tuple(map(strided, args)))
-    if name == "similarity":
-        torch.library.opcheck(native(name), (*args[:3], int(ops.SimilarityKind.DISTANCE)))
+    if name in ("similarity", "adjacency"):
+        distance = (*args[:3], int(ops.SimilarityKind.DISTANCE), *args[4:])
+        torch.library.opcheck(native(name), distance)
 
 
 @pytest.mark.parametrize("name", NAMES)

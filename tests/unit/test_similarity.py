@@ -7,7 +7,6 @@ import reference
 import rounding
 import torch
 from inputs import (
-    COMPLEX_DTYPES,
     REAL_DTYPES,
     SIMILARITIES,
     dense,
@@ -173,15 +172,15 @@ def test_softmax_does_not_see_what_is_not_stored(device):
 
 
 @similarities
-@pytest.mark.parametrize("dtype", [torch.float64, *COMPLEX_DTYPES], ids=str)
+@dtypes
 @grids
 def test_adjacency(name, size, window, dtype, device):
     x, y = (features(2, 3, size, device, dtype) for _ in range(2))
     A = circulant_adjacency(SIMILARITIES[name], x, y, window)
     assert A.dtype == dtype.to_real()
-    assert A == softmax(circulant_similarity(SIMILARITIES[name], x, y, window))
     x, y = exact(x), exact(y)
-    error = rounding.of_similarity(name, x, y, window, A.dtype)
+    # Half precision is widened, and rounded at the end only.
+    error = rounding.of_similarity(name, x, y, window, A.dtype, stored=0)
     scores = reference.similarity(name, x, y, window)
     expected = reference.adjacency(name, x, y, window)
     bound = rounding.of_softmax(scores, error, A.dtype) * float(expected.max())

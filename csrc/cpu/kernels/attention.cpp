@@ -9,95 +9,15 @@
 #include <cstdint>
 
 #include "../params.h"
-#include "../simd/math.h"
 #include "../simd/prefetch.h"
 #include "entry.h"
 #include "microkernels.h"
 #include "packing.h"
 #include "query_tiles.h"
 #include "row_block.h"
+#include "running_softmax.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
-
-// The running softmax of a tile: for every query, the reference that is subtracted from the scores,
-// and the sum of the exponentials.
-template <class T>
-class RunningSoftmax {
-  static constexpr int L = kLanes<T>;
-
- public:
-  // The elements of the state of one tile.
-  static constexpr int64_t kSize = 3 * kTileRows * L;
-
-  explicit RunningSoftmax(T* state)
-      : reference_(state), sum_(state + kTileRows * L), highest_(state + 2 * kTileRows * L) {}
-
-  void start() {
-    for (int r = 0; r < kTileRows; ++r) {
-      // Not -infinity: a score of -infinity would give NaN instead of weight zero.
-      store(reference_ + r * L, broadcast(FloatFormat<T>::lowest));
-      store(highest_ + r * L, broadcast(FloatFormat<T>::lowest));
-      store(sum_ + r * L, Vec<T>{});
-    }
-  }
-
-  // The highest score of every query so far; `score` raises it.
-  T* highest() { return highest_; }
-
-  // Raises the reference where a score exceeds it by more than the slack, and rescales the sum and
-  // y. Within the slack exponentials stay small enough, and skipping the rescaling saves loads and
-  // stores of y.
-  void raise_reference(int64_t rows, int64_t channels, T* y) {
-    constexpr T slack = 8;
-    for (int64_t r = 0; r < rows; ++r) {
-      const Vec<T> old = load(reference_ + r * L), highest = load(highest_ + r * L);
-      const auto exceeded = highest > old + slack;
-      if (!any<T>(exceeded)) continue;
-      const Vec<T> raised = exceeded ? highest : old;
-      const Vec<T> factor = exp2<T>(old - raised);
-      store(reference_ + r * L, raised);
-      store(sum_ + r * L, load(sum_ + r * L) * factor);
-      for (int64_t c = 0; c < channels; ++c) {
-        T* yc = y + (c * kTileRows + r) * L;
-        store(yc, load(yc) * factor);
-      }
-    }
-  }
-
-  // Replaces the scores of one key row with their exponentials.
-  void exponentiate(int64_t first, int64_t rows, int64_t window, T* scores) {
-    with_rows(rows, [=](auto n) {
-      constexpr int rows = decltype(n)::value;
-      Vec<T> reference[rows], sum[rows];
-      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-        reference[r] = load(reference_ + (first + r) * L);
-        sum[r] = load(sum_ + (first + r) * L);
-      }
-      T* s = scores + first * L;
-      for (int64_t d = 0; d < window; ++d, s += kTileRows * L) {
-        CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-          const Vec<T> weight = exp2<T>(load(s + r * L) - reference[r]);
-          sum[r] += weight;
-          store(s + r * L, weight);
-        }
-      }
-      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) store(sum_ + (first + r) * L, sum[r]);
-    });
-  }
-
-  // Stores the log-sum-exp, in base e, and puts 1 / sum in the place of the sum.
-  void finish(T* log_sum) {
-    for (int r = 0; r < kTileRows; ++r) {
-      const Vec<T> sum = load(sum_ + r * L);
-      store(log_sum + r * L, T(kLn2) * (load(reference_ + r * L) + log2<T>(sum)));
-      store(sum_ + r * L, T(1) / sum);
-    }
-  }
-  Vec<T> inverse_sum(int64_t r) const { return load(sum_ + r * L); }
-
- private:
-  T *reference_, *sum_, *highest_;
-};
 
 template <class S>
 class AttentionKernel {
@@ -156,7 +76,11 @@ class AttentionKernel {
         }
       }
     });
-    for (int64_t t = 0; t < tiles; ++t) softmax(t).finish(lse_tiles_.tile(t));
+    for (int64_t t = 0; t < tiles; ++t) {
+      softmax(t).finish();
+      for (int64_t r = 0; r < kTileRows; ++r)
+        store(lse_tiles_.tile(t) + r * L, softmax(t).log_sum(r));
+    }
     lse_tiles_.store(lse_, d, h, block_.rows,
                      [](int64_t, int64_t, int64_t, Vec<T> lse) { return lse; });
     y_tiles_.store(y_, d, h, block_.rows, [this](int64_t t, int64_t, int64_t r, Vec<T> y) {
@@ -207,7 +131,7 @@ class AttentionKernel {
                       softmax.highest() + skipped);
       prefetcher_.step();
     }
-    softmax.raise_reference(block_.rows, a_.value_channels, y);
+    softmax.raise_reference(block_.rows, T(8), a_.value_channels, y);
     for (int64_t j = begin; j < end; ++j) {
       softmax.exponentiate(block_.first_query(j), block_.queries(j), window,
                            scores_ + (j - begin) * size);

@@ -1,0 +1,101 @@
+"""The row softmax of the similarity: the native op and its derivatives.
+
+Its derivatives are those of the softmax and of the similarity, composed of
+:mod:`circulant_attention.ops.primitives`, so derivatives of every order follow.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circulant_attention.ops import primitives
+from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.ops.registration import (
+    batch_into_groups,
+    differentiable,
+    groups_into_batch,
+)
+from circulant_attention.ops.softmax import softmax_gradient
+
+
+def _widened(*tensors: Tensor) -> list[Tensor]:
+    """Half precision as float32, as in the native op."""
+    half = tensors[0].dtype in (torch.float16, torch.bfloat16)
+    return [x.float() if half else x for x in tensors]
+
+
+class _Adjacency:
+    @staticmethod
+    def fake(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
+        return x.new_empty(x.shape[0], prod(x.shape[2:]), prod(window))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, y, ctx.window, ctx.kind, ctx.scale = inputs
+        ctx.save_for_backward(x, y, output)
+        ctx.save_for_forward(x, y, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        dtype = grad.dtype
+        x, y, weights, grad = _widened(*ctx.saved_tensors, grad)
+        # With respect to the similarity over `scale`: features are fewer than entries.
+        values = softmax_gradient(grad, weights)
+        dx = dy = None
+        if ctx.needs_input_grad[0]:
+            dx = primitives.apply(values, ctx.scale * y, ctx.window)
+            # Each row of `values` sums to zero, unless the weights are rounded.
+            if ctx.kind == SimilarityKind.DISTANCE and dtype != x.dtype:
+                dx = dx - primitives.row_sums(values, x) * (ctx.scale * x)
+            dx = dx.to(dtype)
+        if ctx.needs_input_grad[1]:
+            dy = primitives.apply_transposed(values, ctx.scale * x, ctx.window)
+            if ctx.kind == SimilarityKind.DISTANCE:
+                dy = dy - primitives.column_sums(values, y, ctx.window) * (ctx.scale * y)
+            dy = dy.to(dtype)
+        return dx, dy, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, *_: Any) -> Any:
+        x, y, weights = ctx.saved_tensors
+        dtype = weights.dtype
+        x, y, weights = _widened(x, y, weights)
+        dx, dy = (d if d is None else ctx.scale * d.to(x.dtype) for d in (dx, dy))
+        scores = primitives.similarity_tangent(x, y, dx, dy, ctx.window, ctx.kind)
+        if scores is None:
+            return None
+        # The Jacobian of the softmax is symmetric.
+        return softmax_gradient(scores, weights).to(dtype)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, x: Tensor, y: Tensor, window: list[int], kind: int, scale: float
+    ) -> Any:
+        x, y = (batch_into_groups(info, d, t) for d, t in zip(in_dims[:2], (x, y), strict=True))
+        return groups_into_batch(info, adjacency(x, y, window, kind, scale)), 0
+
+
+_adjacency = differentiable("adjacency", _Adjacency)
+
+
+def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
+    """The row softmax of ``scale`` times the similarities, in CSR order.
+
+    Half precision is computed in float32, and each entry rounded once.
+
+    Args:
+        x: Queries ``(G, C, *spatial)``.
+        y: Keys, of the same shape and dtype.
+        window: The odd window length per spatial dim.
+        kind: A :class:`circulant_attention.ops.primitives.SimilarityKind`.
+        scale: The factor of the similarities.
+
+    Returns:
+        ``(G, N, K)``: ``exp(S_ij) / sum_k exp(S_ik)`` with ``S = scale * similarity(x, y)``.
+    """
+    result: Tensor = _adjacency(x, y, window, int(kind), scale)
+    return result

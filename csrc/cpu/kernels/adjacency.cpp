@@ -1,0 +1,235 @@
+// The adjacency: the row softmax of the similarity, written once.
+//
+// A block of rows of queries at a time, tile by tile. For a few key rows at a time: scores, and
+// their exponentials relative to a reference near the highest score so far. The exponentials of a
+// tile are kept, mostly in the second-level cache, until their sums are known; then they are
+// divided by these and transposed to CSR order.
+//
+// The keys of windows in segments are packed for one segment at a time, and all tiles of a block.
+// Instead of keeping the exponentials of all tiles, a first pass over the segments computes their
+// sums, and a second one computes them again and writes.
+#include <cstdint>
+
+#include "../params.h"
+#include "../simd/prefetch.h"
+#include "csr.h"
+#include "entry.h"
+#include "microkernels.h"
+#include "packing.h"
+#include "query_tiles.h"
+#include "row_block.h"
+#include "running_softmax.h"
+
+namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
+
+template <class S>
+class AdjacencyKernel {
+  using T = Compute<S>;
+  static constexpr int64_t L = kLanes<T>;
+
+ public:
+  AdjacencyKernel(const AdjacencyParams& a, const WorkItem& item, Arena& arena)
+      : a_(a),
+        item_(item),
+        x_(image_of_group<S>(a.x, item.group, a.channels, a.geometry)),
+        segment_(largest_segment(a.geometry.window[2])),
+        keys_(arena, image_of_group<S>(a.y, item.group, a.channels, a.geometry), item.rows,
+              item.columns, segment_),
+        values_(static_cast<S*>(a.values), item.group, a.geometry),
+        tiles_(arena, item.columns, a.channels),
+        block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
+        together_(key_rows_at_a_time<T>(segment_.size())),
+        kept_(segments(a.geometry.window[2]) == 1),
+        key_rows_(arena.take<const T*>(block_.key_rows())),
+        softmax_(arena.take<T>((kept_ ? 1 : tiles_.count()) * RunningSoftmax<T>::kSize)),
+        references_(
+            arena.take<T>(kept_ ? divide_up(block_.key_rows(), together_) * kTileRows * L : 0)),
+        scores_(arena.take<T>((kept_ ? block_.key_rows() : together_) *
+                              scores_size<T>(segment_.size()))) {}
+
+  void run() {
+    keys_.clear();
+    for_each_row_block(
+        item_, block_, [this](int64_t d) { keys_.start_plane(d); },
+        [this](int64_t d, int64_t h, int64_t i) {
+          tiles_.load(x_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
+          if (kept_)
+            add_kept(d, h, i);
+          else
+            add_in_two_passes(d, h, i);
+        });
+  }
+
+ private:
+  // Exponentials up to 2^64, and their sums, are as accurate as those up to 1.
+  static constexpr T kSlack = 64;
+
+  // Computes rows h.. of plane d, row i of the item.
+  void add_kept(int64_t d, int64_t h, int64_t i) {
+    const int64_t window = segment_.size(), size = scores_size<T>(window);
+    pack(i, segment_);
+    for (int64_t t = 0; t < tiles_.count(); ++t) {
+      RunningSoftmax<T> softmax(softmax_);
+      softmax.start();
+      prefetch(t, d, h);
+      T* reference = references_;
+      for_each_key_rows(block_.key_rows(), [&](int64_t begin, int64_t end) {
+        score(t, begin, end, window, softmax.highest(), scores_ + begin * size);
+        softmax.raise_reference(block_.rows, kSlack, 0, nullptr);
+        exponentiate(begin, end, window, softmax, scores_ + begin * size);
+        for (int64_t r = 0; r < kTileRows; ++r, reference += L) {
+          store(reference, softmax.reference(r));
+        }
+      });
+      rescale(softmax);
+      softmax.finish();
+      for (int64_t p = 0; p < block_.planes; ++p) {
+        const int64_t begin = p * block_.plane_rows();
+        write(t, d, h, begin, begin + block_.plane_rows(), window, softmax, scores_ + begin * size);
+      }
+    }
+  }
+
+  void add_in_two_passes(int64_t d, int64_t h, int64_t i) {
+    const int64_t tiles = tiles_.count();
+    const auto softmax = [this](int64_t t) {
+      return RunningSoftmax<T>(softmax_ + t * RunningSoftmax<T>::kSize);
+    };
+    for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
+    prefetcher_.clear();
+    for_each_part(i, [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
+      score(t, begin, end, window, softmax(t).highest(), scores_);
+      softmax(t).raise_reference(block_.rows, kSlack, 0, nullptr);
+      exponentiate(begin, end, window, softmax(t), scores_);
+    });
+    for (int64_t t = 0; t < tiles; ++t) softmax(t).finish();
+    for_each_part(i, [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
+      if (begin == 0) prefetch(t, d, h);
+      score(t, begin, end, window, nullptr, scores_);
+      exponentiate(begin, end, window, softmax(t), scores_);
+      write(t, d, h, begin, end, window, softmax(t), scores_);
+    });
+  }
+
+  // Calls f(t, begin, end, window) for every tile and all key rows [begin, end) of the block whose
+  // first row is row i, a few of one plane at a time, packed with `window` offsets.
+  template <class F>
+  void for_each_part(int64_t i, F&& f) {
+    for_each_segment(a_.geometry.window[2], [&](const Span& offsets) {
+      pack(i, offsets);
+      for (int64_t t = 0; t < tiles_.count(); ++t) {
+        for (int64_t p = 0; p < block_.planes; ++p) {
+          const int64_t first = p * block_.plane_rows();
+          for_each_key_rows(block_.plane_rows(), [&](int64_t begin, int64_t end) {
+            f(t, first + begin, first + end, offsets.size());
+          });
+        }
+      }
+    });
+  }
+
+  // Calls f(begin, end) for [0, count), a few key rows at a time.
+  template <class F>
+  void for_each_key_rows(int64_t count, F&& f) const {
+    for (int64_t j = 0; j < count; j += together_) f(j, smaller(j + together_, count));
+  }
+
+  // Packs the keys at `offsets` of the block whose first key row is row i.
+  void pack(int64_t i, const Span& offsets) {
+    if (offsets.size() < a_.geometry.window[2]) {
+      keys_.start_segment(i, offsets);
+      values_.start_segment(offsets);
+    }
+    keys_.pack_until(i + block_.plane_rows());
+    point_to_key_rows(keys_, block_, i, key_rows_);
+  }
+
+  // The scores of key rows [begin, end), times log2(e).
+  void score(int64_t t, int64_t begin, int64_t end, int64_t window, T* highest, T* scores) {
+    const T factor = T(-0.5 * a_.scale * kLog2E);
+    for (int64_t j = begin; j < end; ++j, scores += scores_size<T>(window)) {
+      const int64_t skipped = block_.first_query(j) * L;
+      score_window<T>(a_.distance, block_.queries(j), window, tiles_.tile(t) + skipped,
+                      key_rows_[j] + t * L, keys_.pitch(), a_.channels, factor, scores + skipped,
+                      highest == nullptr ? nullptr : highest + skipped);
+      prefetcher_.step();
+    }
+  }
+
+  void exponentiate(int64_t begin, int64_t end, int64_t window, RunningSoftmax<T> softmax,
+                    T* scores) const {
+    for (int64_t j = begin; j < end; ++j, scores += scores_size<T>(window)) {
+      softmax.exponentiate(block_.first_query(j), block_.queries(j), window, scores);
+    }
+  }
+
+  // Multiplies the exponentials that are relative to a lower reference than the last one.
+  void rescale(const RunningSoftmax<T>& softmax) {
+    const int64_t window = segment_.size(), size = scores_size<T>(window);
+    const T* reference = references_;
+    for_each_key_rows(block_.key_rows(), [&](int64_t begin, int64_t end) {
+      for (int64_t r = 0; r < kTileRows; ++r, reference += L) {
+        const Vec<T> old = load(reference), last = softmax.reference(r);
+        if (!any<T>(old < last)) continue;
+        const Vec<T> factor = exp2<T>(old - last);
+        for (int64_t j = begin; j < end; ++j) {
+          const int64_t row = r - block_.first_query(j);
+          if (row < 0 || row >= block_.queries(j)) continue;
+          T* weight = scores_ + j * size + r * L;
+          for (int64_t o = 0; o < window; ++o, weight += kTileRows * L) {
+            store(weight, factor * load(weight));
+          }
+        }
+      }
+    });
+  }
+
+  // Writes the exponentials of key rows [begin, end), all of one plane, over their sums.
+  void write(int64_t t, int64_t d, int64_t h, int64_t begin, int64_t end, int64_t window,
+             const RunningSoftmax<T>& softmax, const T* exponentials) {
+    const int64_t size = scores_size<T>(window);
+    values_.start_tile(tiles_.columns(t));
+    for (int64_t r = 0; r < block_.rows; ++r) {
+      const RowOffsets o(block_, begin, end, r);
+      const Vec<T> factor = softmax.inverse_sum(r);
+      const T* first = exponentials + (o.key_row - begin) * size + r * L;
+      values_.for_each_slots(d, h + r, begin / block_.plane_rows(), o.first, o.last,
+                             [&](int64_t offset, const Slots<S>& slots) {
+                               const T* from = first + (offset - o.first) * size;
+                               write_slots(slots, tiles_.lanes(t), [from, factor](int64_t n) {
+                                 return factor * load(from + n * kTileRows * L);
+                               });
+                             });
+    }
+  }
+
+  // Prefetches, during tile t, the values to write; during the last tile of a block of rows also
+  // the key rows to pack for the next block.
+  void prefetch(int64_t t, int64_t d, int64_t h) {
+    prefetcher_.clear();
+    values_.prefetch(prefetcher_, d, h, block_.rows, tiles_.columns(t));
+    if (t + 1 == tiles_.count()) {
+      const int64_t rows = smaller(kTileRows, item_.rows.end - h - block_.rows);
+      if (rows > 0) keys_.prefetch(prefetcher_, rows);
+    }
+    prefetcher_.spread(block_.key_rows());
+  }
+
+  const AdjacencyParams& a_;
+  const WorkItem& item_;
+  Image<const S> x_;
+  Span segment_;
+  KeyRows<S> keys_;
+  CsrRows<S> values_;
+  QueryTiles<T> tiles_;
+  RowBlock block_;
+  int64_t together_;
+  bool kept_;
+  const T** key_rows_;
+  T *softmax_, *references_, *scores_;
+  Prefetcher prefetcher_;
+};
+
+CIRCULANT_DEFINE_KERNEL(adjacency, AdjacencyParams, AdjacencyKernel)
+
+}  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET
