@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import reference
 import torch
@@ -13,7 +15,7 @@ from circulant_attention.ops.adjacency import adjacency
 from circulant_attention.ops.primitives import SimilarityKind
 
 KINDS = {"dot": SimilarityKind.DOT, "distance": SimilarityKind.DISTANCE}
-SIZE, WINDOW, SCALE = (6, 7), (5, 3), 0.7
+SIZE, WINDOW = (6, 7), (5, 3)
 
 
 @similarities
@@ -21,41 +23,40 @@ SIZE, WINDOW, SCALE = (6, 7), (5, 3), 0.7
 def test_gradients_of_half_precision(name: str, dtype: torch.dtype, device: str) -> None:
     """The only roundings to half are those of the weights and of the results.
 
-    The gradient of the scores, P (g - sum P g), changes with the rounding of P by 2 eps at most, of
+    Rounded weights P change the gradient of the scores, P (g - sum P g), by half an eps of
     P (|g| + sum P |g|). The distance multiplies it by differences of pixels: so features far from
-    zero lose no more, although rounded weights do not sum to one.
+    zero lose no more, although the rows of rounded weights do not sum to one.
     """
-    offset = 0.0 if name == "dot" else 16.0
-    x, y = (
-        (offset + features(2, 3, SIZE, device, torch.float32)).to(dtype).requires_grad_()
-        for _ in "xy"
-    )
-    weights = adjacency(x, y, list(WINDOW), KINDS[name], SCALE)
-    grad = torch.randn_like(weights)
+    scale, factor, offset = 0.7, 1.0, 0.0
+    if name == "distance":
+        # Differences of a few spacings.
+        scale, factor, offset = 0.05, 4.0, 1.0 / eps(dtype)
+    x, y = ((offset + factor * features(2, 3, SIZE, device, torch.float32)).to(dtype) for _ in "xy")
+    x, y = x.requires_grad_(), y.requires_grad_()
+    weights = adjacency(x, y, list(WINDOW), KINDS[name], scale)
+    grad = 4 + torch.randn_like(weights)
     found = torch.autograd.grad(weights, (x, y), grad)
 
-    wide_x, wide_y = (z.detach().double().requires_grad_() for z in (x, y))
+    wide = [z.detach().double().requires_grad_() for z in (x, y)]
     near = reference.mask(SIZE, WINDOW).to(device)
     dense = torch.zeros(2, *near.shape, dtype=torch.float64, device=device)
     dense[:, near] = grad.double().flatten(1)
-    matrix = reference.adjacency(name, SCALE**0.5 * wide_x, SCALE**0.5 * wide_y, WINDOW)
-    expected = torch.autograd.grad(matrix, (wide_x, wide_y), dense)
+    matrix = reference.adjacency(name, *(scale**0.5 * z for z in wide), WINDOW)
+    expected = torch.autograd.grad(matrix, wide, dense)
 
     matrix = matrix.detach()
-    size = matrix * (dense.abs() + (matrix * dense.abs()).sum(-1, keepdim=True))
-    columns = [z.detach().flatten(2) for z in (wide_x, wide_y)]
-    apart = (columns[0][..., None] - columns[1][:, :, None]).abs()
-    for place, (one, two) in enumerate(zip(found, expected, strict=True)):
-        other = columns[1 - place].abs()
-        if name == "distance":
-            factor = apart
-        else:
-            factor = other[:, :, None] if place == 0 else other[..., None]
-        magnitude = SCALE * size[:, None] * factor.expand_as(apart)
-        magnitude = magnitude.sum(-1 if place == 0 else -2).view_as(two)
-        # Sums in float32 of up to K terms as large as the features.
-        sums = 64 * eps(torch.float32) * SCALE * size.sum(-1 - place).max() * other.max()
-        bound = 2 * eps(dtype) * magnitude + eps(dtype) * two.abs() + sums
+    scores = matrix * (dense.abs() + (matrix * dense.abs()).sum(-1, keepdim=True))
+    rows, columns = (z.detach().flatten(2) for z in wide)
+    apart = (rows[..., None] - columns[:, :, None]).abs()
+    others = (columns[:, :, None].abs(), rows[..., None].abs())
+    for at, (one, two, other) in enumerate(zip(found, expected, others, strict=True)):
+        per_entry = scores[:, None] * (apart if name == "distance" else other)
+        magnitude = scale * per_entry.sum(-1 - at).view_as(two)
+        # Sums of K terms in float32, which has the features themselves.
+        terms = (math.prod(WINDOW) + 8) * eps(torch.float32)
+        sums = terms * scale * (scores[:, None] * other).sum(-1 - at).view_as(two)
+        # 0.6, for rounded results and the products of two roundings.
+        bound = 0.6 * eps(dtype) * (magnitude + two.abs()) + sums
         assert one.dtype == dtype
         assert ((one.double() - two).abs() <= bound).all()
 
@@ -72,5 +73,5 @@ def test_the_scores_are_not_in_memory(device: str) -> None:
 
     x: Tensor = features(2, 4, (9, 8), device, torch.float16)
     with Watch():
-        weights = adjacency(x, x, [5, 5], SimilarityKind.DISTANCE, SCALE)
+        weights = adjacency(x, x, [5, 5], SimilarityKind.DISTANCE, 0.7)
     assert [count for _, count in made if count >= weights.numel()] == [weights.numel()]
