@@ -20,7 +20,6 @@
 // shared memory 16 cycles per warp where the FMA take 8; for the sums 12 loads per 64 FMA, 48
 // cycles to 16. The halo is 1.3 to 2.5 times the tile and staged twice per step. Taps are computed
 // in eights: 15 of 16, 35 of 40.
-#include <cfloat>
 #include <cmath>
 
 #include "../common/constants.h"
@@ -30,13 +29,6 @@
 
 namespace circulant {
 namespace {
-
-// The largest score before the first: finite, since -infinity would turn scores of -infinity into
-// NaN instead of weight zero.
-template <class A>
-constexpr A kLowest = A(-FLT_MAX);
-template <>
-constexpr double kLowest<double> = -DBL_MAX;
 
 // Turns the products of a step into weights, in shared memory, and rescales totals and sums to the
 // largest score so far.

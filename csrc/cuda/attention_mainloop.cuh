@@ -5,6 +5,7 @@
 // for its own channels.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 
 #include <cuda_runtime.h>
@@ -13,6 +14,13 @@
 #include "products.cuh"
 
 namespace circulant {
+
+// The largest score before the first: finite, since -infinity would turn scores of -infinity into
+// NaN instead of weight zero.
+template <class A>
+constexpr A kLowest = A(-FLT_MAX);
+template <>
+constexpr double kLowest<double> = -DBL_MAX;
 
 // Features whose product over the channels is computed.
 template <class T>

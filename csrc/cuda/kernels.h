@@ -15,6 +15,11 @@ template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream);
 
+// For c10::Half, c10::BFloat16, float and double. At least one channel; one channel of values.
+template <class T>
+void adjacency(const T* x, const T* y, T* values, const AttentionProblem& problem,
+               cudaStream_t stream);
+
 // For c10::Half, c10::BFloat16, float and double.
 template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,

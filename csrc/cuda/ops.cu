@@ -117,6 +117,45 @@ Tensor transpose_op(const Tensor& values_, std::vector<int64_t> spatial_size,
   return result;
 }
 
+// Checks sizes against the limits of attention's kernels.
+AttentionProblem checked_attention_problem(int64_t groups, int64_t channels, int64_t value_channels,
+                                           const Geometry& geometry, bool distance, double scale,
+                                           const char* op) {
+  const Problem problem = checked_problem(groups, channels, geometry, op);
+  STD_TORCH_CHECK(problem.groups <= kMaxAttentionGroups, op, ": on CUDA there can be ",
+                  kMaxAttentionGroups, " groups, got ", problem.groups);
+  return {problem.groups,
+          problem.pattern,
+          {problem.channels, checked_channels(value_channels, op), distance, scale,
+           (distance ? -0.5 : 1.0) * scale * kLog2E}};
+}
+
+Tensor adjacency_op(const Tensor& x_, const Tensor& y_, std::vector<int64_t> window, int64_t kind_,
+                    double scale) {
+  const char* op = "adjacency";
+  const Kind kind = checked_kind(kind_, op);
+  check_same_device(x_, y_, op);
+  const Geometry geometry = checked_similarity(x_, y_, window, op);
+  const AttentionProblem problem =
+      checked_attention_problem(x_.size(0), x_.size(1), 1, geometry, kind == kDistance, scale, op);
+  const DeviceGuard guard(x_.get_device_index());
+  const Tensor x = torch::stable::contiguous(x_), y = torch::stable::contiguous(y_);
+  Tensor values =
+      torch::stable::new_empty(x, {problem.groups, geometry.pixels(), geometry.offsets()});
+  if (values.numel() == 0) return values;
+  visit_dtype(x.scalar_type(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    // Without channels all scores are equal.
+    if (problem.shape.channels == 0) {
+      torch::stable::fill_(values, 1.0 / static_cast<double>(geometry.offsets()));
+      return;
+    }
+    adjacency(x.const_data_ptr<T>(), y.const_data_ptr<T>(), values.mutable_data_ptr<T>(), problem,
+              current_stream(x));
+  });
+  return values;
+}
+
 // Checks the arguments that attention and its gradients have in common.
 AttentionProblem checked_fused(const Tensor& q, const Tensor& k, const Tensor& v,
                                const std::vector<int64_t>& window, int64_t kind, double scale,
@@ -125,13 +164,7 @@ AttentionProblem checked_fused(const Tensor& q, const Tensor& k, const Tensor& v
   check_same_device(q, k, op);
   check_same_device(q, v, op);
   const Geometry geometry = checked_attention(q, k, v, window, op);
-  const Problem problem = checked_problem(q.size(0), q.size(1), geometry, op);
-  STD_TORCH_CHECK(problem.groups <= kMaxAttentionGroups, op, ": on CUDA there can be ",
-                  kMaxAttentionGroups, " groups, got ", problem.groups);
-  return {problem.groups,
-          problem.pattern,
-          {problem.channels, checked_channels(v.size(1), op), distance, scale,
-           (distance ? -0.5 : 1.0) * scale * kLog2E}};
+  return checked_attention_problem(q.size(0), q.size(1), v.size(1), geometry, distance, scale, op);
 }
 
 // (G, N), in the type that sums over tensors like `x` are kept in.
@@ -191,6 +224,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, cons
 
 STABLE_TORCH_LIBRARY_IMPL(circulant_attention, CUDA, m) {
   m.impl("similarity", TORCH_BOX(&circulant::similarity_op));
+  m.impl("adjacency", TORCH_BOX(&circulant::adjacency_op));
   m.impl("apply", TORCH_BOX(&circulant::apply_op<false>));
   m.impl("apply_transposed", TORCH_BOX(&circulant::apply_op<true>));
   m.impl("transpose", TORCH_BOX(&circulant::transpose_op));

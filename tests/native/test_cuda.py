@@ -55,13 +55,28 @@ def fused_backward(kind: ops.SimilarityKind) -> Call:
     return call
 
 
+def adjacency(kind: ops.SimilarityKind) -> Call:
+    """The adjacency of queries x and keys y."""
+    return lambda x, y, values: NATIVE.adjacency(x, y, WINDOW, int(kind), SCALE)
+
+
 NATIVE = torch.ops.circulant_attention
-PRIMITIVES = ["dot", "distance", "apply", "apply_transposed", "transpose"]
+PRIMITIVES = [
+    "dot",
+    "distance",
+    "adjacency dot",
+    "adjacency distance",
+    "apply",
+    "apply_transposed",
+    "transpose",
+]
 
 # Of features x, y and of values.
 CALLS: dict[str, Call] = {
     "dot": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.SimilarityKind.DOT)),
     "distance": lambda x, y, values: ops.similarity(x, y, WINDOW, int(ops.SimilarityKind.DISTANCE)),
+    "adjacency dot": adjacency(ops.SimilarityKind.DOT),
+    "adjacency distance": adjacency(ops.SimilarityKind.DISTANCE),
     "apply": lambda x, y, values: ops.apply(values, x, WINDOW),
     "apply_transposed": lambda x, y, values: ops.apply_transposed(values, x, WINDOW),
     "transpose": lambda x, y, values: ops.transpose(values, list(SIZE), WINDOW),

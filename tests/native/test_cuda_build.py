@@ -56,6 +56,7 @@ def test_every_kernel_is_reported(made: Build):
     kernels = [name.split("<")[0] for name in {u.kernel for u in resource_report.usages(made.log)}]
     assert Counter(kernels) == {
         "similarity_kernel": 8,
+        "adjacency_kernel": 4,
         "apply_kernel": 8,
         "transpose_kernel": 3,
         "attention_kernel": 4,

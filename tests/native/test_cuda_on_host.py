@@ -14,12 +14,18 @@ from cuda_on_host.defects import MUTANTS
 TESTS = Path(__file__).parents[1]
 PARTS = [
     *("borders", "random", "limits", "groups", "offsets"),
+    *("adjacency", "adjacency-random", "adjacency-groups", "adjacency-offsets"),
     *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
 ]
 
 # The tests of the ops, which find defects of csrc/cuda/ops.cu. All other Python tests pass on these
 # kernels as well, but call the ops in the same ways.
-SUITE = ["unit/test_ops.py", "native/test_kernels.py", "native/test_attention_kernels.py"]
+SUITE = [
+    "unit/test_ops.py",
+    "native/test_kernels.py",
+    "native/test_adjacency_kernels.py",
+    "native/test_attention_kernels.py",
+]
 
 # Tensors with stride 0, so that they take no memory.
 LIMITS = """
@@ -30,6 +36,7 @@ wide, many = small.expand(1, 2**31, 3), small.expand(2**31, 1, 3)
 large = torch.empty(1, 1, 1, 1).expand(1, 1, 2**16, 2**15)
 for call in (
     lambda: ops.similarity(wide, wide, [3], 0),
+    lambda: ops.adjacency(wide, wide, [3], 0, 1.0),
     lambda: ops.apply(values, wide, [3]),
     lambda: ops.apply_transposed(values, wide, [3]),
     lambda: ops.attention(wide, wide, small, [3], 0, 1.0),
@@ -95,6 +102,7 @@ def test_sizes_beyond_32_bits_are_refused(environment: dict[str, str]):
     channels = "on CUDA a group can have 1073741824 channels, got 2147483648"
     expected = [
         f"similarity: {channels}",
+        f"adjacency: {channels}",
         f"apply: {channels}",
         f"apply_transposed: {channels}",
         f"attention: {channels}",

@@ -55,15 +55,22 @@ struct AttentionReference {
     for (int64_t i = 0; i < N; ++i) columns.push_back(columns_of(c, i));
   }
 
+  // The scores of a row of A, in CSR order; rows of all groups are numbered together.
+  std::vector<double> scores_of(int64_t row) {
+    const int64_t N = a.c.pixels();
+    std::vector<double> s;
+    for (const int64_t j : columns[row % N]) s.push_back(score(row / N, row % N, j));
+    return s;
+  }
+
   // y and lse of these v.
   void forward() {
     const int64_t N = a.c.pixels(), C_v = a.value_channels;
     std::fill(y.begin(), y.end(), 0.0);
     for (int64_t row = 0; row < a.c.groups * N; ++row) {
       const int64_t g = row / N, i = row % N;
-      std::vector<double> s;
+      const std::vector<double> s = scores_of(row);
       double most = -std::numeric_limits<double>::infinity(), total = 0;
-      for (const int64_t j : columns[i]) s.push_back(score(g, i, j));
       for (const double one : s) most = std::max(most, one);
       for (const double one : s) total += std::exp(one - most);
       lse[row] = most + std::log(total);

@@ -26,7 +26,7 @@ BUILD = ROOT / "build" / "cuda_on_host"
 
 OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
 DEVICE = ("fibers", "machine", "runtime")
-CHECK = (*DEVICE, "check", "check_maps", "check_attention", "check_limits")
+CHECK = (*DEVICE, "check", "check_maps", "check_adjacency", "check_attention", "check_limits")
 SANITIZE = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 

@@ -100,14 +100,18 @@ int run(Options options) {
   const int cases = std::stoi(options["cases"]);
   const std::pair<const char*, std::function<void()>> parts[] = {
       {"borders", [] { on_borders(check_maps, true); }},
+      {"adjacency", [] { on_borders(check_adjacency, false); }},
       {"attention", [] { on_borders(check_attention, false); }},
       {"random", [&] { on_random(check_maps, cases); }},
+      {"adjacency-random", [&] { on_random(check_adjacency, cases); }},
       {"attention-random", [&] { on_random(check_attention, cases); }},
       {"limits", check_limits},
       {"plan", check_attention_plan},
       {"groups", check_maps_groups},
+      {"adjacency-groups", check_adjacency_groups},
       {"attention-groups", check_attention_groups},
       {"offsets", check_maps_offsets},
+      {"adjacency-offsets", check_adjacency_offsets},
       {"attention-offsets", check_attention_offsets},
   };
   bool known = options["part"].empty();

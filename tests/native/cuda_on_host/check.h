@@ -157,6 +157,11 @@ void check_maps(const Case& c);
 void check_maps_groups();
 void check_maps_offsets();
 
+// The adjacency: one case; more groups than a launch can have; more than 2^32 entries of A.
+void check_adjacency(const Case& c);
+void check_adjacency_groups();
+void check_adjacency_offsets();
+
 // Fused attention and its gradients: one case; its plan; more groups than a launch can have; more
 // than 2^31 features.
 void check_attention(const Case& c);

@@ -39,6 +39,18 @@ def barrier_of_attention(file: str, comment: str, name: str) -> Mutant:
     return of_attention(f"barrier-{name}", file, f"__syncthreads();  // {comment}\n", "\n")
 
 
+def of_adjacency(name: str, before: str, after: str, part: str = "", file: str = "") -> Mutant:
+    """A defect of the adjacency."""
+    part = f"adjacency-{part}" if part else "adjacency"
+    return Mutant(f"adjacency-{name}", file or D, before, after, D if file else "", part)
+
+
+def barrier_of_adjacency(comment: str, name: str) -> Mutant:
+    """A missing barrier of the adjacency."""
+    return of_adjacency(f"barrier-{name}", f"__syncthreads();  // {comment}\n", "\n")
+
+
+D = "adjacency.cu"
 S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
@@ -48,6 +60,7 @@ UNWRAPPED = "[](int i, int, int) { return i; }("
 NO_STRIP = "if (!strip_exists) continue;"
 IN_ORDER = "[](int, int offset, int, int) { return offset; }("
 ENTRY = "(g * N + start + w) * K + slot"
+GROUP = "int64_t(g) * p.pixels * p.pattern.offsets()"
 SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.pixels"
 RESULT = "(int64_t(g) * channels + channel) * N"
 STAGING_READ = "the staging before has been read"
@@ -123,6 +136,30 @@ MUTANTS = [
     Mutant("similarity-groups", S, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("apply-groups", A, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("transpose-groups", T, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
+    # The adjacency: barriers,
+    barrier_of_adjacency("the table of the step before has been read", "before-table"),
+    barrier_of_adjacency("the statistics of each warp are complete", "of-statistics"),
+    barrier_of_adjacency("`out` has been read", "before-out"),
+    barrier_of_adjacency("`out` is complete", "after-out"),
+    # entries in the order of the window, pixels and taps that do not exist,
+    of_adjacency("order-w", "slot_of_offset(w, tap, size.w, window.w)", "tap"),
+    of_adjacency("order-h", "slot_of_offset(h, strip", IN_ORDER + "h, strip"),
+    of_adjacency("order-d", "slot_of_offset(d, strip", IN_ORDER + "d, strip"),
+    of_adjacency("pixel-guard", "if (pixel < 0) continue;", ""),
+    of_adjacency("tap-guard", "< block.table().strip_taps[of_step]", "< kStripTaps"),
+    of_adjacency("window-guard", "tap < taps ? score", "true ? score"),
+    of_adjacency("misaligned", "+ kPack<A>;", "+ 1;"),
+    # sums that are wrong,
+    of_adjacency("no-lowest", "= A(-FLT_MAX)", "= A(-INFINITY)", file=M),
+    of_adjacency("totals-not-scaled", "total[i] *= std::exp2(before - largest[i]);", ""),
+    of_adjacency("warps-not-scaled", " * std::exp2(its_largest[i] - largest[i])", ""),
+    of_adjacency("stale-scores", "if (step < last) compute", "if (step < last - 1) compute"),
+    # offsets in 32 bits; groups that do not fit a launch.
+    of_adjacency("32-bit", "[pixel * K + slot]", "[int(pixel * K + slot)]", "adjacency-offsets"),
+    of_adjacency(
+        "32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "adjacency-offsets"
+    ),
+    of_adjacency("groups", "g < p.groups; g +=", "g < gridDim.z; g +=", "adjacency-groups"),
     # Fused attention: barriers,
     barrier_of_attention(M, f"{STAGING_READ}; the tables are complete", "before-chunk"),
     barrier_of_attention(M, "the chunk is complete", "after-chunk"),
