@@ -155,11 +155,9 @@ MUTANTS = [
     of_adjacency("warps-not-scaled", " * std::exp2(its_largest[i] - largest[i])", ""),
     of_adjacency("stale-scores", "if (step < last) compute", "if (step < last - 1) compute"),
     # offsets in 32 bits; groups that do not fit a launch.
-    of_adjacency("32-bit", "[pixel * K + slot]", "[int(pixel * K + slot)]", "adjacency-offsets"),
-    of_adjacency(
-        "32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "adjacency-offsets"
-    ),
-    of_adjacency("groups", "g < p.groups; g +=", "g < gridDim.z; g +=", "adjacency-groups"),
+    of_adjacency("32-bit", "[pixel * K + slot]", "[int(pixel * K + slot)]", "offsets"),
+    of_adjacency("32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "offsets"),
+    of_adjacency("groups", "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     # Fused attention: barriers,
     barrier_of_attention(M, f"{STAGING_READ}; the tables are complete", "before-chunk"),
     barrier_of_attention(M, "the chunk is complete", "after-chunk"),
