@@ -43,7 +43,7 @@ class _Adjacency:
     def backward(ctx: Any, grad: Tensor) -> Any:
         dtype = grad.dtype
         x, y, weights, grad = _widened(*ctx.saved_tensors, grad)
-        # With respect to the similarity over `scale`: features are fewer than entries.
+        # Of the scores. The scale multiplies features, which are fewer.
         values = softmax_gradient(grad, weights)
         dx = dy = None
         if ctx.needs_input_grad[0]:
