@@ -54,18 +54,20 @@ class AdjacencyKernel {
         [this](int64_t d, int64_t h, int64_t i) {
           tiles_.load(x_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
           if (kept_)
-            add_kept(d, h, i);
+            compute_in_one_pass(d, h, i);
           else
-            add_in_two_passes(d, h, i);
+            compute_in_two_passes(d, h, i);
         });
   }
 
  private:
-  // Exponentials up to 2^64, and their sums, are as accurate as those up to 1.
+  // Exponentials up to 2^64, and their sums, are as accurate as those up to 1, so that the
+  // reference is raised rarely.
   static constexpr T kSlack = 64;
 
-  // Computes rows h.. of plane d, row i of the item.
-  void add_kept(int64_t d, int64_t h, int64_t i) {
+  // Both compute rows h.. of plane d, the first of them row i of the item.
+
+  void compute_in_one_pass(int64_t d, int64_t h, int64_t i) {
     const int64_t window = segment_.size(), size = scores_size<T>(window);
     pack(i, segment_);
     for (int64_t t = 0; t < tiles_.count(); ++t) {
@@ -90,7 +92,7 @@ class AdjacencyKernel {
     }
   }
 
-  void add_in_two_passes(int64_t d, int64_t h, int64_t i) {
+  void compute_in_two_passes(int64_t d, int64_t h, int64_t i) {
     const int64_t tiles = tiles_.count();
     const auto softmax = [this](int64_t t) {
       return RunningSoftmax<T>(softmax_ + t * RunningSoftmax<T>::kSize);
