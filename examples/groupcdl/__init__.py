@@ -1,0 +1,1 @@
+"""GroupCDL of github.com/nikopj/GroupCDL-TIP, with its Julia checkpoints; see docs/groupcdl.md."""
