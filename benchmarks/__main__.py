@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, tasks
-from benchmarks.cases import CASES, Case
+from benchmarks import network, report, tasks
+from benchmarks.cases import CASES, NETWORK, Case
 from benchmarks.peers import ATTENTIONS, OPERATIONS
 from benchmarks.worker import RETURN_MEMORY, Task
 
@@ -22,6 +22,9 @@ def main(arguments: list[str] | None = None) -> None:
             result = measure(case, entry, backward, options)
             run["results"].append(result)
             print(summary(result), flush=True)
+    if options.network:
+        run["network"] = network.run(NETWORK, options.budget_seconds)
+        print(network.summary(run["network"]), flush=True)
     text = report.markdown(run)
     print("\n" + text)
     if options.output:
@@ -33,10 +36,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cases",
         nargs="+",
-        choices=CASES,
-        default=list(CASES),
+        choices=[*CASES, NETWORK.name],
+        default=[*CASES, NETWORK.name],
         metavar="CASE",
-        help=", ".join(CASES),
+        help=", ".join([*CASES, NETWORK.name]),
     )
     names = [*ATTENTIONS, *OPERATIONS]
     parser.add_argument(
@@ -57,7 +60,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.cases, options.budget_seconds, options.repetitions = ["many_small"], 1.0, 5
-    options.cases = [CASES[name] for name in options.cases]
+    options.network = NETWORK.name in options.cases
+    options.cases = [CASES[name] for name in options.cases if name in CASES]
     return options
 
 

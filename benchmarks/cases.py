@@ -78,6 +78,8 @@ CASES = {
 }
 # The group of a GroupCDL network on a small photograph.
 GROUP = Case("group", 1, 64, (96, 128), 35, distance=True)
+# The codes of a whole GroupCDL network.
+NETWORK = Case("network", 1, 64, (96, 128), 35, distance=True)
 # The problems of the CPU kernels.
 KERNEL_CASES = {
     case.name: case

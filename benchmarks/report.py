@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 import circulant_attention
-from benchmarks.cases import CASES
+from benchmarks import network
+from benchmarks.cases import CASES, NETWORK
 from benchmarks.peers import OPERATIONS
 from benchmarks.tasks import ROOT
 
@@ -125,6 +126,8 @@ def markdown(run: dict[str, Any]) -> str:
             ("Single maps of this package, forward", operations),
         ):
             lines += table(title, HEADINGS, rows, numbers)
+    if "network" in run:
+        lines += network.markdown(NETWORK, run["network"])
     return "\n".join(lines) + "\n"
 
 

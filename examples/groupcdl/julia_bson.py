@@ -37,7 +37,6 @@ NUMBERS = {
     **{f"Float{bits}": f"float{bits}" for bits in (16, 32, 64)},
     "Bool": "bool",
 }
-COMPLEX = {"Float32": "complex64", "Float64": "complex128"}
 
 
 class JuliaFileError(ValueError):
@@ -156,7 +155,7 @@ class Reader:
             expected = math.prod(sizes) * dtype.itemsize
             if len(data) != expected:
                 raise JuliaFileError(f"an array of {expected} bytes has {len(data)}")
-            return np.frombuffer(data, dtype).reshape(sizes, order="F")
+            return numbers(data, dtype).reshape(sizes, order="F")
         items = np.empty(len(data), dtype=object)
         items[:] = self.values(data)
         return items.reshape(sizes, order="F")
@@ -165,7 +164,7 @@ class Reader:
         """A number, a dictionary, a named tuple or another struct."""
         kind, data = self.value(d["type"]), d["data"]
         if isinstance(data, bytes):
-            return np.frombuffer(data, number_type(kind)).item()
+            return numbers(data, number_type(kind)).item()
         if kind.name in ("Dict", "IdDict"):
             keys, values = self.values(data)
             return dict(zip(keys, values, strict=True))
@@ -179,9 +178,20 @@ class Reader:
 
 def number_type(kind: JuliaType) -> np.dtype:
     """The NumPy dtype of a Julia type."""
-    name = NUMBERS.get(kind.name)
     if kind.name == "Complex" and kind.parameters:
-        name = COMPLEX.get(kind.parameters[0].name)
-    if name is None:
+        part = number_type(kind.parameters[0])
+        return np.dtype([("real", part), ("imag", part)])
+    if kind.name not in NUMBERS:
         raise JuliaFileError(f"numbers of type {kind.name} are not read")
-    return np.dtype(name).newbyteorder("<")
+    return np.dtype(NUMBERS[kind.name]).newbyteorder("<")
+
+
+def numbers(data: bytes, dtype: np.dtype) -> np.ndarray:
+    """The numbers in some bytes; complex ones are pairs in the file."""
+    found = np.frombuffer(data, dtype)
+    if dtype.names is None:
+        return found
+    # Python's 1j would make single precision double.
+    result = np.empty(found.shape, np.result_type(dtype["real"], np.complex64))
+    result.real, result.imag = found["real"], found["imag"]
+    return result

@@ -195,7 +195,7 @@ class NonlocalSimilarity(nn.Module):
 class GroupCDL(nn.Module):
     """The network; ``config.nlss_windowsize = 1`` is CDLNet, with soft thresholds.
 
-    Its parameters have no values before :func:`checkpoint.load` or :func:`training.initialise`.
+    Its parameters have no values before :func:`checkpoint.load` or :func:`parameters.initialise`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -224,12 +224,14 @@ class GroupCDL(nn.Module):
         self.check_image(y, padded=isinstance(operator, Identity))
         sigma = torch.as_tensor(sigma, dtype=y.real.dtype, device=y.device)
         y, mean, pad = self.preprocess(operator.adjoint(y))
-        z = self.encode(y, sigma, operator)
+        z, _ = self.encode(y, sigma, operator)
         x = synthesise(z, self.dictionary, self.config.s) + mean
         return F.pad(x, [-n for n in pad])
 
-    def encode(self, y: Tensor, sigma: Tensor, operator: Operator) -> Tensor:
-        """The codes ``(B, M, H / s, W / s)`` of preprocessed images."""
+    def encode(
+        self, y: Tensor, sigma: Tensor, operator: Operator
+    ) -> tuple[Tensor, Circulant | None]:
+        """The codes ``(B, M, H / s, W / s)`` of preprocessed images, and the last matrix."""
         z, matrix = None, None
         for k, layer in enumerate(self.layers, 1):
             if self.nonlocal_similarity and self.compares(k):
@@ -241,7 +243,7 @@ class GroupCDL(nn.Module):
             else:
                 energy = self.nonlocal_similarity.energy(matrix, z)
                 z = z * (1 - threshold / (energy + EPSILON)).relu()
-        return z
+        return z, matrix
 
     def compares(self, k: int) -> bool:
         """Whether the codes before layer k, counted from 1, give a new matrix."""

@@ -1,10 +1,10 @@
-"""Initial parameters, a step of training, and two trainings of a minute.
+"""A step of training, and two trainings of a minute.
 
     python -m examples.groupcdl.training            grey photographs with noise
     python -m examples.groupcdl.training --complex  a phantom from a third of its Fourier samples
 
-The steps are those of GroupCDL-TIP: random kernels whose convolution has norm 1, the mean squared
-error, Adam with gradients of a limited norm, and a projection of the parameters after each step.
+The steps are those of GroupCDL-TIP: the mean squared error, Adam with gradients of a limited norm,
+and a projection of the parameters after each step.
 """
 
 from __future__ import annotations
@@ -19,15 +19,8 @@ from skimage import data
 from torch import Tensor, nn
 
 from examples.groupcdl.images import psnr
-from examples.groupcdl.network import (
-    Config,
-    GroupCDL,
-    Identity,
-    MaskedFourier,
-    Operator,
-    analyse,
-    synthesise,
-)
+from examples.groupcdl.network import Config, GroupCDL, Identity, MaskedFourier, Operator
+from examples.groupcdl.parameters import initialise, project
 
 CLIP = 0.05  # the norm of the gradient, at most
 SIZE = 64  # of the images
@@ -38,55 +31,6 @@ PHANTOM = Config(K=8, M=16, s=2, is_complex=True, nlss_hidden=8, nlss_windowsize
 
 # Clean images, data made of them, the noise level, and the operator that made the data.
 Problem = tuple[Tensor, Tensor, Tensor, Operator]
-
-
-@torch.no_grad()
-def initialise(net: GroupCDL, generator: torch.Generator) -> GroupCDL:
-    """Random kernels, equal in all layers; thresholds of 0.01."""
-    kernel = torch.randn(net.dictionary.shape, dtype=net.dictionary.dtype, generator=generator)
-    kernel /= operator_norm(kernel, net.config.s, generator)
-    for layer in net.layers:
-        layer.analysis.copy_(kernel)
-        layer.synthesis.copy_(kernel)
-        layer.thresholds.zero_()[0] = 0.01
-    net.dictionary.copy_(kernel)
-    if (similarity := net.nonlocal_similarity) is not None:
-        hidden, filters = net.config.hidden, net.config.M
-        limit = (6 / (filters + hidden)) ** 0.5
-        down = (torch.rand(hidden, filters, 1, 1, generator=generator) * 2 - 1) * limit
-        up = torch.rand(filters, hidden, 1, 1, generator=generator) / 2
-        up /= (6 + filters + hidden) ** 0.5
-        for name, value in (("theta", down), ("phi", down), ("alpha", down), ("beta", up)):
-            if (parameter := getattr(similarity, name)) is not None:
-                parameter.copy_(value)
-        similarity.gamma.fill_(0.8)
-    project(net)
-    return net
-
-
-def operator_norm(kernel: Tensor, stride: int, generator: torch.Generator) -> float:
-    """The norm of :func:`network.analyse`, by the power method."""
-    shape = (1, kernel.shape[1], SIZE, SIZE)
-    x = torch.randn(shape, dtype=kernel.dtype, generator=generator)
-    for _ in range(100):
-        x = x / x.abs().square().sum().sqrt()
-        x = synthesise(analyse(x, kernel, stride), kernel, stride)
-    return x.abs().square().sum().sqrt().sqrt().item()
-
-
-@torch.no_grad()
-def project(net: GroupCDL) -> None:
-    """Back to kernels of norm 1 at most, thresholds >= 0, and weights of the groups in [0, 1]."""
-    kernels = [net.dictionary]
-    for layer in net.layers:
-        kernels += [layer.analysis, layer.synthesis]
-        layer.thresholds.clamp_(min=0)
-    for kernel in kernels:
-        kernel /= kernel.abs().square().sum((2, 3), keepdim=True).sqrt().clamp(min=1)
-    if (similarity := net.nonlocal_similarity) is not None:
-        similarity.gamma.clamp_(0, 1)
-        if similarity.beta is not None:
-            similarity.beta.clamp_(0, 1)
 
 
 def step(net: GroupCDL, optimiser: torch.optim.Optimizer, problem: Problem) -> float:

@@ -1,12 +1,17 @@
 """The network of examples/groupcdl against NumPy with Julia's conventions, and its training."""
 
+from dataclasses import replace
+
 import groupcdl_reference as reference
 import julia_files
 import numpy as np
 import pytest
 import torch
 
-from examples.groupcdl import checkpoint, training
+from benchmarks import network as benchmark
+from benchmarks.__main__ import parse
+from benchmarks.cases import NETWORK
+from examples.groupcdl import checkpoint, parameters, training
 from examples.groupcdl.network import Config, GroupCDL, MaskedFourier, analyse, synthesise
 
 # A network of every kind: sizes, what config.yaml says, and the image (H, W).
@@ -151,7 +156,7 @@ def test_synthesis_is_the_adjoint_of_analysis(dtype, p, s, size):
 def test_smallest_image(size):
     """Codes of 5 x 5 pixels for a window of 5; one pixel less is refused."""
     config = Config(K=2, M=2, p=3, s=2, nlss_windowsize=5)
-    net = training.initialise(GroupCDL(config), torch.Generator().manual_seed(0))
+    net = parameters.initialise(GroupCDL(config), torch.Generator().manual_seed(0))
     y = torch.rand(1, 1, 9, 9)
     assert net(y, 0.1).shape == y.shape
     with pytest.raises(ValueError, match=r"of \d x \d pixels is too small: .*least 9 x 9"):
@@ -189,7 +194,7 @@ def test_wrong_configurations(change, match):
 def test_spectral_initialisation():
     """The convolution of each kernel has norm 1, by the singular values of its matrix."""
     net = GroupCDL(Config(K=2, M=3, C=2, p=4, s=2, nlss_windowsize=3))
-    training.initialise(net, torch.Generator().manual_seed(0))
+    parameters.initialise(net, torch.Generator().manual_seed(0))
     size = 16
     unit = torch.eye(2 * size * size).view(-1, 2, size, size)
     matrix = analyse(unit, net.dictionary.detach(), 2).flatten(1)
@@ -204,7 +209,7 @@ def test_training_lowers_the_loss(complex_images):
     config = Config(
         K=3, M=8, p=5, s=2, d=1, is_complex=complex_images, nlss_hidden=4, nlss_windowsize=5
     )
-    net = training.initialise(GroupCDL(config), generator)
+    net = parameters.initialise(GroupCDL(config), generator)
     if complex_images:
         problem = training.Phantom(generator)(1)
     else:
@@ -220,3 +225,24 @@ def test_training_lowers_the_loss(complex_images):
     assert 0 <= net.nonlocal_similarity.gamma.item() <= 1
     norms = net.dictionary.detach().abs().square().sum((2, 3)).sqrt()
     assert norms.max() <= 1 + 1e-6
+
+
+def test_benchmark_network():
+    """Both networks agree, the parts add up, and the report shows them."""
+    case = replace(NETWORK, channels=4, spatial=(12, 10), window=5)
+    result = benchmark.run(case, 1.0)
+    assert result["status"] == "ok", result
+    for found in (result["ours"], result["plain"]):
+        parts = [found[part] for part in benchmark.PARTS]
+        assert min(parts) > 0 and sum(parts) < found["total"]
+        assert found["calls"] >= 3
+    lines = benchmark.markdown(case, result)
+    assert any(line.startswith("| blend | ") for line in lines)
+    assert lines[-1].startswith("| total | ") and "(100%)" in lines[-1]
+    assert "an image of 24 x 20 pixels" in lines[1]
+
+
+def test_benchmark_network_is_chosen_by_name():
+    assert parse(["--cases", "network"]).network
+    assert not parse(["--cases", "readme"]).network
+    assert parse([]).network and not parse(["--quick"]).network
