@@ -172,7 +172,7 @@ class NonlocalSimilarity(nn.Module):
 
     def energy(self, matrix: Circulant, z: Tensor) -> Tensor:
         """The norm of each code over its group: ``beta sqrt(A |alpha z|^2)``."""
-        squares = project(z, self.alpha).abs().square()
+        squares = squared_modulus(project(z, self.alpha))
         norms = (self.apply_matrix(matrix, squares) + EPSILON).sqrt()
         return project(norms, self.beta).relu()
 
@@ -218,11 +218,14 @@ class GroupCDL(nn.Module):
             Images of the shape of y.
 
         Raises:
-            ValueError: If the image does not fit the network: :meth:`check_image`.
+            ValueError: If the image or the noise level does not fit: :meth:`check_image`.
         """
         operator = operator or Identity()
         self.check_image(y, padded=isinstance(operator, Identity))
         sigma = torch.as_tensor(sigma, dtype=y.real.dtype, device=y.device)
+        if sigma.dim() and sigma.shape not in ((1, 1, 1, 1), (len(y), 1, 1, 1)):
+            shapes = f"a number or ({len(y)}, 1, 1, 1)"
+            raise ValueError(f"sigma must be {shapes}, not {tuple(sigma.shape)}")
         y, mean, pad = self.preprocess(operator.adjoint(y))
         z, _ = self.encode(y, sigma, operator)
         x = synthesise(z, self.dictionary, self.config.s) + mean
@@ -310,6 +313,11 @@ def project(z: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return z
     return F.conv2d(z, weight.to(z.dtype))
+
+
+def squared_modulus(z: Tensor) -> Tensor:
+    """``|z|^2``."""
+    return torch.view_as_real(z).square().sum(-1) if z.is_complex() else z.square()
 
 
 def soft_threshold(z: Tensor, threshold: Tensor) -> Tensor:

@@ -176,6 +176,12 @@ def test_wrong_images(y, match):
         GroupCDL(Config(K=2, M=2, p=3, nlss_windowsize=3))(y, 0.1)
 
 
+def test_wrong_noise_level():
+    net = parameters.initialise(GroupCDL(Config(K=2, M=2, p=3)), torch.Generator())
+    with pytest.raises(ValueError, match=r"sigma must be a number or \(3, 1, 1, 1\), not \(3,\)"):
+        net(torch.rand(3, 1, 8, 8), torch.rand(3))
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
