@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import PIL
 import torch
 from PIL import Image
 from torch import Tensor
@@ -45,7 +44,7 @@ def read(path: Path, channels: int) -> Tensor:
                 values = np.asarray(image.convert(mode), np.float32) / 255
             else:
                 raise ValueError(f"{path} has pixels of the unknown kind {image.mode}")
-    except (PIL.UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no image: {error}") from None
     x = torch.from_numpy(values)
     x = x.expand(channels, -1, -1) if x.dim() == 2 else x.permute(2, 0, 1)

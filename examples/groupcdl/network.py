@@ -54,6 +54,8 @@ class Config:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.grouped and self.K < 2:
             raise ValueError("K must be at least 2 for groups: the first layer has none")
+        if self.nlss_windowsize % 2 == 0:
+            raise ValueError(f"nlss_windowsize must be odd, not {self.nlss_windowsize}")
         if self.p < self.s:
             raise ValueError(f"p must be at least s, not {self.p} with s = {self.s}")
         if self.nlss_similarity.lower() not in ("distance", "dot"):

@@ -188,6 +188,7 @@ def test_wrong_noise_level():
         (dict(K=0), "K must be at least 1, not 0"),
         (dict(K=1), "K must be at least 2"),
         (dict(p=1, s=2), "p must be at least s, not 1 with s = 2"),
+        (dict(nlss_windowsize=4), "nlss_windowsize must be odd, not 4"),
         (dict(nlss_similarity="cosine"), "nlss_similarity must be distance or dot, not cosine"),
         (dict(nlss_compressed="some"), "nlss_compressed must be all, similarity or false"),
     ],

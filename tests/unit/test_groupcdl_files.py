@@ -301,6 +301,10 @@ BAD_FILES = {
         "a.png: an image of 16 x 4 pixels is too small: windows of 3 with stride 2 need at least",
     ),
     "no image": (lambda _, image: image.write_text("text"), "a.png is no image"),
+    "cut image": (
+        lambda _, image: image.write_bytes(image.read_bytes()[:150]),
+        "a.png is no image",
+    ),
     "missing image": (lambda _, image: image.unlink(), "a.png does not exist"),
     "kind": (
         lambda _, image: Image.new("F", (9, 9)).save(image, "tiff"),
