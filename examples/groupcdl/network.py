@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity, circulant_adjacency
 
 EPSILON = 1e-8
-# What of the codes is projected to fewer channels before they are compared or grouped.
+# Projections to fewer channels: for the comparison and the energy (2), the comparison, or neither.
 COMPRESSED = {"all": 2, True: 2, "similarity": 1, False: 0}
 
 

@@ -28,6 +28,7 @@ def parameters(
     p: int,
     d: int = 0,
     hidden: int = 0,
+    compressed: str | bool = "all",
     dtype: str = "float32",
 ) -> dict[str, Any]:
     """Random parameters in the layout of Lux; no ``hidden`` is the network without groups.
@@ -55,10 +56,10 @@ def parameters(
         return {"lista": layers, "dictionary": kernel()}
     positive = {"weight": np.abs(projection(hidden, M)["weight"])}
     nlss = {
-        THETA: projection(M, hidden),
-        PHI: projection(M, hidden),
-        ALPHA: projection(M, hidden),
-        BETA: positive,
+        THETA: projection(M, hidden) if compressed else {},
+        PHI: projection(M, hidden) if compressed else {},
+        ALPHA: projection(M, hidden) if compressed == "all" else {},
+        BETA: positive if compressed == "all" else {},
         GAMMA: np.array([0.65], dtype="float32"),
     }
     return {"lista": {"layer": layers, "nlss": nlss}, "dictionary": kernel()}
@@ -133,6 +134,9 @@ def threshold(layer, sigma):
 
 
 def project(z, layer):
+    """A layer without a weight does nothing."""
+    if not layer:
+        return z
     return np.einsum("hwcb,cm->hwmb", z, layer["weight"][0, 0].astype(float))
 
 

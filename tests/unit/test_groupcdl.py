@@ -25,6 +25,16 @@ NETWORKS = {
     ),
     "stride 3": (dict(K=2, M=4, C=1, p=6, d=2, hidden=2), dict(s=3, window=3), (8, 10)),
     "dot": (dict(K=3, M=4, C=1, p=3, hidden=3), dict(s=1, window=3, dot=True), (5, 4)),
+    "compared": (
+        dict(K=2, M=4, C=1, p=3, hidden=3, compressed="similarity"),
+        dict(s=1, window=3),
+        (4, 5),
+    ),
+    "not projected": (
+        dict(K=2, M=4, C=1, p=3, hidden=3, compressed=False),
+        dict(s=1, window=3),
+        (4, 5),
+    ),
     "no groups": (dict(K=3, M=5, C=1, p=5), dict(s=2), (9, 8)),
 }
 
@@ -45,7 +55,7 @@ def make(folder, sizes, settings, grid):
             nlss_windowsize=settings["window"],
             nlss_hidden=sizes["hidden"],
             nlss_Δupdate=settings.get("update", 1),
-            nlss_compressed='"all"',
+            nlss_compressed=str(sizes.get("compressed", "all")).lower(),
             nlss_similarity="dot" if settings.get("dot") else "distance",
         )
     network = wide(checkpoint.load(julia_files.write_folder(folder, ps, **net)))
@@ -60,6 +70,11 @@ def wide(network):
         dtype = torch.complex128 if parameter.is_complex() else torch.float64
         parameter.data = parameter.data.to(dtype)
     return network
+
+
+def rows_of(ps):
+    """The layer that projects the rows."""
+    return ps["lista"]["nlss"][reference.THETA]
 
 
 def julia(x):
@@ -79,11 +94,10 @@ def test_network_is_that_of_numpy(case):
     got = julia(network(y, 0.3))
     # Hundreds of roundings of float64, which thresholds do not amplify much.
     assert np.abs(got - want).max() <= 1e-11 * np.abs(want).max()
-    # The network does something, and the groups do.
+    # The network does something, and so do the weights of its matrix.
     assert np.abs(want - julia(y)).max() > 0.05
-    if "window" in settings:
-        ps["lista"]["nlss"][reference.GAMMA][:] = 0.1
-        ps["lista"]["nlss"][reference.THETA]["weight"][:] = 0
+    if "window" in settings and rows_of(ps):
+        rows_of(ps)["weight"][:] = 0
         assert np.abs(expected(ps, y, settings) - want).max() > 1e-6
 
 
