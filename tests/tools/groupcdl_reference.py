@@ -54,12 +54,13 @@ def parameters(
     }
     if not hidden:
         return {"lista": layers, "dictionary": kernel()}
-    positive = {"weight": np.abs(projection(hidden, M)["weight"])}
+    # Training keeps it positive; a few negative sums show what becomes of them.
+    beta = {"weight": projection(hidden, M)["weight"] + np.float32(0.6)}
     nlss = {
         THETA: projection(M, hidden) if compressed else {},
         PHI: projection(M, hidden) if compressed else {},
         ALPHA: projection(M, hidden) if compressed == "all" else {},
-        BETA: positive if compressed == "all" else {},
+        BETA: beta if compressed == "all" else {},
         GAMMA: np.array([0.65], dtype="float32"),
     }
     return {"lista": {"layer": layers, "nlss": nlss}, "dictionary": kernel()}
