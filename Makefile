@@ -70,10 +70,12 @@ format: $(PACKAGE)
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
 
-# A warning is an error (-W), and so is a reference to nothing (-n).
+# A warning is an error (-W), and so is a reference to nothing (-n). The examples are small: threads
+# would wait for each other most of the time. Both builders read the pages once (-d).
+SPHINX = OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W -n --keep-going -q -d docs/_build/doctrees
 docs: $(PACKAGE)
-	$(BIN)/sphinx-build -W -n --keep-going -q -b html docs docs/_build/html
-	$(BIN)/sphinx-build -W -n --keep-going -q -b doctest docs docs/_build/doctest
+	$(SPHINX) -b html docs docs/_build/html
+	$(SPHINX) -b doctest docs docs/_build/doctest
 
 bench: bench-kernels
 	$(BIN)/python -m benchmarks --output benchmarks/results/cpu

@@ -40,20 +40,19 @@ def use_instruction_set(name: str) -> subprocess.CompletedProcess[str]:
 
 # The files with tests of the CPU kernels.
 FILES = [
-    "test_kernels.py",
-    "test_adjacency_kernels.py",
-    "test_attention_kernels.py",
-    "../unit/test_softmax.py",
+    "tests/native/test_kernels.py",
+    "tests/native/test_adjacency_kernels.py",
+    "tests/native/test_attention_kernels.py",
+    "tests/unit/test_softmax.py",
 ]
 
 instruction_sets = functools.cache(kernels.instruction_sets)
 
 
-def check_tests(file: str, keyword: str, **variables: str) -> None:
-    """Fails unless the tests of a file that ``keyword`` selects pass with the variables set."""
-    path = str(Path(__file__).parent / file)
+def check_tests(keyword: str, **variables: str) -> None:
+    """Fails unless the tests that ``keyword`` selects pass with the variables set."""
     # Not captured twice: what a process says when it is ended would be lost.
     options = ["-q", "-s", "-p", "no:cacheprovider", "-k", keyword]
-    ran = run("-m", "pytest", *options, path, **variables)
+    ran = run("-m", "pytest", *options, *FILES, **variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout

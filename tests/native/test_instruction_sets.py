@@ -29,12 +29,11 @@ def test_the_named_instruction_set_is_used():
 
 
 @pytest.mark.parametrize("name", ["avx512", "avx2", "plain"])
-@pytest.mark.parametrize("tests", kernel_runs.FILES)
-def test_every_instruction_set(name, tests):
+def test_every_instruction_set(name):
     if name not in kernel_runs.instruction_sets():
         pytest.skip(f"this processor has no {name}")
     if name == kernel_runs.instruction_sets()[0]:
         pytest.skip(f"all tests ran with {name}, the fastest")
     kernel_runs.check_tests(
-        tests, "test_values or inf or finite or test_native_gradient", CIRCULANT_ATTENTION_CPU=name
+        "test_values or inf or finite or test_native_gradient", CIRCULANT_ATTENTION_CPU=name
     )

@@ -1,9 +1,9 @@
 // Compares the CUDA kernels with loops written from the definition: on the host, with the headers
 // of this directory, or on a GPU, compiled by nvcc.
 //
-// Usage: check [part=NAME] [cases=60] [seed=1] [failures=10]
-// Without a part, see run(), all of them run. Ends with status 1 if a result differs, at the latest
-// after that many failures.
+// Usage: check [part=NAME] [dtype=float32] [cases=60] [seed=1] [failures=10]
+// Without a part, see run(), all of them run; without dtype=float32, on every dtype. Ends with
+// status 1 if a result differs, at the latest after that many failures.
 #include <functional>
 #include <map>
 #include <utility>
@@ -97,6 +97,10 @@ void on_random(const Check& check, int cases) {
 int run(Options options) {
   most_failures = std::stoi(options["failures"]);
   seed(std::stoull(options["seed"]));
+  only_float32 = options["dtype"] == "float32";
+  if (!only_float32 && options["dtype"] != "all") {
+    throw std::invalid_argument("dtype is all or float32, not " + options["dtype"]);
+  }
   const int cases = std::stoi(options["cases"]);
   const std::pair<const char*, std::function<void()>> parts[] = {
       {"borders", [] { on_borders(check_maps, true); }},
@@ -131,7 +135,8 @@ int run(Options options) {
 }  // namespace check
 
 int main(int argc, char** argv) {
-  check::Options options{{"part", ""}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
+  check::Options options{
+      {"part", ""}, {"dtype", "all"}, {"cases", "60"}, {"seed", "1"}, {"failures", "10"}};
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     const size_t sign = option.find('=');

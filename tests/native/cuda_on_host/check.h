@@ -38,6 +38,7 @@ struct Case {
 
 inline std::mt19937_64 randomness;
 inline int failures = 0, comparisons = 0, most_failures = 10;
+inline bool only_float32 = false;
 
 // Device memory of exactly `size` elements. Without elements nothing is allocated.
 template <class T>

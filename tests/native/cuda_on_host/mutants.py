@@ -1,6 +1,8 @@
 """Plants each defect of ``defects.py`` in the kernels, and runs the check on them.
 
-The kernels are compiled for float32 only, with sanitizers.
+A source with a defect is compiled for float32 only, with sanitizers, and without optimisation, as
+it runs for a moment only. It is linked before the objects of the check, where it replaces the
+functions without the defect.
 """
 
 from __future__ import annotations
@@ -9,22 +11,25 @@ import re
 import subprocess
 from pathlib import Path
 
-from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, kernels
+from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, build_check, kernels
 from cuda_on_host.defects import Mutant
 
 OTHER_TYPES = re.compile(
     r"CIRCULANT_INSTANTIATE\((c10::.*|double)\)|template void transpose.const uint(16|64)_t"
 )
-FLAGS = [*(flag for flag in SANITIZE if flag != "-g"), "-w", "-DCHECK_FLOAT32_ONLY"]
+DIRECTORY = BUILD / "mutants"
+FLAGS = [*(flag for flag in SANITIZE if flag not in ("-O1", "-g1")), "-O0", "-w"]
+# Nothing is changed: shows that the check passes when it is linked in this way.
+NONE = Mutant("none", "similarity.cu", "", "")
 
 
-def sources_of(mutant: Mutant | None) -> Path:
-    """A copy of csrc, for float32 only, with the defect."""
-    copy = BUILD / "mutants" / (mutant.name if mutant else "none") / "csrc"
+def source_of(mutant: Mutant) -> Path:
+    """The kernel with the defect, in a copy of csrc for float32 only."""
+    copy = DIRECTORY / mutant.name / "csrc"
     for source in [*(ROOT / "csrc" / "common").iterdir(), *(ROOT / "csrc" / "cuda").iterdir()]:
         target = copy / source.relative_to(ROOT / "csrc")
         text = source.read_text()
-        if mutant and source == ROOT / "csrc" / "cuda" / mutant.file:
+        if mutant.before and source == ROOT / "csrc" / "cuda" / mutant.file:
             count = text.count(mutant.before)
             assert count == 1, f"{mutant.name}: {count} times in {mutant.file}: {mutant.before}"
             text = text.replace(mutant.before, mutant.after)
@@ -32,32 +37,26 @@ def sources_of(mutant: Mutant | None) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists() or target.read_text() != text:
             target.write_text(text)
-    return copy
+    return copy / "cuda" / (mutant.kernel or mutant.file)
 
 
 def build(mutants: list[Mutant]) -> dict[str, Path]:
-    """The check without a defect (named "none") and with each of ``mutants``.
-
-    A source with a defect runs for a moment only, so that it is not optimised.
-    """
+    """The check with each of ``mutants``, by name."""
+    check = build_check()
+    names = (*(path.stem for path in kernels()), *CHECK)
+    others = [str(check.with_name(f"{name}.o")) for name in names]
     ninja = Ninja(FLAGS)
-    objects = {
-        path.name: ninja.object(path, f"{path.stem}.o") for path in kernels(sources_of(None))
-    }
-    tools = [ninja.object(HERE / f"{name}.cpp", f"{name}.o") for name in CHECK]
-    targets = {"none": ninja.link([*objects.values(), *tools], "none/check")}
+    header = ninja.precompile(HERE / "precompiled.h")
     for mutant in mutants:
-        kernel = mutant.kernel or mutant.file
-        source = sources_of(mutant) / "cuda" / kernel
-        mutated = {**objects, kernel: ninja.object(source, f"{mutant.name}/kernel.o", "-O0")}
-        targets[mutant.name] = ninja.link([*mutated.values(), *tools], f"{mutant.name}/check")
-    directory = ninja.run(BUILD / "mutants")
-    return {name: directory / target for name, target in targets.items()}
+        defective = ninja.object(source_of(mutant), f"{mutant.name}/kernel.o", header)
+        ninja.link([defective, *others], f"{mutant.name}/check", "-Wl,-z,muldefs")
+    directory = ninja.run(DIRECTORY)
+    return {mutant.name: directory / mutant.name / "check" for mutant in mutants}
 
 
 def run(check: Path, part: str) -> str:
     """How ``part`` of the check (all of it if empty) failed; empty if it passed."""
-    options = ["cases=0", "failures=1", *([f"part={part}"] if part else [])]
+    options = ["dtype=float32", "cases=0", "failures=1", *([f"part={part}"] if part else [])]
     done = subprocess.run([check, *options], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
