@@ -18,9 +18,9 @@ from torch import Tensor
 
 from circulant_attention.demo.output import Problem
 
-_TIFF = (".tif", ".tiff")
-_DEPTH = {np.dtype(bool): "1 bit", np.dtype(np.uint8): "8 bit", np.dtype(np.uint16): "16 bit"}
 _WHITE = {np.dtype(bool): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_GREY_OR_RGB = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+_data: Any = data  # without type annotations of its own
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,15 @@ class Photograph:
     dtype: np.dtype[Any]  # of a channel in the file
     black: float = 0.0  # or the smallest and the largest of floating point numbers
     white: float = 1.0
-    alpha: Any = None  # (H, W), as in the file
+    alpha: Any = None  # (H, W, 1), as in the file
     planar: bool = False  # channels first in the file
     metadata: dict[str, Any] = field(default_factory=dict)  # "icc_profile", "exif"
 
     @property
     def depth(self) -> str:
         """The depth of a channel, such as "8 bit" or "float32"."""
-        return _DEPTH.get(self.dtype, str(self.dtype))
+        white = _WHITE.get(self.dtype)
+        return f"{white.bit_length()} bit" if white else str(self.dtype)
 
     def as_fraction(self, pixels: Tensor) -> Tensor:
         """Pixels from 0 (black) to 1 (white)."""
@@ -56,15 +57,14 @@ def read(path: str | None) -> Photograph:
     Raises Problem unless it is one grey or colour image of 1, 8 or 16 bit or of floating point.
     """
     if path is None:
-        camera: Any = data.camera  # without type annotations of its own
-        return from_array("camera", camera())
+        return from_array("camera", _data.camera())
     if not Path(path).is_file():
         raise Problem(f"cannot read {path}: there is no such file")
     try:
         with warnings.catch_warnings():
             # Pillow warns about images that might be decompression bombs.
             warnings.simplefilter("ignore")
-            array, others = _read_tiff(path) if _suffix(path) in _TIFF else _read_pillow(path)
+            array, others = _decoded(path)
     except (Problem, MemoryError):
         raise
     except Exception as error:
@@ -74,20 +74,16 @@ def read(path: str | None) -> Photograph:
     return from_array(path, array, **others)
 
 
-def _read_tiff(path: str) -> tuple[Any, dict[str, Any]]:
-    with tifffile.TiffFile(path) as file:
-        page, series = file.pages.first, file.series[0]
-        if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
-            return _read_pillow(path)
-        array = series.asarray()
-        # S is samples, C channels, Q unknown: the pages of an array written channels first.
-        planar = series.axes == "SYX" or (series.axes in ("CYX", "QYX") and len(array) == 3)
-        metadata = {"icc_profile": page.iccprofile} if page.iccprofile else {}
-    array = np.moveaxis(array, 0, -1) if planar else array
-    return array, {"planar": planar, "metadata": metadata}
-
-
-def _read_pillow(path: str) -> tuple[Any, dict[str, Any]]:
+def _decoded(path: str) -> tuple[Any, dict[str, Any]]:
+    if suffix_of(path) in ("tif", "tiff"):
+        with tifffile.TiffFile(path) as file:
+            page, series = file.pages.first, file.series[0]
+            if page.photometric in _GREY_OR_RGB:
+                array, axes = series.asarray(), series.axes
+                # S is samples, C channels, Q unknown: the pages of an array written channels first.
+                planar = axes == "SYX" or (axes in ("CYX", "QYX") and len(array) == 3)
+                others = {"planar": planar, "metadata": {"icc_profile": page.iccprofile}}
+                return np.moveaxis(array, 0, -1) if planar else array, others
     with Image.open(path) as image:
         # The second frame of an MPO file, which phones write as JPEG, is a preview or depth map.
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
@@ -95,8 +91,7 @@ def _read_pillow(path: str) -> tuple[Any, dict[str, Any]]:
         if image.mode in ("CMYK", "HSV", "LAB", "YCbCr"):
             raise Problem(f"cannot use {path}: expected grey or RGB colour, got {image.mode}")
         upright = ImageOps.exif_transpose(image)
-        names = ("icc_profile", "exif")
-        metadata = {name: upright.info[name] for name in names if upright.info.get(name)}
+        metadata = {n: upright.info[n] for n in ("icc_profile", "exif") if upright.info.get(n)}
         if image.mode in ("P", "PA"):
             upright = upright.convert("RGBA" if "transparency" in image.info else "RGB")
         array = np.asarray(upright)
@@ -109,15 +104,12 @@ def _read_pillow(path: str) -> tuple[Any, dict[str, Any]]:
 
 def from_array(name: str, array: Any, **others: Any) -> Photograph:
     """A photograph from ``(H, W)`` or ``(H, W, C)``: grey or colour, and possibly alpha."""
-    array = np.asarray(array)
+    array = array[..., None] if array.ndim == 2 else array
     if array.size == 0:
         raise Problem(f"cannot use {name}: the image is empty")
-    if array.ndim == 2:
-        array = array[..., None]
     if array.ndim != 3 or array.shape[2] > 4:
         raise Problem(f"cannot use {name}: expected one grey or colour image, got {array.shape}")
-    has_alpha = array.shape[2] in (2, 4)
-    colours = array[..., :-1] if has_alpha else array
+    colours, alpha = np.split(array, [array.shape[2] - (array.shape[2] % 2 == 0)], -1)
     if array.dtype in _WHITE:
         colours = colours.astype(np.float32) / np.float32(_WHITE[array.dtype])
     elif array.dtype.kind == "f":
@@ -132,8 +124,7 @@ def from_array(name: str, array: Any, **others: Any) -> Photograph:
             f"got {array.dtype}"
         )
     pixels = torch.from_numpy(np.ascontiguousarray(np.moveaxis(colours, -1, 0)))
-    alpha = array[..., -1] if has_alpha else None
-    return Photograph(name, pixels, array.dtype, alpha=alpha, **others)
+    return Photograph(name, pixels, array.dtype, alpha=alpha if alpha.size else None, **others)
 
 
 def encoded(photo: Photograph, pixels: Tensor, path: str) -> bytes:
@@ -141,44 +132,40 @@ def encoded(photo: Photograph, pixels: Tensor, path: str) -> bytes:
 
     The suffix of ``path`` is the format. Raises Problem if that cannot hold the photograph.
     """
-    array = pixels.movedim(0, -1).numpy()
-    if photo.dtype in _WHITE:
-        array = np.rint(array.clip(0, 1) * _WHITE[photo.dtype])
-    array = array.astype(photo.dtype)
+    array, white = pixels.movedim(0, -1).numpy(), _WHITE.get(photo.dtype)
+    array = (np.rint(array.clip(0, 1) * white) if white else array).astype(photo.dtype)
     if photo.alpha is not None:
-        alpha = photo.alpha[: array.shape[0], : array.shape[1], None]
-        array = np.concatenate([array, alpha], -1)
+        array = np.concatenate([array, photo.alpha[: array.shape[0], : array.shape[1]]], -1)
     array = np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array)
-    suffix = _suffix(path)
-    buffer = io.BytesIO()
+    suffix, buffer = suffix_of(path), io.BytesIO()
     try:
-        if suffix in _TIFF:
-            _write_tiff(buffer, photo, array)
-        elif photo.dtype == np.uint16 and suffix == ".png":
+        if suffix in ("tif", "tiff"):
+            tifffile.imwrite(
+                buffer,
+                np.moveaxis(array, -1, 0) if photo.planar and array.ndim == 3 else array,
+                photometric="rgb" if len(photo.pixels) == 3 else "minisblack",
+                planarconfig=("separate" if photo.planar else "contig")
+                if array.ndim == 3
+                else None,
+                extrasamples=None if photo.alpha is None else ["unassalpha"],
+                iccprofile=photo.metadata.get("icc_profile"),
+                metadata=None,
+            )
+        elif white == 65535 and suffix == "png":
             buffer.write(imagecodecs.png_encode(array))
-        elif photo.dtype not in (np.dtype(bool), np.dtype(np.uint8)):
-            raise ValueError("use .tif" if photo.dtype.kind == "f" else "use .png or .tif")
+        elif white not in (1, 255):
+            raise ValueError("use .png or .tif" if white else "use .tif")
         else:
-            format = Image.registered_extensions()[suffix]
+            format = Image.registered_extensions()[f".{suffix}"]
             Image.fromarray(array).save(buffer, format, quality=95, **photo.metadata)
     except KeyError as error:
-        raise Problem(f"cannot write {path}: unknown format {suffix}") from error
+        dotted = Path(path).suffix.lower()
+        raise Problem(f"cannot write {path}: unknown format {dotted}") from error
     except (OSError, ValueError) as error:
         raise Problem(f"cannot write an image of {photo.depth} to {path}: {error}") from error
     return buffer.getvalue()
 
 
-def _write_tiff(buffer: io.BytesIO, photo: Photograph, array: Any) -> None:
-    tifffile.imwrite(
-        buffer,
-        np.moveaxis(array, -1, 0) if photo.planar and array.ndim == 3 else array,
-        photometric="rgb" if len(photo.pixels) == 3 else "minisblack",
-        planarconfig=("separate" if photo.planar else "contig") if array.ndim == 3 else None,
-        extrasamples=None if photo.alpha is None else ["unassalpha"],
-        iccprofile=photo.metadata.get("icc_profile"),
-        metadata=None,
-    )
-
-
-def _suffix(path: str) -> str:
-    return Path(path).suffix.lower()
+def suffix_of(path: str) -> str:
+    """The format of a file by its name: "png"."""
+    return Path(path).suffix.lower()[1:]

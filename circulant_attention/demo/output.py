@@ -15,48 +15,39 @@ class Tolerant:
     """A text stream that drops its output once it is closed or full."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        self._stream = stream
+        self._stream = stream or Path(os.devnull).open("w")
 
     def write(self, text: str) -> int:
         """Writes text and flushes it, so that a failure shows at once."""
-        if self._stream is not None:
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except OSError:
-                # Python flushes the rest at exit, which would fail again.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-                self._stream = None
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            # Also for what the stream still holds, which Python flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
         return len(text)
-
-    def flush(self) -> None:
-        """Does nothing: writing flushes."""
-
-    def isatty(self) -> bool:
-        """True for a terminal."""
-        return self._stream is not None and self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
-def check_writable(path: str) -> None:
-    """Raises Problem if a file cannot be written there."""
-    target = Path(os.path.realpath(path))
-    if target.exists():
-        reason = "" if target.is_file() else "it is not a file"
-        allowed = os.access(target, os.W_OK) and os.access(target.parent, os.W_OK)
+def writable(path: str) -> str:
+    """The path of a file that can be written, else Problem."""
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        reason = "it is not a file"
+    elif not target.parent.is_dir():
+        reason = f"{target.parent} is not a folder"
+    elif not all(os.access(p, os.W_OK) for p in (target, target.parent) if p.exists()):
+        reason = "permission denied"
     else:
-        folder = target.parent
-        reason = "" if folder.is_dir() else f"{folder} is not a folder"
-        allowed = os.access(folder, os.W_OK)
-    if reason or not allowed:
-        raise Problem(f"cannot write {path}: {reason or 'permission denied'}")
+        return path
+    raise Problem(f"cannot write {path}: {reason}")
 
 
 def write_file(path: str, content: bytes) -> None:
     """Writes a file completely, or raises Problem and leaves an earlier file as it is."""
-    target = Path(os.path.realpath(path))
+    target = Path(path).resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         unfinished.write_bytes(content)

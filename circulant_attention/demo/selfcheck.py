@@ -12,7 +12,6 @@ TOLERANCE = 1e-10
 """The allowed difference: far above the rounding of float64, far below any mistake."""
 
 _WINDOW = 5
-_PATCH = 3
 _SIGMA = 0.2
 
 
@@ -20,28 +19,26 @@ def largest_difference(device: torch.device) -> float:
     """Compares non-local means of a small random image with its definition, in float64."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(2, 12, 17, dtype=torch.float64, generator=generator)
-    native = nonlocal_means(image.to(device), _SIGMA, window=_WINDOW, patch=_PATCH, bandwidth=1)
+    native = nonlocal_means(image.to(device), _SIGMA, window=_WINDOW, patch=3, bandwidth=1)
     return float((native.cpu() - _definition(image)).abs().max())
 
 
 def _definition(image: Tensor) -> Tensor:
     """Non-local means by a dense matrix."""
+
+    def patches(x: Tensor) -> Tensor:
+        return F.unfold(F.pad(x, (1,) * 4, mode="circular"), 3)
+
     taps = torch.tensor([3, 10, 3], dtype=image.dtype) / 16
-    smooth = F.conv2d(_wrapped(image[:, None], 1), torch.outer(taps, taps)[None, None])
-    offsets = torch.arange(_PATCH).to(image) - _PATCH // 2
-    gaussian = torch.exp(-0.5 * (offsets / ((_PATCH - 1) / 4)) ** 2)
-    weights = (torch.outer(gaussian, gaussian) / gaussian.sum() ** 2).flatten()
-    patches = F.unfold(_wrapped(smooth, _PATCH // 2), _PATCH)
-    differences = patches[..., None] - patches[..., None, :]
+    smooth = torch.outer(taps, taps).flatten() @ patches(image[:, None])
+    gaussian = torch.tensor([-2.0, 0.0, -2.0], dtype=image.dtype).exp()  # 2, 0 and 2 sigma
+    weights = torch.outer(gaussian, gaussian).flatten() / gaussian.sum() ** 2
+    features = patches(smooth.reshape(image[:, None].shape))
+    differences = features[..., None] - features[..., None, :]
     distances = (weights[:, None, None] * differences**2).sum(1).mean(0)
-    height, width = image.shape[1:]
     near = [
         (torch.arange(size) - torch.arange(size)[:, None] + _WINDOW // 2) % size < _WINDOW
-        for size in (height, width)
+        for size in image.shape[1:]
     ]
     scores = (-distances / _SIGMA**2).masked_fill(~torch.kron(*near), -torch.inf)
     return (image.flatten(1) @ scores.softmax(-1).mT).reshape(image.shape)
-
-
-def _wrapped(image: Tensor, margin: int) -> Tensor:
-    return F.pad(image, (margin,) * 4, mode="circular")

@@ -18,7 +18,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from circulant_attention.demo import figure, image_file, selfcheck
 from circulant_attention.demo.image_file import Photograph
-from circulant_attention.demo.output import Problem, check_writable, write_file
+from circulant_attention.demo.output import Problem, writable, write_file
 from circulant_attention.denoising import (
     DEFAULT_BANDWIDTH,
     attention_window,
@@ -27,7 +27,6 @@ from circulant_attention.denoising import (
     tile_size,
 )
 
-_SEED = 0
 _ADDED = 0.1
 _SMALLEST_SIGMA = 1e-6
 # Pixels to draw: of the cameraman; of other images at these fractions of the shown part.
@@ -45,36 +44,48 @@ def run(options: Namespace) -> int:
     """
     _choose_files(options)
     photo = image_file.read(options.image)
-    _check_fit(options, photo)
+    _choose_noise(options, photo)
     noisy = photo.pixels
     if options.add_noise:
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(0)
         noisy = noisy + options.add_noise * torch.randn(noisy.shape, generator=generator)
-    tile = tile_size(noisy, window=options.window, patch=options.patch)
+    sizes = {"window": options.window, "patch": options.patch}
+    tile = tile_size(noisy, **sizes)
     tiles = math.prod(-(-size // part) for size, part in zip(noisy.shape[1:], tile, strict=True))
-
     difference = selfcheck.largest_difference(options.device)
     is_right = difference <= selfcheck.TOLERANCE
     verdict = "right" if is_right else f"WRONG, {selfcheck.TOLERANCE:g} is allowed"
     _say("self-check", f"native code within {difference:.1e} of plain torch in float64: {verdict}")
     _describe(options, photo, tile, tiles)
-    denoised, seconds = _denoise(options, noisy, tile, tiles)
+
+    print("\nCirculant attention ...")
+    start = time.perf_counter()
+    # A log gets a line every other second.
+    interval = 0.1 if sys.stderr.isatty() else 2.0
+    with tqdm(desc="tiles", total=tiles, mininterval=interval) as bar:
+        denoised = nonlocal_means(
+            noisy.to(options.device),
+            options.sigma,
+            **sizes,
+            tile=tile,
+            progress=lambda *_: bar.update(),
+        ).cpu()
+    seconds = f"{time.perf_counter() - start:.1f} s"
     if options.add_noise:
         panels = _compare(options, photo, noisy, denoised, seconds)
     else:
         print(f"denoised in {seconds}")
-        removed = (noisy - denoised) / options.sigma
         panels = {
             photo.name: photo.as_fraction(noisy),
             f"denoised, {seconds}": photo.as_fraction(denoised),
-            "removed, black to white: -3 to 3 sigma": (removed + 3) / 6,
+            "removed, black to white: -3 to 3 sigma": (noisy - denoised) / options.sigma / 6 + 0.5,
         }
     print()
     if options.output:
         write_file(options.output, image_file.encoded(photo, denoised, options.output))
         print(f"The denoised image is in {options.output}")
     if options.figure:
-        write_file(options.figure, _draw(options, photo, noisy, panels))
+        write_file(options.figure, _draw(options, noisy.to(options.device), panels))
         print(f"The figure is in {options.figure}")
     return 0 if is_right else 1
 
@@ -82,12 +93,10 @@ def run(options: Namespace) -> int:
 def _choose_files(options: Namespace) -> None:
     """Sets the files to write; Problem if one of them is a file to keep."""
     image = options.image
-    if image:
-        options.output = options.output or f"denoised{Path(image).suffix or '.png'}"
-        check_writable(options.output)
-    elif not options.output:
-        options.figure = options.figure or "denoised.png"
-        check_writable(options.figure)
+    if image and not options.output:
+        options.output = writable(f"denoised{Path(image).suffix or '.png'}")
+    elif not options.output and not options.figure:
+        options.figure = writable("denoised.png")
     for name, path in (("--output", options.output), ("--figure", options.figure)):
         if path and image and os.path.exists(path) and os.path.exists(image):
             if os.path.samefile(image, path):
@@ -97,7 +106,7 @@ def _choose_files(options: Namespace) -> None:
             raise Problem(f"--output and --figure must differ, got {options.output} twice")
 
 
-def _check_fit(options: Namespace, photo: Photograph) -> None:
+def _choose_noise(options: Namespace, photo: Photograph) -> None:
     """Sets the levels of the noise; Problem if an option does not fit the photograph."""
     height, width = photo.pixels.shape[1:]
     for name, length in (("window", options.window), ("patch", options.patch)):
@@ -108,7 +117,8 @@ def _check_fit(options: Namespace, photo: Photograph) -> None:
             )
     if options.output:
         image_file.encoded(photo, photo.pixels[:, :8, :8], options.output)
-    low, high = _SMALLEST_SIGMA * (photo.white - photo.black), photo.white - photo.black
+    high = photo.white - photo.black
+    low = _SMALLEST_SIGMA * high
     for name, sigma in (("--sigma", options.sigma), ("--add-noise", options.add_noise)):
         if sigma and not low <= sigma <= high:
             raise Problem(
@@ -137,42 +147,26 @@ def _describe(options: Namespace, photo: Photograph, tile: tuple[int, int], tile
     window, patch, sigma = options.window, options.patch, options.sigma
     colour = "grey" if channels == 1 else "colour"
     alpha = "" if photo.alpha is None else ", transparency kept"
-    _say("photograph", f"{photo.name}, {height} x {width} pixels, {colour}, {photo.depth}{alpha}")
     unit = "of the range from black to white"
     if photo.dtype.kind == "f":
         unit = f"for pixels from {photo.black:g} to {photo.white:g}"
+    weights = height * width * window**2
+    block = min(tile[0] + window - 1, height) * min(tile[1] + window - 1, width)
+    memory = block * bytes_per_pixel(photo.pixels, window=window, patch=patch) / 2**20
+    threads = f", {torch.get_num_threads()} threads" if options.device.type == "cpu" else ""
+    _say("photograph", f"{photo.name}, {height} x {width} pixels, {colour}, {photo.depth}{alpha}")
     if options.add_noise:
         _say("added noise", f"Gaussian, sigma {options.add_noise:g} {unit}")
     _say("noise", f"sigma {sigma:.3g} {unit}, {options.origin}")
     _say("features", f"patches of {patch} x {patch} pixels, {channels * patch**2} channels")
-    weights = height * width * window**2
     _say("window", f"{window} x {window}, {window**2} neighbours a pixel, {weights:,} weights")
     _say("bandwidth", f"h = {DEFAULT_BANDWIDTH} sigma = {DEFAULT_BANDWIDTH * sigma:.3g}")
-    block = min(tile[0] + window - 1, height) * min(tile[1] + window - 1, width)
-    memory = block * bytes_per_pixel(photo.pixels, window=window, patch=patch) / 2**20
     _say("tiles", f"{tiles} of {tile[0]} x {tile[1]} pixels, {memory:.0f} MiB each at the most")
-    threads = f", {torch.get_num_threads()} threads" if options.device.type == "cpu" else ""
     _say("device", f"{options.device}{threads}")
 
 
-def _denoise(
-    options: Namespace, noisy: Tensor, tile: tuple[int, int], tiles: int
-) -> tuple[Tensor, str]:
-    """The denoised pixels and the time."""
-    print("\nCirculant attention ...")
-    start = time.perf_counter()
-    # A log gets a line every other second.
-    interval = 0.1 if sys.stderr.isatty() else 2.0
-    with tqdm(desc="tiles", total=tiles, mininterval=interval) as bar:
-        denoised = nonlocal_means(
-            noisy.to(options.device),
-            options.sigma,
-            window=options.window,
-            patch=options.patch,
-            tile=tile,
-            progress=lambda *_: bar.update(),
-        ).cpu()
-    return denoised, f"{time.perf_counter() - start:.1f} s"
+def _say(what: str, text: str) -> None:
+    print(f"{what:12}{text}")
 
 
 def _compare(
@@ -210,16 +204,13 @@ def _compare(
     return panels
 
 
-def _draw(options: Namespace, photo: Photograph, noisy: Tensor, panels: dict[str, Tensor]) -> bytes:
+def _draw(options: Namespace, noisy: Tensor, panels: dict[str, Tensor]) -> bytes:
     window, patch, sigma = options.window, options.patch, options.sigma
     pixels = _CAMERA_PIXELS
     if options.image:
-        parts = figure.shown_part(*noisy.shape[1:])
-        pixels = {}
-        for f in _FRACTIONS:
-            row, column = (int(part.start + f * (part.stop - part.start)) for part in parts)
-            pixels[f"({row}, {column})"] = row, column
-    noisy = noisy.to(options.device)
+        parts = figure.shown_part(noisy.shape)
+        at = [[int(p.start + f * (p.stop - p.start)) for p in parts] for f in _FRACTIONS]
+        pixels = {f"({row}, {column})": (row, column) for row, column in at}
     marks = [
         figure.Mark(name, at, attention_window(noisy, sigma, at, window=window, patch=patch))
         for name, at in pixels.items()
@@ -228,8 +219,4 @@ def _draw(options: Namespace, photo: Photograph, noisy: Tensor, panels: dict[str
         f"Non-local means by circulant attention: window {window} x {window}, "
         f"patches {patch} x {patch}, noise of standard deviation {sigma:.3g}"
     )
-    return figure.draw(title, panels, marks, Path(options.figure).suffix.lower()[1:])
-
-
-def _say(what: str, text: str) -> None:
-    print(f"{what:12}{text}")
+    return figure.draw(title, panels, marks, image_file.suffix_of(options.figure))
