@@ -39,7 +39,8 @@ def library() -> Path:
             f"--build-lib={BUILD}",
             f"--build-temp={BUILD}",
             CIRCULANT_ATTENTION_CUDA="0",
-            CXXFLAGS=f"-O1 {SANITIZE}",
+            # The tests take no longer without optimisation, the compiler a third of the time.
+            CXXFLAGS=f"-O0 {SANITIZE}",
             LDFLAGS=SANITIZE,
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr

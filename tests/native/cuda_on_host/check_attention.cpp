@@ -190,7 +190,7 @@ void check_attention_offsets() {
   x.write(last, 3);
   x.write(other, 2);
   other_y.write(last, 1);
-  const Only only(0, 40);
+  const Only only(0, 24);
   const auto compare = [&](const std::string& what, const Array<float>& got, double factor) {
     for (const int64_t at : {last, other}) {
       const double expected = factor * (at == last ? 3 : 2);
