@@ -2,10 +2,13 @@
 
 Both are shared libraries without Python symbols, loaded by ``circulant_attention/ops/library.py``:
 
-``libcirculant_attention_cpu.so``
+``libcirculant_attention_cpu.so`` (``.dylib`` on macOS)
     ``csrc/ops.cpp``, ``csrc/cpu/*.cpp``, and ``csrc/cpu/kernels/*.cpp`` once per instruction set.
 ``libcirculant_attention_cuda.so``
     ``csrc/cuda/*.cu``, when nvcc is found.
+
+No torch is needed to build: its headers are in ``third_party/torch``, and the linker gets libraries
+with its names and functions that do nothing.
 
 Environment variables:
 
@@ -21,28 +24,40 @@ Environment variables:
     The number of parallel compilations, by default ninja's own choice.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cached_property
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+
+# bdist_wheel came with 70.1, the form of the licence in pyproject.toml with 77.
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    raise SystemExit(
+        f"building circulant_attention needs setuptools >= 77, found {setuptools.__version__}: "
+        "pip install 'setuptools>=77', or let pip build in isolation"
+    )
+
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).parent.resolve()
 CPU = "circulant_attention.libcirculant_attention_cpu"
 CUDA = "circulant_attention.libcirculant_attention_cuda"
 
+HEADERS = ROOT / "third_party" / "torch" / "include"
+
 # The oldest torch that the libraries load into: 2.11, the first whose stable ABI has all they call.
-# Raise both together, and only for a feature of the newer one.
+# Raise it with the dependency in pyproject.toml, and only for a feature of the newer one.
 TARGET_VERSION = "0x020b000000000000"
-TARGET_RELEASE = (2, 11)
 
 COMMON_FLAGS = ["-std=c++17", "-O3", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 CXX_FLAGS = [
@@ -50,36 +65,68 @@ CXX_FLAGS = [
     # Messages name source files relative to the project.
     f"-ffile-prefix-map={ROOT}/=",
 ]
-# libtorch.so must be among the needed libraries even though no symbol is taken from it directly: it
-# is what brings in the CUDA half of a CUDA torch.
-LINK_FLAGS = ["-shared", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
 
-# One build of every kernel source per instruction set; the first runs on any processor.
-INSTRUCTION_SETS = {"plain": []}
-if platform.machine() in ("x86_64", "AMD64"):
-    INSTRUCTION_SETS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
-    INSTRUCTION_SETS["avx512"] = [
+# The kernels are compiled once per instruction set; the first runs on any processor.
+X86_INSTRUCTION_SETS = {
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
+    "avx512": [
         *["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
         "-mprefer-vector-width=512",
-    ]
+    ],
+}
 
-# The GPU architectures with code of their own; the newest also as PTX, for those to come.
+# The GPU architectures with code of their own, and those with PTX: what other GPUs, and those to
+# come, compile when they load the library.
 CUDA_ARCHITECTURES = ["75", "80", "86", "89", "90", "100", "120"]
+CUDA_PTX_ARCHITECTURES = ["90", "120"]
 
 
-def torch_directory() -> Path:
-    """The directory of the torch that we build against, found without importing it."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        raise SystemExit(
-            "building circulant_attention needs torch: run pip with build isolation, or install "
-            "torch >= 2.11 first"
-        )
-    version = importlib.metadata.version("torch")
-    release = tuple(int(part) for part in version.split(".")[:2])
-    if release < TARGET_RELEASE:
-        raise SystemExit(f"building circulant_attention needs torch >= 2.11, found {version}")
-    return Path(spec.origin).parent
+class Linker:
+    """The flags of the linker for what ``compiler`` compiles for."""
+
+    def __init__(self, compiler: list[str]) -> None:
+        # Such as x86_64-linux-gnu or arm64-apple-darwin24.6.0.
+        self.target = f"{platform.machine()}-{sys.platform}"
+        if shutil.which(compiler[0]) is not None:
+            asked = subprocess.run([*compiler, "-dumpmachine"], capture_output=True, text=True)
+            self.target = asked.stdout.strip() or self.target
+        self.is_macos = "darwin" in self.target or "macos" in self.target
+        self.suffix = ".dylib" if self.is_macos else ".so"
+        self.shared = ["-dynamiclib" if self.is_macos else "-shared"]
+
+    def flags(self, stand_ins: Path) -> list[str]:
+        """Link with torch's libraries, of which ``stand_ins`` holds stand-ins."""
+        search = f"-L{stand_ins}"
+        if self.is_macos:
+            # torch is beside this package unless that is installed elsewhere or in editable mode.
+            rpath = "-Wl,-rpath,@loader_path/../torch/lib"
+            return [*self.shared, search, "-ltorch_cpu", rpath]
+        # libtorch.so must be among the needed libraries even though no symbol is taken from it
+        # directly: it is what brings in the CUDA half of a CUDA torch.
+        needed = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed"]
+        return [*self.shared, search, *needed, "-Wl,-z,defs"]
+
+    def name_flag(self, name: str) -> str:
+        """What gives a stand-in the name by which the library is found when it is loaded."""
+        return f"-Wl,-install_name,@rpath/{name}" if self.is_macos else f"-Wl,-soname,{name}"
+
+    @property
+    def instruction_sets(self) -> dict[str, list[str]]:
+        """The options of each instruction set."""
+        x86 = self.target.startswith(("x86_64", "amd64", "AMD64"))
+        return {"plain": [], **(X86_INSTRUCTION_SETS if x86 else {})}
+
+
+def torch_functions() -> list[str]:
+    """The functions of the stable ABI, from its headers."""
+    found: set[str] = set()
+    for header in sorted((HEADERS / "torch" / "csrc").rglob("*.h")):
+        found |= set(re.findall(r"\b((?:aoti_)?torch_\w+)\(", header.read_text()))
+    return sorted(found)
+
+
+def cxx() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "c++"))
 
 
 def cuda_codes(nvcc: str) -> list[str]:
@@ -87,12 +134,16 @@ def cuda_codes(nvcc: str) -> list[str]:
     if os.environ.get("CIRCULANT_ATTENTION_ARCHITECTURES"):
         return ["-arch=native"]
     known = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True)
-    names = [name for name in CUDA_ARCHITECTURES if f"sm_{name}" in known.stdout.split()]
+    codes = known.stdout.split()
+    names = [name for name in CUDA_ARCHITECTURES if f"sm_{name}" in codes]
     if len(names) < len(CUDA_ARCHITECTURES):
         missing = sorted(set(CUDA_ARCHITECTURES) - set(names), key=int)
         print(f"circulant_attention: no code for sm_{', sm_'.join(missing)}, unknown to {nvcc}")
-    codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
-    return [*codes, f"-gencode=arch=compute_{names[-1]},code=compute_{names[-1]}"]
+    ptx = [name for name in CUDA_PTX_ARCHITECTURES if name in names] or names[-1:]
+    return [
+        *(f"-gencode=arch=compute_{name},code=sm_{name}" for name in names),
+        *(f"-gencode=arch=compute_{name},code=compute_{name}" for name in ptx),
+    ]
 
 
 def cuda_sources() -> list[Path]:
@@ -125,21 +176,49 @@ def cuda_sources() -> list[Path]:
 
 
 class NinjaFile:
-    """The build rules of one library, compiled and linked by ``compiler``."""
+    """The build rules of one library, compiled and linked by ``compiler``, which may be nvcc."""
 
-    def __init__(self, build: Path, compiler: str, link: list[str]) -> None:
+    def __init__(self, build: Path, compiler: list[str], linker: Linker, is_nvcc: bool) -> None:
         self.build = build
+        self.is_nvcc = is_nvcc
+        command = shlex.join(compiler)
+        stand_ins = build / "stand_ins"
+        link = self.passed([*linker.flags(stand_ins), *environment_flags("LDFLAGS")])
         self.lines = [
             "rule compile",
-            f"  command = {compiler} -MMD -MF $out.d $flags -c $in -o $out",
+            f"  command = {command} -MMD -MF $out.d $flags -c $in -o $out",
             "  description = compile $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "rule link",
-            f"  command = {compiler} $in -o $out {shlex.join(link)}",
+            f"  command = {command} $in -o $out {shlex.join(link)}",
             "  description = link $out",
         ]
+        # A stand-in: a library with the functions of torch's, so that the linker finds the names.
+        bodies = "".join(f'extern "C" void {name}() {{}}\n' for name in torch_functions())
+        self.texts = {stand_ins / "torch.cpp": "", stand_ins / "torch_cpu.cpp": bodies}
+        self.needed = []
+        for source in self.texts:
+            target = source.with_name(f"lib{source.stem}{linker.suffix}")
+            made = [*linker.shared, "-fPIC", linker.name_flag(target.name)]
+            self.lines += [
+                f"rule {source.stem}",
+                f"  command = {command} {shlex.join(self.passed(made))} $in -o $out",
+                f"build {escape(target)}: {source.stem} {escape(source)}",
+            ]
+            self.needed.append(target)
         self.objects: list[Path] = []
+
+    def passed(self, flags: list[str]) -> list[str]:
+        """Flags of a C++ compiler, in nvcc's form if it is the compiler."""
+        if not self.is_nvcc:
+            return flags
+        forms = {"-Wl,": "-Xlinker=", "-f": "-Xcompiler=-f", "-W": "-Xcompiler=-W"}
+        rewritten = []
+        for flag in flags:
+            form = next((form for form in forms if flag.startswith(form)), "")
+            rewritten.append(forms.get(form, "") + flag.removeprefix(form))
+        return rewritten
 
     def object(self, source: Path, flags: list[str], suffix: str = "") -> None:
         target = self.build / source.relative_to(ROOT).with_suffix(f"{suffix}.o")
@@ -148,17 +227,32 @@ class NinjaFile:
         self.objects.append(target)
 
     def library(self, target: Path) -> None:
-        self.lines += [f"build {escape(target)}: link {' '.join(map(escape, self.objects))}"]
+        inputs, needed = (" ".join(map(escape, paths)) for paths in (self.objects, self.needed))
+        self.lines.append(f"build {escape(target)}: link {inputs} | {needed}")
 
     def run(self, verbose: bool) -> None:
-        self.build.mkdir(parents=True, exist_ok=True)
-        (self.build / "build.ninja").write_text("\n".join(self.lines) + "\n")
-        command = [sys.executable, "-m", "ninja", "-C", str(self.build)]
+        for path, text in {
+            **self.texts,
+            self.build / "build.ninja": "\n".join(self.lines) + "\n",
+        }.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+        command = [*ninja_command(), "-C", str(self.build)]
         if "MAX_JOBS" in os.environ:
             command += ["-j", os.environ["MAX_JOBS"]]
         if verbose:
             command.append("-v")
-        subprocess.run(command, check=True)
+        if subprocess.run(command, check=False).returncode != 0:
+            raise SystemExit("building circulant_attention failed: see the compiler's output above")
+
+
+def ninja_command() -> list[str]:
+    if importlib.util.find_spec("ninja") is not None:
+        return [sys.executable, "-m", "ninja"]
+    if (found := shutil.which("ninja")) is not None:
+        return [found]
+    raise SystemExit("building circulant_attention needs ninja: pip install ninja")
 
 
 def escape(path: Path) -> str:
@@ -170,28 +264,28 @@ def environment_flags(name: str) -> list[str]:
     return shlex.split(os.environ.get(name, ""))
 
 
-def cpu_rules(build: Path, sources: list[Path], includes: list[str], link: list[str]) -> NinjaFile:
-    ninja = NinjaFile(build, os.environ.get("CXX", "c++"), link)
-    flags = [*COMMON_FLAGS, *CXX_FLAGS, *includes]
+def cpu_rules(build: Path, sources: list[Path], linker: Linker) -> NinjaFile:
+    ninja = NinjaFile(build, cxx(), linker, is_nvcc=False)
+    flags = [*COMMON_FLAGS, *CXX_FLAGS, "-isystem", str(HEADERS)]
     after = environment_flags("CXXFLAGS")
+    sets = linker.instruction_sets
     for source in sources:
         if source.parent.name != "kernels":
-            defines = [f"-DCIRCULANT_WITH_{name.upper()}" for name in INSTRUCTION_SETS]
+            defines = [f"-DCIRCULANT_WITH_{name.upper()}" for name in sets]
             ninja.object(source, [*flags, *defines, *after])
             continue
-        for name, options in INSTRUCTION_SETS.items():
+        for name, options in sets.items():
             define = f"-DCIRCULANT_INSTRUCTION_SET={name}"
             ninja.object(source, [*flags, define, *options, *after], f".{name}")
     return ninja
 
 
-def cuda_rules(build: Path, sources: list[Path], includes: list[str], link: list[str]) -> NinjaFile:
+def cuda_rules(build: Path, sources: list[Path], linker: Linker) -> NinjaFile:
     nvcc = os.environ.get("NVCC", "nvcc")
-    passed = [f"-Xlinker={flag[4:]}" if flag.startswith("-Wl,") else flag for flag in link]
-    ninja = NinjaFile(build, nvcc, passed)
-    host = [f"-Xcompiler={flag}" for flag in CXX_FLAGS if flag != "-Wextra"]
-    flags = [*COMMON_FLAGS, "-DUSE_CUDA", "--expt-relaxed-constexpr", *host, *includes]
-    flags += [*cuda_codes(nvcc), *environment_flags("NVCCFLAGS")]
+    ninja = NinjaFile(build, [nvcc], linker, is_nvcc=True)
+    host = ninja.passed([flag for flag in CXX_FLAGS if flag != "-Wextra"])
+    flags = [*COMMON_FLAGS, "-DUSE_CUDA", "--expt-relaxed-constexpr", *host]
+    flags += ["-isystem", str(HEADERS), *cuda_codes(nvcc), *environment_flags("NVCCFLAGS")]
     for source in sources:
         ninja.object(source, flags)
     return ninja
@@ -200,21 +294,27 @@ def cuda_rules(build: Path, sources: list[Path], includes: list[str], link: list
 class BuildLibraries(build_ext):
     """Compiles the native libraries in place of extension modules."""
 
+    @cached_property
+    def linker(self) -> Linker:
+        return Linker(cxx())
+
     def get_ext_filename(self, fullname: str) -> str:
-        return str(Path(*fullname.split("."))) + ".so"
+        return str(Path(*fullname.split("."))) + self.linker.suffix
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return []
 
     def build_extension(self, ext: Extension) -> None:
-        torch = torch_directory()
-        includes = ["-isystem", str(torch / "include")]
-        link = [*LINK_FLAGS, f"-L{torch / 'lib'}", *environment_flags("LDFLAGS")]
+        if shutil.which(cxx()[0]) is None:
+            raise SystemExit(
+                "building circulant_attention needs a C++17 compiler, and there is no "
+                f"{cxx()[0]}: install one, or put its path in CXX"
+            )
         build = Path(self.build_temp).resolve() / ext.name.rpartition(".")[2]
         target = Path(self.get_ext_fullpath(ext.name)).resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         rules = cpu_rules if ext.name == CPU else cuda_rules
-        ninja = rules(build, [ROOT / source for source in ext.sources], includes, link)
+        ninja = rules(build, [ROOT / source for source in ext.sources], self.linker)
         ninja.library(target)
         ninja.run(verbose=self.verbose > 1)
 
@@ -230,13 +330,23 @@ def libraries() -> list[Extension]:
     cpu = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))]
     cuda = cuda_sources()
     named = [(CPU, cpu)] + ([(CUDA, cuda)] if cuda else [])
+    common = sorted((ROOT / "csrc" / "common").glob("*.cpp"))
     return [
-        Extension(name, [str(source.relative_to(ROOT)) for source in sources])
+        Extension(name, [str(source.relative_to(ROOT)) for source in [*sources, *common]])
         for name, sources in named
     ]
+
+
+def directories() -> dict[str, dict[str, str]]:
+    """Where the build writes: beside the sources, or elsewhere if they are read-only."""
+    if os.access(ROOT, os.W_OK):
+        return {}
+    elsewhere = tempfile.mkdtemp(prefix="circulant_attention_build_")
+    return {"build": {"build_base": elsewhere}, "egg_info": {"egg_base": elsewhere}}
 
 
 setup(
     ext_modules=libraries(),
     cmdclass={"build_ext": BuildLibraries, "bdist_wheel": PlatformWheel},
+    options=directories(),
 )
