@@ -1,3 +1,3 @@
-"""The native ops, their derivatives and their flop formulas."""
+"""The native ops, their derivatives, their flop formulas, and what serves other devices."""
 
-from circulant_attention.ops import flops  # noqa: F401  (registers with torch)
+from circulant_attention.ops import fallback, flops  # noqa: F401  (register with torch)

@@ -23,12 +23,6 @@ from circulant_attention.ops.registration import (
 from circulant_attention.ops.softmax import softmax
 
 _native = getattr(torch.ops, NAMESPACE)
-# The device types with a kernel of the op; on others attention is composed of the primitives.
-_DEVICES = [
-    key.lower()
-    for key in ("CPU", "CUDA")
-    if torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::attention", key)
-]
 
 
 def attention(
@@ -48,8 +42,7 @@ def attention(
         A tensor of the shape of ``v``.
     """
     settings = (window, int(kind), scale)
-    transformed = transform_active() and not torch.compiler.is_compiling()
-    if transformed or q.device.type not in _DEVICES:
+    if transform_active() and not torch.compiler.is_compiling():
         return composed_attention(q, k, v, *settings)
     y: Tensor = _native.attention(q, k, v, *settings)[0]
     return y

@@ -2,7 +2,8 @@
 
 It shows that the package and its tests keep everything on the device that they are given: as on a
 GPU, a tensor of the CPU among those of the device is an error, unless it has no dims. Its tensors
-keep their numbers in a tensor of the CPU, on which every op runs, the native ones included.
+keep their numbers in a tensor of the CPU, on which every op runs, the native ones included; with
+``HAS_KERNELS`` False, these run by the package's fallback, as on a device without kernels of ours.
 
 What it does not have, so that tests of it are skipped there: sparse layouts, autocast, the
 compiler, ``opcheck``, tensors of inference mode.
@@ -18,9 +19,11 @@ from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from circulant_attention.ops import attention as _fused
+from circulant_attention.ops.library import NAMESPACE
 
 NAME = "emulated"
+HAS_KERNELS = True
+_KEYS = torch._C.DispatchKeySet(torch._C.DispatchKey.PrivateUse1)
 # These may take tensors of two devices.
 _COPIES = (torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default)
 _INDEXING = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
@@ -37,8 +40,7 @@ def _skip(what: str) -> NoReturn:
 
 
 def prepare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For one test on the device: the fused op is there, and what is missing skips the test."""
-    monkeypatch.setattr(_fused, "_DEVICES", [*_fused._DEVICES, NAME])
+    """For one test on the device: what is missing skips the test."""
     for module, name in _MISSING:
         monkeypatch.setattr(module, name, lambda *args, name=name, **kwargs: _skip(name))
 
@@ -104,6 +106,8 @@ class EmulatedTensor(torch.Tensor):
         for x in tensors:
             if not isinstance(x, cls) and x.dim() > 0 and func not in _COPIES and not indexes:
                 raise RuntimeError(f"{func}: expected tensors on {NAME}, got one on {x.device}")
+        if not HAS_KERNELS and func.namespace == NAMESPACE:
+            return func.redispatch(_KEYS, *args, **kwargs)
         is_result_here = torch.device(kwargs.get("device") or tensors[0].device).type == NAME
         if is_result_here and "device" in kwargs:
             kwargs = {**kwargs, "device": "cpu"}

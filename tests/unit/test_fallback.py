@@ -1,0 +1,126 @@
+"""The native ops by torch's own functions: against the kernels, and on a device without kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import circulant_attention as ca
+from circulant_attention.ops import fallback
+from circulant_attention.ops.library import NAMESPACE
+
+_native = getattr(torch.ops, NAMESPACE)
+
+GRIDS = [
+    ((7,), [3]),
+    ((5,), [5]),
+    ((1,), [1]),
+    ((6, 5), [3, 5]),
+    ((2, 3, 4), [1, 3, 3]),
+    ((4, 5, 6), [3, 1, 5]),
+]
+SCALE = 0.7
+
+
+def calls(
+    size: tuple[int, ...], window: list[int], dtype: torch.dtype
+) -> Iterator[tuple[str, tuple[object, ...]]]:
+    """Each native op and arguments for it."""
+
+    def features(channels: int) -> Tensor:
+        return torch.randn(2, channels, *size, dtype=dtype)
+
+    values = torch.randn(2, math.prod(size), math.prod(window), dtype=dtype)
+    q, k, v, dy = features(3), features(3), features(4), features(4)
+    for kind in ca.ops.primitives.SimilarityKind:
+        yield "similarity", (q, k, window, kind)
+        yield "attention", (q, k, v, window, kind, SCALE)
+        y, lse = _native.attention(q, k, v, window, kind, SCALE)
+        yield "attention_backward", (dy, q, k, v, y, lse, window, kind, SCALE)
+    yield "apply", (values, v, window)
+    yield "apply_transposed", (values, v, window)
+    yield "transpose", (values, size, window)
+    yield "softmax_backward", (values, values.softmax(-1))
+
+
+def test_every_native_op_has_a_fallback():
+    names = (name.split("::") for name in torch._C._dispatch_get_all_op_names())
+    defined = {name for namespace, name in names if namespace == NAMESPACE}
+    assert defined - {"unchanged"} == {op.__name__ for op in fallback._OPS}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("size", "window"), GRIDS)
+def test_values(size, window, dtype):
+    """As the kernels: both round sums of at most 75 terms in another order, halves once more."""
+    half = dtype in (torch.float16, torch.bfloat16)
+    rounding = torch.finfo(dtype).eps if half else 100 * torch.finfo(dtype).eps
+    for name, arguments in calls(size, window, dtype):
+        expected = getattr(_native, name)(*arguments)
+        found = getattr(fallback, name)(*arguments)
+        if isinstance(expected, Tensor):
+            expected, found = (expected,), (found,)
+        for one, other in zip(expected, found, strict=True):
+            assert other.is_contiguous()
+            largest = max(1.0, one.abs().max().item())
+            assert_close(
+                other, one, rtol=rounding, atol=rounding * largest, msg=f"{name}: {{}}".format
+            )
+
+
+@pytest.fixture
+def without_kernels(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> torch.device:
+    if not request.config.getoption("--emulated"):
+        pytest.skip("--emulated is not given")
+    import emulated_device
+
+    monkeypatch.setattr(emulated_device, "HAS_KERNELS", False)
+    return torch.device("emulated", 0)
+
+
+def heads_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    y, A = ca.circulant_mh_attention(q, k, v, 3, 2)
+    return y * A.mT.values.cos().mean()
+
+
+def through_matrix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    A = ca.circulant_adjacency(ca.DistanceSimilarity(), q, k, 3)
+    return (A + A.mT) @ v
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return ca.circulant_attention(q, k, v, 3)[0]
+
+
+FUNCTIONS = [heads_attention, through_matrix, fused]
+
+
+def derivatives(function, inputs: list[Tensor]) -> list[Tensor]:
+    """Values, gradients, second derivatives, tangents and a batch."""
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    y = function(*inputs)
+    first = torch.autograd.grad(y.abs().square().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(sum(g.abs().square().sum() for g in first), inputs)
+    plain = tuple(x.detach() for x in inputs)
+    tangent = torch.func.jvp(function, plain, tuple(x.cos() for x in plain))[1]
+    batch = torch.vmap(function)(*(torch.stack([x, -x]) for x in plain))
+    return [y, *first, *second, tangent, batch]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_device_without_kernels(function, dtype, without_kernels: torch.device):
+    """Values and derivatives of every kind, as on the CPU."""
+    inputs = [torch.randn(2, 4, 5, 4, dtype=dtype) / 2 for _ in range(3)]
+    there = [x.to(without_kernels) for x in inputs]
+    for one, other in zip(derivatives(function, there), derivatives(function, inputs), strict=True):
+        assert one.device == without_kernels
+        # Sums of at most some thousand terms of magnitude one, in another order.
+        assert_close(one.cpu(), other, rtol=1e-11, atol=1e-10)
