@@ -4,6 +4,10 @@
 #include <cstring>
 #include <string>
 
+#if defined(CIRCULANT_WITH_AVX2)
+#include <cpuid.h>
+#endif
+
 #include <torch/headeronly/util/Exception.h>
 
 namespace circulant {
@@ -30,18 +34,25 @@ struct InstructionSet {
   bool available;
 };
 
+#if defined(CIRCULANT_WITH_AVX2)
+// AVX2, FMA and F16C (conversions of float16), which not every compiler knows by name.
+bool has_avx2() {
+  unsigned a, b, c, d;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 const InstructionSet& choose() {
-  // Fastest first. Every processor with FMA also converts to and from float16 (F16C).
+  // Fastest first.
   static const InstructionSet sets[] = {
 #if defined(CIRCULANT_WITH_AVX512)
       {"avx512", &simd::avx512::kKernels,
-       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("fma")},
+       has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
 #endif
 #if defined(CIRCULANT_WITH_AVX2)
-      {"avx2", &simd::avx2::kKernels,
-       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {"avx2", &simd::avx2::kKernels, has_avx2()},
 #endif
       {"plain", &simd::plain::kKernels, true},
   };

@@ -128,7 +128,7 @@ inline Vec<T> log2(Vec<T> x) {
   const Vec<T> result = fma(p, s, __builtin_convertvector(e, Vec<T>));
   const Vec<T> infinity = broadcast(T(__builtin_inf()));
   const Vec<T> special = x == T(0) ? -infinity : x;
-  return (x > T(0)) & (x < infinity) ? result : special;
+  return ((x > T(0)) & (x < infinity)) ? result : special;
 }
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -11,11 +11,15 @@
 #include "../../common/integers.h"
 
 #if defined(__AVX2__)
+#if defined(__clang__)
+#include <immintrin.h>
+#else
 // GCC 12 warns about undefined operands inside its own AVX-512 functions (GCC bug 105593).
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 #pragma GCC diagnostic pop
+#endif
 #endif
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
@@ -194,21 +198,22 @@ template <class V>
 inline V maximum(V a, V b) {
   return a > b ? a : b;
 }
+// The bound kLanes is for GCC 16, which warns about lanes behind the last.
 inline Vec<float> load_range(const float* p, int64_t lo, int64_t hi) {
   Vec<float> v{};
-  for (int64_t l = lo; l < hi; ++l) v[l] = p[l];
+  for (int64_t l = lo; l < hi && l < kLanes<float>; ++l) v[l] = p[l];
   return v;
 }
 inline Vec<double> load_range(const double* p, int64_t lo, int64_t hi) {
   Vec<double> v{};
-  for (int64_t l = lo; l < hi; ++l) v[l] = p[l];
+  for (int64_t l = lo; l < hi && l < kLanes<double>; ++l) v[l] = p[l];
   return v;
 }
 inline void store_range(float* p, Vec<float> v, int64_t lo, int64_t hi) {
-  for (int64_t l = lo; l < hi; ++l) p[l] = v[l];
+  for (int64_t l = lo; l < hi && l < kLanes<float>; ++l) p[l] = v[l];
 }
 inline void store_range(double* p, Vec<double> v, int64_t lo, int64_t hi) {
-  for (int64_t l = lo; l < hi; ++l) p[l] = v[l];
+  for (int64_t l = lo; l < hi && l < kLanes<double>; ++l) p[l] = v[l];
 }
 
 #endif
