@@ -24,6 +24,7 @@ Environment variables:
     The number of parallel compilations, by default ninja's own choice.
 """
 
+import atexit
 import importlib.util
 import os
 import platform
@@ -103,7 +104,7 @@ class Linker:
             return [*self.shared, search, "-ltorch_cpu", rpath]
         # libtorch.so must be among the needed libraries even though no symbol is taken from it
         # directly: it is what brings in the CUDA half of a CUDA torch.
-        needed = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed"]
+        needed = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu"]
         return [*self.shared, search, *needed, "-Wl,-z,defs"]
 
     def name_flag(self, name: str) -> str:
@@ -204,6 +205,7 @@ class NinjaFile:
             self.lines += [
                 f"rule {source.stem}",
                 f"  command = {command} {shlex.join(self.passed(made))} $in -o $out",
+                f"  description = stand-in for torch: {target.name}",
                 f"build {escape(target)}: {source.stem} {escape(source)}",
             ]
             self.needed.append(target)
@@ -341,8 +343,9 @@ def directories() -> dict[str, dict[str, str]]:
     """Where the build writes: beside the sources, or elsewhere if they are read-only."""
     if os.access(ROOT, os.W_OK):
         return {}
-    elsewhere = tempfile.mkdtemp(prefix="circulant_attention_build_")
-    return {"build": {"build_base": elsewhere}, "egg_info": {"egg_base": elsewhere}}
+    elsewhere = tempfile.TemporaryDirectory(prefix="circulant_attention_build_")
+    atexit.register(elsewhere.cleanup)
+    return {"build": {"build_base": elsewhere.name}, "egg_info": {"egg_base": elsewhere.name}}
 
 
 setup(

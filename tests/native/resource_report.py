@@ -151,20 +151,21 @@ def needed(library: Path) -> list[str]:
     return re.findall(r"\(NEEDED\).*\[(.*)\]", text)
 
 
-def wanted_architectures() -> list[str]:
-    """The architectures with code of their own, from setup.py. The last is the newest."""
-    listed = re.search(r"^CUDA_ARCHITECTURES = \[(.*)\]", (ROOT / "setup.py").read_text(), re.M)
-    assert listed, "setup.py lists no CUDA_ARCHITECTURES"
-    return re.findall(r"\d+", listed[1])
+def wanted_architectures(listed: str) -> list[str]:
+    """The numbers of architectures in a list of setup.py."""
+    found = re.search(rf"^{listed} = \[(.*)\]", (ROOT / "setup.py").read_text(), re.M)
+    assert found, f"setup.py lists no {listed}"
+    return re.findall(r"\d+", found[1])
 
 
 def problems(made: Build) -> Iterator[str]:
     """Missing code, spilling kernels, and kernels that wait for each of their loads."""
     if "libtorch.so" not in needed(made.library):
         yield "the library does not depend on libtorch.so"
-    wanted, texts = wanted_architectures(), ptx(made.library)
-    if (newest := f"compute_{wanted[-1]}") not in texts:
-        yield f"no PTX for {newest}"
+    wanted, texts = wanted_architectures("CUDA_ARCHITECTURES"), ptx(made.library)
+    for number in wanted_architectures("CUDA_PTX_ARCHITECTURES"):
+        if (name := f"compute_{number}") not in texts:
+            yield f"no PTX for {name}"
     kernels: dict[str, set[str]] = {}
     for usage in usages(made.log):
         kernels.setdefault(usage.kernel, set()).add(usage.architecture)
