@@ -11,8 +11,13 @@
 #   make test-cuda     every test on a GPU: build, kernels, the suite, compute-sanitizer; no network
 #   make bench-cuda    the benchmarks on a GPU, into benchmarks/results/cuda.{json,md}; no network
 #   make bench-quick   a few benchmarks, printed only
-#   make test-wheel    build the wheel, test it in a fresh environment with the newest torch (several
-#                      GB), or another: make TORCH=torch==2.11.0 test-wheel
+#   make wheel         the source distribution and a manylinux wheel with CPU and CUDA libraries, into
+#                      dist; needs nvcc, or: make CIRCULANT_ATTENTION_CUDA=0 wheel
+#   make test-wheel    test that wheel in a fresh environment with the oldest and the newest torch (each
+#                      several GB), or another: make TORCH=torch==2.12.0 test-wheel
+#   make test-aarch64  the CPU kernels on 64-bit Arm, cross-compiled, in an emulator; needs Debian's
+#                      g++-aarch64-linux-gnu and qemu-user-static
+#   make test-compilers the CPU library with each C++ compiler of this machine, warnings as errors
 #   make format        rewrite the sources as the checks want them
 #   make clean         remove what was built; `make distclean` also removes the environment
 #
@@ -22,7 +27,6 @@ PYTHON ?= python3
 # 1 compiles the CUDA library as well, which takes minutes; `pip install .` does whenever it finds nvcc.
 export CIRCULANT_ATTENTION_CUDA ?= 0
 VENV ?= .venv
-TORCH ?= torch
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 
 BIN := $(VENV)/bin
@@ -34,7 +38,7 @@ PACKAGE := $(VENV)/.package
 
 NATIVE := $(shell find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: all demo test lint docs bench bench-kernels bench-quick test-wheel format clean distclean
+.PHONY: all demo test lint docs bench bench-kernels bench-quick wheel test-wheel test-aarch64 test-compilers format clean distclean
 
 all: $(PACKAGE)
 
@@ -47,7 +51,7 @@ $(REQUIREMENTS): requirements.txt $(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	touch $@
 
-$(PACKAGE): pyproject.toml setup.py $(shell find csrc -type f) $(REQUIREMENTS)
+$(PACKAGE): pyproject.toml setup.py $(shell find csrc third_party -type f) $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $@
 
@@ -94,13 +98,23 @@ bench-cuda:
 bench-quick: $(PACKAGE)
 	$(BIN)/python -m benchmarks --quick
 
+wheel: CIRCULANT_ATTENTION_CUDA = 1
+wheel:
+	tests/native/wheel/build $(PYTHON)
+
 test-wheel:
 	tests/native/wheel/run $(PYTHON) $(TORCH)
+
+test-aarch64: $(REQUIREMENTS)
+	PYTHON=$(BIN)/python tests/native/aarch64/run.sh
+
+test-compilers: $(PACKAGE)
+	PYTHON=$(BIN)/python tests/native/compilers.sh
 
 clean:
 	rm -rf build dist *.egg-info docs/_build docs/generated $(PACKAGE)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f circulant_attention/*.so
+	rm -f circulant_attention/*.so circulant_attention/*.dylib
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
