@@ -175,7 +175,8 @@ def widths(results: list[dict[str, Any]]) -> list[str]:
         "## Widths of the vector units",
         "",
         f"On {KERNEL_CASES[first['case']]}, {threads(first['threads'])}: fractions of the FMA peak "
-        "of the widest vectors. The plain code has neither FMA nor more than 128 bits.",
+        "of the widest vectors. The plain code has neither FMA nor more than 128 bits. On 64-bit "
+        "Arm the same source has 128 bits and FMA (NEON); no such processor has been measured.",
         "",
         *table(["", "bits", "FMA peak of the width, GFLOP/s", *PRODUCTS], rows),
     ]

@@ -11,6 +11,7 @@ that knows the columns, as ``csrc/common/geometry.h`` is for the kernels.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator
 from math import prod
 
@@ -21,6 +22,16 @@ from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.primitives import SimilarityKind
 
 _HALF = (torch.float16, torch.bfloat16)
+
+
+def warn_of_missing_kernels(device: torch.device) -> None:
+    """Warns, once by default, where a build with nvcc would have kernels."""
+    if device.type == "cuda":
+        warnings.warn(
+            "circulant_attention was built without CUDA kernels and uses torch's functions, which "
+            "is slow: build it where nvcc is on PATH, with CIRCULANT_ATTENTION_CUDA=1",
+            stacklevel=2,
+        )
 
 
 class _Dim:
@@ -53,6 +64,7 @@ class _Pattern:
     """The columns of the stored entries."""
 
     def __init__(self, spatial_size: list[int], window: list[int], device: torch.device) -> None:
+        warn_of_missing_kernels(device)
         self.pixels, self.offsets = prod(spatial_size), prod(window)
         self._dims = [
             _Dim(size, width, device) for size, width in zip(spatial_size, window, strict=True)

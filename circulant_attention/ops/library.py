@@ -1,7 +1,8 @@
 """Finds and loads the native libraries, once per process.
 
 The CPU library holds every schema and the CPU kernels; the CUDA library adds its kernels to the
-same schemas. Neither depends on a Python version or on a torch release (from 2.11 on).
+same schemas. Neither depends on a Python version or on a torch release (from 2.11 on). A missing
+CPU library is an error; devices without kernels are served by :mod:`.fallback`.
 
 The environment variable ``CIRCULANT_ATTENTION_LIBRARY`` names another file to load in place of the
 CPU library, such as a build with sanitizers.
@@ -10,14 +11,16 @@ CPU library, such as a build with sanitizers.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
 
 NAMESPACE = "circulant_attention"
 LIBRARY_VARIABLE = "CIRCULANT_ATTENTION_LIBRARY"
-CPU_LIBRARY = "libcirculant_attention_cpu.so"
-CUDA_LIBRARY = "libcirculant_attention_cuda.so"
+_SUFFIX = "dylib" if sys.platform == "darwin" else "so"
+CPU_LIBRARY = f"libcirculant_attention_cpu.{_SUFFIX}"
+CUDA_LIBRARY = f"libcirculant_attention_cuda.{_SUFFIX}"
 
 
 def library_paths(directory: Path) -> list[Path]:

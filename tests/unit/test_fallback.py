@@ -73,6 +73,11 @@ def test_values(size, window, dtype):
             )
 
 
+def test_a_gpu_without_kernels_is_announced():
+    with pytest.warns(UserWarning, match="built without CUDA kernels"):
+        fallback.warn_of_missing_kernels(torch.device("cuda", 0))
+
+
 @pytest.fixture
 def without_kernels(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
