@@ -41,4 +41,5 @@ for compiler in "${compilers[@]}"; do
   fi
   printf '%s (%s): %s\n' "$name" "$($compiler --version | head -n 1)" "$result"
 done
+rm -f a.o # zig's, when asked for its target
 [ ${#failed[@]} -eq 0 ]
