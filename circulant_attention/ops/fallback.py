@@ -215,6 +215,16 @@ def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
     return (p * (dp - (p * dp).sum(-1, keepdim=True))).to(weights.dtype)
 
 
+def linear_combination(a: Tensor, alpha: Tensor, b: Tensor, beta: Tensor) -> Tensor:
+    """As the native op of this name."""
+    return alpha.reshape(-1, 1) * a + beta.reshape(-1, 1) * b
+
+
+def new_values(x: Tensor, size: list[int], dtype: torch.dtype) -> Tensor:
+    """As the native op of this name."""
+    return x.new_empty(size, dtype=dtype)
+
+
 _OPS = (
     similarity,
     apply,
@@ -223,6 +233,8 @@ _OPS = (
     attention,
     attention_backward,
     softmax_backward,
+    linear_combination,
+    new_values,
 )
 
 

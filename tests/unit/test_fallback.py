@@ -46,6 +46,9 @@ def calls(
     yield "apply_transposed", (values, v, window)
     yield "transpose", (values, size, window)
     yield "softmax_backward", (values, values.softmax(-1))
+    if dtype in (torch.float32, torch.float64):
+        rows = values.flatten(1)
+        yield "linear_combination", (rows, rows[:, 0], rows.cos(), rows[0, :1])
 
 
 def test_every_native_op_has_a_fallback():
@@ -76,6 +79,13 @@ def test_values(size, window, dtype):
 def test_a_gpu_without_kernels_is_announced():
     with pytest.warns(UserWarning, match="built without CUDA kernels"):
         fallback.warn_of_missing_kernels(torch.device("cuda", 0))
+
+
+def test_new_values():
+    """Uninitialized, so only their kind is compared."""
+    arguments = (torch.ones(2), [2, 3], torch.float16)
+    one, other = _native.new_values(*arguments), fallback.new_values(*arguments)
+    assert (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
 
 
 @pytest.fixture
