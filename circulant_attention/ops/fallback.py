@@ -131,6 +131,12 @@ def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
     return values
 
 
+def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
+    """As the native op of this name."""
+    scores = similarity(_wide(x), _wide(y), window, kind) * scale
+    return scores.softmax(-1).to(x.dtype)
+
+
 def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
     features, entries = _rows(x), _wide(values)
@@ -227,6 +233,7 @@ def new_values(x: Tensor, size: list[int], dtype: torch.dtype) -> Tensor:
 
 _OPS = (
     similarity,
+    adjacency,
     apply,
     apply_transposed,
     transpose,

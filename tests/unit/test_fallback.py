@@ -39,6 +39,7 @@ def calls(
     q, k, v, dy = features(3), features(3), features(4), features(4)
     for kind in ca.ops.primitives.SimilarityKind:
         yield "similarity", (q, k, window, kind)
+        yield "adjacency", (q, k, window, kind, SCALE)
         yield "attention", (q, k, v, window, kind, SCALE)
         y, lse = _native.attention(q, k, v, window, kind, SCALE)
         yield "attention_backward", (dy, q, k, v, y, lse, window, kind, SCALE)
