@@ -39,6 +39,9 @@ def spans(size: int, tile: int, halo: int) -> list[Span]:
     Returns:
         Their spans. The block of a tile is the whole dim if the halo reaches around it.
     """
+    # A loop over a range would fix the size of a compiled graph.
+    if tile >= size:
+        return [Span(0, size, slice(0, size))]
     result = []
     for start in range(0, size, tile):
         stop = min(start + tile, size)
@@ -75,6 +78,8 @@ def best_tile(size: tuple[int, int], halo: int, pixels: int) -> tuple[int, int]:
         Rows and columns; a single pixel if no block is small enough.
     """
     height, width = size
+    if height * width <= pixels:
+        return size
     best: tuple[int, int, int] | None = None
     for down in range(1, height + 1):
         rows = -(-height // down)

@@ -67,7 +67,12 @@ def _share(q: Tensor, mask: Tensor | None) -> Tensor | float:
 
 
 def _parts(length: int) -> list[slice]:
-    return [slice(start, start + _ROWS) for start in range(0, length, _ROWS)]
+    """Slices of at most 128 rows. A range would fix the length of a compiled graph."""
+    parts, start = [], 0
+    while start < length:
+        parts.append(slice(start, start + _ROWS))
+        start += _ROWS
+    return parts
 
 
 class _Context(FunctionCtx):

@@ -118,7 +118,8 @@ class AxialImageTransformer(nn.Module):
         activations per layer; the reversible form O(N C) in all, for any depth, and evaluates every
         branch once more. With dropout it also keeps the state of the random number generator for
         every branch; in a compiled graph, which cannot set that state, one activation per branch.
-        In forward mode that records a graph it keeps all activations.
+        In forward mode that records a graph it keeps all activations. ``torch.compile`` makes a
+        graph of the reversible form for each size of the images.
 
     Example:
         >>> import torch

@@ -46,14 +46,17 @@ def scaled_dot_product_attention(
 
 
 def _in_parts(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    # A loop over a range would fix the batch of a compiled graph.
+    if q.shape[0] <= _LARGEST_BATCH:
+        return functional.scaled_dot_product_attention(q, k, v, mask, dropout)
     outs = []
-    for i in range(0, max(len(q), 1), _LARGEST_BATCH):
+    for i in range(0, q.shape[0], _LARGEST_BATCH):
         part = slice(i, i + _LARGEST_BATCH)
         some = None if mask is None else mask[part]
         outs.append(
             functional.scaled_dot_product_attention(q[part], k[part], v[part], some, dropout)
         )
-    return outs[0] if len(outs) == 1 else torch.cat(outs)
+    return torch.cat(outs)
 
 
 def _mathematical(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
