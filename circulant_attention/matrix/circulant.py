@@ -274,7 +274,8 @@ class Circulant(Elementwise):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Functions of torch on Circulants; those that would densify one raise TypeError."""
-        name = getattr(func, "__name__", str(func))
+        # A compiler may name a function of torch after its wrapper.
+        name = getattr(getattr(func, "__wrapped__", func), "__name__", str(func))
         implementation = TORCH_FUNCTIONS.get(getattr(Tensor, name) if name in _WRAPPED else func)
         if implementation is None:
             raise TypeError(
