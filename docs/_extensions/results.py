@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 # The files in the order of the page: title and command. Others come last, under their own title.
 KNOWN = {
     "cpu": ("Attention on a processor", "make bench"),
-    "kernels": ("Each kernel against sgemm", "make bench-kernels"),
+    "kernels": ("Each kernel against the FMA peak", "make bench-kernels"),
     "cuda": ("On a GPU", "python -m benchmarks.cuda --output benchmarks/results/cuda"),
     "cosine": (
         "Cosine and dense attention",
