@@ -371,7 +371,7 @@ def test_infix_heads_compile_with_a_graph_break() -> None:
     a = ca.circulant_mh_adjacency(ca.DotSimilarity(), x, x, 3, 2)
     assert_close(compiled(lambda a, x: mh(a, x))(a, x), mh(a, x))
     assert_close(compiled(lambda a, x: a @ mh @ x, fullgraph=False)(a, x), mh(a, x))
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="matmul|_Heads"):
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"matmul|_Heads"):
         compiled(lambda a, x: a @ mh @ x)(a, x)
 
 
