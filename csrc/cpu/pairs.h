@@ -101,6 +101,12 @@ class PairCost {
   const int64_t groups_, channels_;
 };
 
+// The rows of the shortest block of alternating rows. The last block may lack some of its last four.
+inline int64_t shortest_block(int64_t rows, int64_t blocks) {
+  const int64_t shortest = divide_up(rows, kPairRowsTogether) / blocks * kPairRowsTogether;
+  return std::min(shortest, part_of(rows, blocks - 1, blocks, kPairRowsTogether).size());
+}
+
 // The cut with the least sum of the times on 1, 2, 4, 8 and 16 threads.
 inline PairCut pair_cut(const Geometry& g, int64_t groups, int64_t channels) {
   constexpr int64_t kFewestColumns = 64;
@@ -114,8 +120,7 @@ inline PairCut pair_cut(const Geometry& g, int64_t groups, int64_t channels) {
         if (rows > blocks_of_rows) break;
         for (const bool rotate : {false, true}) {
           if (rotate ? rows == 1 : rows % 2 == 1 && rows > 1) continue;
-          if (!rotate && rows > 1 && blocks_of_rows / rows * kPairRowsTogether < g.window[1])
-            continue;
+          if (!rotate && rows > 1 && shortest_block(g.size[1], rows) < g.window[1]) continue;
           PairCut cut{planes, rows, columns, 0, rotate};
           cut.segments = cost.segments(cut);
           if (cut.segments == 0) continue;

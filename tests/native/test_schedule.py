@@ -92,7 +92,8 @@ def columns_of(item: Pairs, size: int, window: int) -> list[tuple[int, int]]:
     ]
 
 
-# Each dim alone and together, windows as large as the grid, segments, few rows, many groups.
+# Each dim alone and together, windows as large as the grid, segments, few rows, many groups, a last
+# block of few rows.
 SMALL = [
     ((1, 1, 1), (1, 1, 1)),
     ((1, 1, 700), (1, 1, 99)),
@@ -102,6 +103,8 @@ SMALL = [
     ((1, 45, 45), (1, 45, 45)),
     ((1, 3, 300), (1, 3, 299)),
     ((1, 150, 9), (1, 9, 5)),
+    ((1, 29, 64), (1, 3, 3)),
+    ((1, 29, 9), (1, 7, 7)),
     ((9, 6, 7), (5, 5, 3)),
     ((16, 16, 8), (3, 5, 3)),
     ((3, 1, 5), (3, 1, 5)),
