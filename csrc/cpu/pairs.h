@@ -101,7 +101,8 @@ class PairCost {
   const int64_t groups_, channels_;
 };
 
-// The rows of the shortest block of alternating rows. The last block may lack some of its last four.
+// The rows of the shortest block of alternating rows. The last block may lack some of its last
+// four.
 inline int64_t shortest_block(int64_t rows, int64_t blocks) {
   const int64_t shortest = divide_up(rows, kPairRowsTogether) / blocks * kPairRowsTogether;
   return std::min(shortest, part_of(rows, blocks - 1, blocks, kPairRowsTogether).size());
