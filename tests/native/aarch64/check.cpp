@@ -227,6 +227,9 @@ void check(const Geometry& g, int64_t channels, int64_t value_channels) {
     const double rounding = 200 * Type<Sum>::eps;
     compare(type, "attention", g, result, out, half + rounding);
     compare(type, "lse of attention", g, found_lse, lse, rounding);
+    run(kernels.adjacency,
+        {g, Type<T>::dtype, channels, distance, scale, q_.data(), k_.data(), moved.data()}, items);
+    compare(type, "adjacency", g, moved, p, half + rounding);
     const PairPhases pairs = pair_phases(g, 1, pair_cut(g, 1, channels + value_channels));
     std::vector<Sum> found_dq(q.size()), found_dk(q.size()), found_dv(v.size());
     const AttentionBackwardParams params{
