@@ -247,8 +247,10 @@ _OPS = (
 
 def _register() -> None:
     """For every device; torch prefers the kernels of a library where there are some."""
+    # "default" is this key, but torch finds that out by an exception in native code.
+    key = "CompositeExplicitAutograd"
     for op in _OPS:
-        torch.library.impl(f"{NAMESPACE}::{op.__name__}", "default", op)
+        torch.library.impl(f"{NAMESPACE}::{op.__name__}", key, op)
 
 
 _register()

@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import kernels
@@ -49,10 +50,10 @@ FILES = [
 instruction_sets = functools.cache(kernels.instruction_sets)
 
 
-def check_tests(keyword: str, **variables: str) -> None:
-    """Fails unless the tests that ``keyword`` selects pass with the variables set."""
+def check_tests(keyword: str, files: Sequence[str] = FILES, **variables: str) -> None:
+    """Fails unless the tests of ``files`` that ``keyword`` selects pass with the variables set."""
     # Not captured twice: what a process says when it is ended would be lost.
     options = ["-q", "-s", "-p", "no:cacheprovider", "-k", keyword]
-    ran = run("-m", "pytest", *options, *FILES, **variables)
+    ran = run("-m", "pytest", *options, *files, **variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout
