@@ -10,37 +10,25 @@
 // sums, and a second one computes them again and writes.
 #include <cstdint>
 
-#include "../params.h"
-#include "../simd/prefetch.h"
-#include "csr.h"
 #include "entry.h"
-#include "microkernels.h"
-#include "packing.h"
-#include "query_tiles.h"
-#include "row_block.h"
 #include "running_softmax.h"
+#include "score_tiles.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 template <class S>
-class AdjacencyKernel {
-  using T = Compute<S>;
-  static constexpr int64_t L = kLanes<T>;
+class AdjacencyKernel : ScoreTiles<S> {
+  using Base = ScoreTiles<S>;
+  using Base::L, Base::block_, Base::prefetcher_, Base::segment_, Base::tiles_, Base::values_,
+      Base::window_;
+  using typename Base::T;
 
  public:
   AdjacencyKernel(const AdjacencyParams& a, const WorkItem& item, Arena& arena)
-      : a_(a),
-        item_(item),
-        x_(image_of_group<S>(a.x, item.group, a.channels, a.geometry)),
-        segment_(largest_segment(a.geometry.window[2])),
-        keys_(arena, image_of_group<S>(a.y, item.group, a.channels, a.geometry), item.rows,
-              item.columns, segment_),
-        values_(static_cast<S*>(a.values), item.group, a.geometry),
-        tiles_(arena, item.columns, a.channels),
-        block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
+      : Base(a, item, arena),
+        scale_(a.scale),
         together_(key_rows_at_a_time<T>(segment_.size())),
-        kept_(segments(a.geometry.window[2]) == 1),
-        key_rows_(arena.take<const T*>(block_.key_rows())),
+        kept_(segments(window_) == 1),
         softmax_(arena.take<T>((kept_ ? 1 : tiles_.count()) * RunningSoftmax<T>::kSize)),
         references_(
             arena.take<T>(kept_ ? divide_up(block_.key_rows(), together_) * kTileRows * L : 0)),
@@ -48,16 +36,13 @@ class AdjacencyKernel {
                               scores_size<T>(segment_.size()))) {}
 
   void run() {
-    keys_.clear();
-    for_each_row_block(
-        item_, block_, [this](int64_t d) { keys_.start_plane(d); },
-        [this](int64_t d, int64_t h, int64_t i) {
-          tiles_.load(x_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
-          if (kept_)
-            compute_in_one_pass(d, h, i);
-          else
-            compute_in_two_passes(d, h, i);
-        });
+    const T factor = this->distance_ ? T(1) : T(scale_ * kLog2E);
+    this->for_each_block(factor, [this](int64_t d, int64_t h, int64_t i) {
+      if (kept_)
+        compute_in_one_pass(d, h, i);
+      else
+        compute_in_two_passes(d, h, i);
+    });
   }
 
  private:
@@ -69,7 +54,7 @@ class AdjacencyKernel {
 
   void compute_in_one_pass(int64_t d, int64_t h, int64_t i) {
     const int64_t window = segment_.size(), size = scores_size<T>(window);
-    pack(i, segment_);
+    this->pack(i, segment_);
     for (int64_t t = 0; t < tiles_.count(); ++t) {
       RunningSoftmax<T> softmax(softmax_);
       softmax.start();
@@ -113,12 +98,12 @@ class AdjacencyKernel {
     });
   }
 
-  // Calls f(t, begin, end, window) for every tile and all key rows [begin, end) of the block whose
-  // first row is row i, a few of one plane at a time, packed with `window` offsets.
+  // Calls f(t, begin, end, window) for every tile and all key rows [begin, end) of the block that
+  // starts at row i, a few of one plane at a time, packed with `window` offsets.
   template <class F>
   void for_each_part(int64_t i, F&& f) {
-    for_each_segment(a_.geometry.window[2], [&](const Span& offsets) {
-      pack(i, offsets);
+    for_each_segment(window_, [&](const Span& offsets) {
+      this->pack(i, offsets);
       for (int64_t t = 0; t < tiles_.count(); ++t) {
         for (int64_t p = 0; p < block_.planes; ++p) {
           const int64_t first = p * block_.plane_rows();
@@ -136,26 +121,9 @@ class AdjacencyKernel {
     for (int64_t j = 0; j < count; j += together_) f(j, smaller(j + together_, count));
   }
 
-  // Packs the keys at `offsets` of the block whose first key row is row i.
-  void pack(int64_t i, const Span& offsets) {
-    if (offsets.size() < a_.geometry.window[2]) {
-      keys_.start_segment(i, offsets);
-      values_.start_segment(offsets);
-    }
-    keys_.pack_until(i + block_.plane_rows());
-    point_to_key_rows(keys_, block_, i, key_rows_);
-  }
-
   // The scores of key rows [begin, end), times log2(e).
   void score(int64_t t, int64_t begin, int64_t end, int64_t window, T* highest, T* scores) {
-    const T factor = T(-0.5 * a_.scale * kLog2E);
-    for (int64_t j = begin; j < end; ++j, scores += scores_size<T>(window)) {
-      const int64_t skipped = block_.first_query(j) * L;
-      score_window<T>(a_.distance, block_.queries(j), window, tiles_.tile(t) + skipped,
-                      key_rows_[j] + t * L, keys_.pitch(), a_.channels, factor, scores + skipped,
-                      highest == nullptr ? nullptr : highest + skipped);
-      prefetcher_.step();
-    }
+    Base::score(t, begin, end, window, T(-0.5 * scale_ * kLog2E), highest, scores);
   }
 
   void exponentiate(int64_t begin, int64_t end, int64_t window, RunningSoftmax<T> softmax,
@@ -189,20 +157,10 @@ class AdjacencyKernel {
   // Writes the exponentials of key rows [begin, end), all of one plane, over their sums.
   void write(int64_t t, int64_t d, int64_t h, int64_t begin, int64_t end, int64_t window,
              const RunningSoftmax<T>& softmax, const T* exponentials) {
-    const int64_t size = scores_size<T>(window);
     values_.start_tile(tiles_.columns(t));
-    for (int64_t r = 0; r < block_.rows; ++r) {
-      const RowOffsets o(block_, begin, end, r);
-      const Vec<T> factor = softmax.inverse_sum(r);
-      const T* first = exponentials + (o.key_row - begin) * size + r * L;
-      values_.for_each_slots(d, h + r, begin / block_.plane_rows(), o.first, o.last,
-                             [&](int64_t offset, const Slots<S>& slots) {
-                               const T* from = first + (offset - o.first) * size;
-                               write_slots(slots, tiles_.lanes(t), [from, factor](int64_t n) {
-                                 return factor * load(from + n * kTileRows * L);
-                               });
-                             });
-    }
+    Base::write(t, d, h, begin, end, window, exponentials, [&softmax](int64_t r) {
+      return [factor = softmax.inverse_sum(r)](Vec<T> weight) { return factor * weight; };
+    });
   }
 
   // Prefetches, during tile t, the values to write; during the last tile of a block of rows also
@@ -211,25 +169,16 @@ class AdjacencyKernel {
     prefetcher_.clear();
     values_.prefetch(prefetcher_, d, h, block_.rows, tiles_.columns(t));
     if (t + 1 == tiles_.count()) {
-      const int64_t rows = smaller(kTileRows, item_.rows.end - h - block_.rows);
-      if (rows > 0) keys_.prefetch(prefetcher_, rows);
+      const int64_t rows = smaller(kTileRows, this->item_.rows.end - h - block_.rows);
+      if (rows > 0) this->keys_.prefetch(prefetcher_, rows);
     }
     prefetcher_.spread(block_.key_rows());
   }
 
-  const AdjacencyParams& a_;
-  const WorkItem& item_;
-  Image<const S> x_;
-  Span segment_;
-  KeyRows<S> keys_;
-  CsrRows<S> values_;
-  QueryTiles<T> tiles_;
-  RowBlock block_;
+  double scale_;
   int64_t together_;
   bool kept_;
-  const T** key_rows_;
   T *softmax_, *references_, *scores_;
-  Prefetcher prefetcher_;
 };
 
 CIRCULANT_DEFINE_KERNEL(adjacency, AdjacencyParams, AdjacencyKernel)
