@@ -73,13 +73,7 @@ __device__ __forceinline__ void join_warps(const AttentionBlock<A>& block,
   store_packed(block.warp_largest(block.warp()), largest);
   store_packed(block.warp_total(block.warp()), total);
   __syncthreads();  // the statistics of each warp are complete
-#pragma unroll 1
-  for (int warp = 0; warp < kAttentionWarps; ++warp) {
-    A of_warp[kThreadPixels];
-    load_packed(block.warp_largest(warp), of_warp);
-#pragma unroll
-    for (int i = 0; i < kThreadPixels; ++i) largest[i] = max(largest[i], of_warp[i]);
-  }
+  raise_to_warps(block, largest);
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) total[i] = 0;
 #pragma unroll 1

@@ -50,13 +50,7 @@ __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A
   }
   store_packed(block.warp_largest(block.warp()), largest);
   __syncthreads();  // the largest score of each warp is complete
-#pragma unroll 1
-  for (int warp = 0; warp < kAttentionWarps; ++warp) {
-    A of_warp[kThreadPixels];
-    load_packed(block.warp_largest(warp), of_warp);
-#pragma unroll
-    for (int i = 0; i < kThreadPixels; ++i) largest[i] = max(largest[i], of_warp[i]);
-  }
+  raise_to_warps(block, largest);
   A total[kThreadPixels];
   load_packed(block.total(), total);
 #pragma unroll

@@ -22,6 +22,19 @@ constexpr A kLowest = A(-FLT_MAX);
 template <>
 constexpr double kLowest<double> = -DBL_MAX;
 
+// Raises `largest` to the largest scores that the warps have stored.
+template <class A>
+__device__ __forceinline__ void raise_to_warps(const AttentionBlock<A>& block,
+                                               A (&largest)[kThreadPixels]) {
+#pragma unroll 1
+  for (int warp = 0; warp < kAttentionWarps; ++warp) {
+    A of_warp[kThreadPixels];
+    load_packed(block.warp_largest(warp), of_warp);
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) largest[i] = max(largest[i], of_warp[i]);
+  }
+}
+
 // Features whose product over the channels is computed.
 template <class T>
 struct Operands {

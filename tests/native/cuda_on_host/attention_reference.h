@@ -39,6 +39,8 @@ struct AttentionReference {
   double column_sum = 0;  // the largest of P
   double largest = 0;     // the largest magnitude of an input
 
+  const AttentionCase& a;
+
   explicit AttentionReference(const AttentionCase& a) : a(a) {
     const Case& c = a.c;
     const int64_t G = c.groups, N = c.pixels(), C = c.channels, C_v = a.value_channels;
@@ -130,8 +132,24 @@ struct AttentionReference {
     return a.scale * sum;
   }
 
-  const AttentionCase& a;
   std::vector<std::vector<int64_t>> columns;
 };
+
+// Runs check(reference, dtype, name of the dtype) for dot and distance, with value_channels(count)
+// of v. Four runs in a row have four dtypes, in a rotating order; `count` numbers them.
+template <class N, class F>
+void check_kinds(const Case& c, int& count, N&& value_channels, F&& check) {
+  for (const bool distance : {false, true}) {
+    const AttentionCase a{c, value_channels(count), distance,
+                          (count % 5 == 1 ? -1.5 : 2.0) / static_cast<double>(c.channels + 2)};
+    AttentionReference r(a);
+    const int dtype = only_float32 ? 0 : (count + count / 4) % 4;
+    if (dtype == 0) check(r, float(), "float32");
+    if (dtype == 1) check(r, double(), "float64");
+    if (dtype == 2) check(r, c10::Half(), "float16");
+    if (dtype == 3) check(r, c10::BFloat16(), "bfloat16");
+    ++count;
+  }
+}
 
 }  // namespace check

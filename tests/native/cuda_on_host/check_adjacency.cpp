@@ -73,18 +73,11 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
 void check_adjacency(const Case& c) {
   if (c.channels == 0) return;  // the op fills A itself
   static int count = 0;
-  for (const bool distance : {false, true}) {
-    const AttentionCase a{c, 1, distance,
-                          (count % 5 == 1 ? -1.5 : 2.0) / static_cast<double>(c.channels + 2)};
-    AttentionReference r(a);
-    // Four runs in a row have four dtypes, in a rotating order.
-    const int dtype = only_float32 ? 0 : (count + count / 4) % 4;
-    if (dtype == 0) check_dtype<float>(a, r, "float32");
-    if (dtype == 1) check_dtype<double>(a, r, "float64");
-    if (dtype == 2) check_dtype<c10::Half>(a, r, "float16");
-    if (dtype == 3) check_dtype<c10::BFloat16>(a, r, "bfloat16");
-    ++count;
-  }
+  check_kinds(
+      c, count, [](int) { return int64_t(1); },
+      [](AttentionReference& r, auto dtype, const char* name) {
+        check_dtype<decltype(dtype)>(r.a, r, name);
+      });
 }
 
 // Rows of three entries.

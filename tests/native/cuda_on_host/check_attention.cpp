@@ -101,19 +101,13 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
 void check_attention(const Case& c) {
   if (c.channels == 0) return;  // the ops refuse it
   static int count = 0;
-  for (const bool distance : {false, true}) {
-    // More and fewer channels of values than of keys, sometimes more than a block has.
-    const AttentionCase a{c, count % 3 == 0 ? c.channels + 61 : c.channels % 7 + 1, distance,
-                          (count % 5 == 1 ? -1.5 : 2.0) / static_cast<double>(c.channels + 2)};
-    AttentionReference r(a);
-    // Four runs in a row have four dtypes, in a rotating order.
-    const int dtype = only_float32 ? 0 : (count + count / 4) % 4;
-    if (dtype == 0) check_dtype<float>(a, r, "float32");
-    if (dtype == 1) check_dtype<double>(a, r, "float64");
-    if (dtype == 2) check_dtype<c10::Half>(a, r, "float16");
-    if (dtype == 3) check_dtype<c10::BFloat16>(a, r, "bfloat16");
-    ++count;
-  }
+  // More and fewer channels of values than of keys, sometimes more than a block has.
+  const auto value_channels = [&c](int count) {
+    return count % 3 == 0 ? c.channels + 61 : c.channels % 7 + 1;
+  };
+  check_kinds(c, count, value_channels, [](AttentionReference& r, auto dtype, const char* name) {
+    check_dtype<decltype(dtype)>(r.a, r, name);
+  });
 }
 
 // Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README.
