@@ -238,11 +238,6 @@ def _column_sums(values: Tensor, geometry: Geometry) -> Tensor:
     return sums.reshape(*values.shape[:2], geometry.pixels)
 
 
-def mean_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which the sum of a mean cannot overflow sooner than its entries."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
 def count(shape: torch.Size, dims: tuple[int, ...]) -> int:
     """The number of entries, stored or not, in the mean over ``dims``."""
     return prod([shape[dim] for dim in dims])

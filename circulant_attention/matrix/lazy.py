@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra, pattern
 from circulant_attention.ops import dtypes
+from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.versions import CHANGED, unchanged
 
@@ -253,8 +254,7 @@ def _similarity(x: Tensor, y: Tensor, kind: SimilarityKind) -> Tensor:
     x, y = dtypes.promote(x, y)
     if x.is_complex():
         x, y = (torch.cat([part.real, part.imag], -1) for part in (x, y))
-    elif x.dtype in (torch.float16, torch.bfloat16):
-        x, y = x.float(), y.float()
+    x, y = widened(x), widened(y)
     # Not as a matrix product: autocast and TF32 would round it.
     if kind == SimilarityKind.DOT:
         return (x * y).sum(-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix.algebra import Number
@@ -16,8 +16,6 @@ from circulant_attention.matrix.lazy import LazyValues
 from circulant_attention.ops import combination, memory
 from circulant_attention.ops.combination import Term
 from circulant_attention.ops.registration import transform_active
-
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class ScaledValues(LazyValues):
@@ -129,9 +127,8 @@ def scaled(
     deferred = (
         memory.has_large(values)
         and not transform_active()
-        and type(values) in _PLAIN
         and not values.is_inference()
-        and (not isinstance(factor, Tensor) or type(factor) in _PLAIN)
+        and all(memory.is_plain(x) for x in (values, factor) if isinstance(x, Tensor))
     )
     if deferred:
         return ScaledValues(values, geometry, factor, divides)

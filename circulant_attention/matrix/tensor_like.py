@@ -13,6 +13,7 @@ from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra, export, indexing
 from circulant_attention.matrix.lazy import LazyValues
 from circulant_attention.ops import memory
+from circulant_attention.ops.precision import sum_dtype
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -294,7 +295,7 @@ class TensorLike:
     ) -> Self | Tensor:
         """The :meth:`sum` divided by the number of entries, which counts the zeros between them."""
         result = self.dtype if dtype is None else dtype
-        total: Any = self.sum(dim, keepdim, dtype=algebra.mean_dtype(result))
+        total: Any = self.sum(dim, keepdim, dtype=sum_dtype(result))
         dims = (0, 1, 2, 3) if dim is None else algebra.normalized_sum_dims(dim)
         mean: Self | Tensor = (total / algebra.count(self.shape, dims)).to(result)
         return mean

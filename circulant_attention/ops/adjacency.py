@@ -9,10 +9,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from circulant_attention.ops import primitives
+from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.registration import (
     batch_into_groups,
@@ -20,12 +20,6 @@ from circulant_attention.ops.registration import (
     groups_into_batch,
 )
 from circulant_attention.ops.softmax import softmax_gradient
-
-
-def _widened(*tensors: Tensor) -> list[Tensor]:
-    """Half precision as float32, as in the native op."""
-    half = tensors[0].dtype in (torch.float16, torch.bfloat16)
-    return [x.float() if half else x for x in tensors]
 
 
 class _Adjacency:
@@ -42,7 +36,7 @@ class _Adjacency:
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         dtype = grad.dtype
-        x, y, weights, grad = _widened(*ctx.saved_tensors, grad)
+        x, y, weights, grad = map(widened, (*ctx.saved_tensors, grad))
         # Of the scores. The scale multiplies features, which are fewer.
         values = softmax_gradient(grad, weights)
         dx = dy = None
@@ -61,10 +55,9 @@ class _Adjacency:
 
     @staticmethod
     def jvp(ctx: Any, dx: Tensor | None, dy: Tensor | None, *_: Any) -> Any:
-        x, y, weights = ctx.saved_tensors
-        dtype = weights.dtype
-        x, y, weights = _widened(x, y, weights)
-        dx, dy = (d if d is None else ctx.scale * d.to(x.dtype) for d in (dx, dy))
+        dtype = ctx.saved_tensors[-1].dtype
+        x, y, weights = map(widened, ctx.saved_tensors)
+        dx, dy = (d if d is None else ctx.scale * widened(d) for d in (dx, dy))
         scores = primitives.similarity_tangent(x, y, dx, dy, ctx.window, ctx.kind)
         if scores is None:
             return None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circulant_attention.ops import primitives
 from circulant_attention.ops.library import NAMESPACE
+from circulant_attention.ops.precision import sum_dtype
 from circulant_attention.ops.registration import (
     batch_into_groups,
     groups_into_batch,
@@ -59,9 +60,8 @@ def composed_attention(
 def _fake(
     q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    half = q.dtype in (torch.float16, torch.bfloat16)
     pixels = prod(q.shape[2:])
-    lse = q.new_empty(q.shape[0], pixels, dtype=torch.float32 if half else q.dtype)
+    lse = q.new_empty(q.shape[0], pixels, dtype=sum_dtype(q.dtype))
     return v.new_empty(v.shape), lse
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.memory import broadcast_shape, is_large, is_recorded, new_output
+from circulant_attention.ops.precision import is_half
 from circulant_attention.ops.registration import transform_active
 
 _native = getattr(torch.ops, NAMESPACE)
@@ -132,8 +133,8 @@ def _one_pass(a: Term, b: Term, sign: int) -> Tensor:
         for x in (a, b)
     ]
     factors = numbers[0], numbers[1] if sign == 1 else -numbers[1]
-    groups = (x.values.flatten(0, 1) for x in (a, b))
-    result: Tensor = _native.linear_combination(next(groups), factors[0], next(groups), factors[1])
+    first, second = a.values.flatten(0, 1), b.values.flatten(0, 1)
+    result: Tensor = _native.linear_combination(first, factors[0], second, factors[1])
     return result.view(a.values.shape)
 
 
@@ -145,8 +146,7 @@ def _is_addable(term: Term, dtype: torch.dtype) -> bool:
     if isinstance(factor, Tensor):
         return values.dtype == factor.dtype == dtype and values.device == factor.device
     # In half precision torch rounds the last elements of each thread otherwise.
-    half = dtype in (torch.float16, torch.bfloat16)
-    return values.dtype == term.dtype() == dtype and factor != 0 and not half
+    return values.dtype == term.dtype() == dtype and factor != 0 and not is_half(dtype)
 
 
 def _add(x: Tensor, term: Term, sign: int, out: Tensor | None) -> Tensor:
