@@ -97,16 +97,16 @@ def _new_pattern(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tens
     dtype = torch.int32 if geometry.nnz < 2**31 else torch.int64
     columns = torch.zeros(1, 1, dtype=dtype, device=device)
     for size, width in zip(geometry.spatial_size, geometry.window, strict=True):
-        neighbours = _neighbours(size, width, dtype, device)
+        near = neighbours(size, width, dtype, device)
         # Rows and columns of a grid are Kronecker products of its dims, so ascending columns
         # per dim give ascending columns over all.
-        columns = (columns[:, None, :, None] * size + neighbours[None, :, None, :]).flatten(0, 1)
+        columns = (columns[:, None, :, None] * size + near[None, :, None, :]).flatten(0, 1)
         columns = columns.flatten(1)
     crow = torch.arange(0, geometry.nnz + 1, geometry.nnz_per_row, dtype=dtype, device=device)
     return crow, columns.flatten()
 
 
-def _neighbours(size: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def neighbours(size: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The neighbours ``(size, width)`` of each point of a circle, ascending in each row."""
     centre = torch.arange(size, dtype=dtype, device=device)
     offset = torch.arange(-(width // 2), width // 2 + 1, dtype=dtype, device=device)

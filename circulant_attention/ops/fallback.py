@@ -4,8 +4,7 @@ Torch calls these where the loaded libraries have no kernel for the device of th
 a private backend. Values and memory are those of the kernels: sums of the half types in float32, no
 matrix in attention. They are slower, with some passes over the features for each slot.
 
-Slot s of a row is the position of an entry among the K stored ones. ``_Pattern`` is the only place
-that knows the columns, as ``csrc/common/geometry.h`` is for the kernels.
+Slot s of a row is the position of an entry among the K stored ones.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from math import prod
 import torch
 from torch import Tensor
 
+from circulant_attention.geometry import neighbours
 from circulant_attention.ops.library import NAMESPACE
+from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def warn_of_missing_kernels(device: torch.device) -> None:
@@ -39,25 +38,18 @@ class _Dim:
 
     def __init__(self, size: int, window: int, device: torch.device) -> None:
         self.size, self.window = size, window
-        self.pixel = torch.arange(size, device=device)
-        reach = window // 2
-        # The offset that has the lowest column: slot 0.
-        before = (reach - self.pixel).clamp(min=0)
-        after = (size + reach - self.pixel) * (self.pixel + reach >= size)
-        self.first_offset = before + after
-
-    def offset(self, slot: int) -> Tensor:
-        """The offset, counted from 0, that each pixel has in ``slot``."""
-        return (self.first_offset + slot) % self.window
+        # (size, window): the pixel that each pixel has in each slot.
+        self.columns = neighbours(size, window, torch.int64, device)
 
     def column(self, slot: int) -> Tensor:
         """The pixel that each pixel has in ``slot``."""
-        return (self.pixel + self.offset(slot) - self.window // 2) % self.size
+        return self.columns[:, slot]
 
     def mirror(self, slot: int) -> Tensor:
         """The slot in which the pixel ``column(slot)`` has this pixel."""
-        opposite = self.window - 1 - self.offset(slot)
-        return (opposite - self.first_offset[self.column(slot)]) % self.window
+        pixel = torch.arange(self.size, device=self.columns.device)[:, None]
+        # Columns ascend in a row: the slot is the number of smaller ones.
+        return (self.columns[self.column(slot)] < pixel).sum(1)
 
 
 class _Pattern:
@@ -93,7 +85,7 @@ class _Pattern:
 
     def _joined(self, pixels: Iterator[Tensor]) -> Tensor:
         """Pixel numbers of the grid from those along each dim."""
-        joined = torch.zeros_like(self._dims[0].pixel[:1])
+        joined = torch.zeros_like(self._dims[0].columns[:1, 0])
         for dim, pixel in zip(self._dims, pixels, strict=True):
             joined = (joined[:, None] * dim.size + pixel).flatten()
         return joined
@@ -104,14 +96,9 @@ def _pattern(x: Tensor, window: list[int]) -> _Pattern:
     return _Pattern(list(x.shape[2:]), window, x.device)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """``x`` in the dtype of its sums."""
-    return x.float() if x.dtype in _HALF else x
-
-
 def _rows(x: Tensor) -> Tensor:
     """Features as ``(G, C, N)``, in the dtype of their sums."""
-    return _wide(x).flatten(2)
+    return widened(x).flatten(2)
 
 
 def _score(x: Tensor, y: Tensor, kind: int) -> Tensor:
@@ -133,13 +120,13 @@ def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
 
 def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
     """As the native op of this name."""
-    scores = similarity(_wide(x), _wide(y), window, kind) * scale
+    scores = similarity(widened(x), widened(y), window, kind) * scale
     return scores.softmax(-1).to(x.dtype)
 
 
 def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
-    features, entries = _rows(x), _wide(values)
+    features, entries = _rows(x), widened(values)
     y = torch.zeros_like(features)
     for slot, column in enumerate(_pattern(x, window).columns()):
         y += entries[:, None, :, slot] * features.index_select(2, column)
@@ -149,7 +136,7 @@ def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
 def apply_transposed(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
     pattern = _pattern(x, window)
-    features, entries = _rows(x), _wide(values).flatten(1)
+    features, entries = _rows(x), widened(values).flatten(1)
     y = torch.zeros_like(features)
     for column, place in zip(pattern.columns(), pattern.mirrored(), strict=True):
         y += entries.index_select(1, place)[:, None] * features.index_select(2, column)
@@ -217,7 +204,7 @@ def attention_backward(
 
 def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
     """As the native op of this name."""
-    p, dp = _wide(weights), _wide(grad)
+    p, dp = widened(weights), widened(grad)
     return (p * (dp - (p * dp).sum(-1, keepdim=True))).to(weights.dtype)
 
 

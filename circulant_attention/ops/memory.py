@@ -18,8 +18,6 @@ _native = getattr(torch.ops, NAMESPACE)
 _ON_CPU = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::new_values", "CPU")
 # Two huge pages: smaller results hold none, or hardly gain.
 LARGE = 2**22
-# Subclasses of tensors, fake ones among them, allocate for themselves.
-_PLAIN = (Tensor, nn.Parameter)
 
 
 def is_recorded(*inputs: object) -> bool:
@@ -47,16 +45,15 @@ def is_large(*inputs: object) -> bool:
     # The size first: small results, which are the fastest to compute, need no other check.
     if not has_large(*inputs) or not _ON_CPU or transform_active():
         return False
-    return all(_is_plain(x) for x in inputs if isinstance(x, Tensor))
+    # A batched tensor is one of ``is_grads_batched``.
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    return all(x.device.type == "cpu" and is_plain(x) and not batched(x) for x in tensors)
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether a tensor is one of the CPU, and of no subclass or batch of ``is_grads_batched``."""
-    return (
-        x.device.type == "cpu"
-        and type(x) in _PLAIN
-        and not torch._C._functorch.is_legacy_batchedtensor(x)
-    )
+def is_plain(x: Tensor) -> bool:
+    """Whether a tensor is of no subclass. Subclasses, as fake tensors, allocate for themselves."""
+    return type(x) in (Tensor, nn.Parameter)
 
 
 def new_output(*inputs: Any, dtype: torch.dtype | None = None) -> Tensor | None:
