@@ -50,10 +50,16 @@ FILES = [
 instruction_sets = functools.cache(kernels.instruction_sets)
 
 
-def check_tests(keyword: str, files: Sequence[str] = FILES, **variables: str) -> None:
-    """Fails unless the tests of ``files`` that ``keyword`` selects pass with the variables set."""
+def check_tests(
+    keyword: str, files: Sequence[str] = FILES, part: str = "0/1", **variables: str
+) -> None:
+    """Fails unless the tests of ``files`` that ``keyword`` selects pass with the variables set.
+
+    Of these, ``part`` chooses every n-th: "1/3" runs every third, from the second on.
+    """
     # Not captured twice: what a process says when it is ended would be lost.
-    options = ["-q", "-s", "-p", "no:cacheprovider", "-k", keyword]
+    options = ["-q", "-s", "-p", "no:cacheprovider", "-p", "every_nth", f"--every-nth={part}"]
+    options += ["-k", keyword]
     ran = run("-m", "pytest", *options, *files, **variables)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert " passed" in ran.stdout
