@@ -45,7 +45,7 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
   m.def(
       "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse, "
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
-  // The gradient of values whose row softmax is `weights` (..., K), from that of the softmax.
+  // The gradient of values from `weights` (..., K), their row softmax, and the gradient of these.
   m.def("softmax_backward(Tensor grad, Tensor weights) -> Tensor");
   // alpha a + beta b for a, b (G, n) in float32 or float64; alpha, beta: one factor or G.
   m.def("linear_combination(Tensor a, Tensor alpha, Tensor b, Tensor beta) -> Tensor");

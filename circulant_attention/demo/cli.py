@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -61,35 +62,55 @@ def _parser() -> argparse.ArgumentParser:
         "means, and draws both beside the attention of three pixels.",
     )
     add = parser.add_argument
-    help = (
-        "a grey or colour image of 1, 8 or 16 bit or of floating point numbers (default: the "
-        "cameraman of scikit-image)"
+    add(
+        "image",
+        nargs="?",
+        help="a grey or colour image of 1, 8 or 16 bit or of floating point numbers (default: the "
+        "cameraman of scikit-image)",
     )
-    add("image", nargs="?", help=help)
-    help = (
-        "standard deviation of the noise: of files of 1, 8 or 16 bit as a fraction of the range "
-        "from black to white, so that 0.1 is 25.5 of 255; of floating point numbers in their own "
-        "unit (default: that of --add-noise, else an estimate from the image)"
+    add(
+        "--sigma",
+        type=_positive,
+        help="standard deviation of the noise: of files of 1, 8 or 16 bit as a fraction of the "
+        "range from black to white, so that 0.1 is 25.5 of 255; of floating point numbers in "
+        "their own unit (default: that of --add-noise, else an estimate from the image)",
     )
-    add("--sigma", type=_positive, help=help)
-    help = (
-        "first add Gaussian noise of this standard deviation, and compare with scikit-image "
-        "(default without IMAGE: 0.1, or --sigma; with IMAGE: no noise)"
+    add(
+        "--add-noise",
+        type=_positive,
+        metavar="SIGMA",
+        help="first add Gaussian noise of this standard deviation, and compare with scikit-image "
+        "(default without IMAGE: 0.1, or --sigma; with IMAGE: no noise)",
     )
-    add("--add-noise", type=_positive, metavar="SIGMA", help=help)
-    help = "pixels of the attention window in each dim, odd (default: %(default)s)"
-    add("--window", type=_odd, default=21, help=help)
-    help = "pixels of the patches that are compared in each dim, odd (default: %(default)s)"
-    add("--patch", type=_odd, default=7, help=help)
-    help = (
-        "the denoised image, in the size and depth of IMAGE; the suffix is the format (default "
-        "with IMAGE: denoised and the suffix of IMAGE)"
+    add(
+        "--window",
+        type=_odd,
+        default=21,
+        help="pixels of the attention window in each dim, odd (default: %(default)s)",
     )
-    add("--output", type=writable, help=help)
-    help = "a figure of the result (default without IMAGE and --output: denoised.png)"
-    add("--figure", type=_figure, help=help)
-    help = '"cpu", "cuda" or "cuda:1" (default: %(default)s)'
-    add("--device", type=_device, default="cpu", help=help)
+    add(
+        "--patch",
+        type=_odd,
+        default=7,
+        help="pixels of the patches that are compared in each dim, odd (default: %(default)s)",
+    )
+    add(
+        "--output",
+        type=writable,
+        help="the denoised image, in the size and depth of IMAGE; the suffix is the format "
+        "(default with IMAGE: denoised and the suffix of IMAGE)",
+    )
+    add(
+        "--figure",
+        type=_figure,
+        help="a figure of the result (default without IMAGE and --output: denoised.png)",
+    )
+    add(
+        "--device",
+        type=_device,
+        default="cpu",
+        help='"cpu", "cuda" or "cuda:1" (default: %(default)s)',
+    )
     return parser
 
 
@@ -115,7 +136,7 @@ def _odd(text: str) -> int:
 
 
 def _figure(path: str) -> str:
-    if not path.lower().endswith(_FIGURES):
+    if Path(path).suffix.lower() not in _FIGURES:
         formats = ", ".join(_FIGURES)
         raise argparse.ArgumentTypeError(f"must end in one of {formats}, got {path}")
     return writable(path)

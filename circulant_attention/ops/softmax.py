@@ -19,7 +19,7 @@ _ON_CPU = torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::softmax_
 
 
 def softmax_gradient(grad: Tensor, weights: Tensor) -> Tensor:
-    """The gradient of ``values`` whose row softmax is ``weights``, from that of the softmax."""
+    """The gradient of the values from ``weights``, their row softmax, and the gradient of these."""
     if torch.is_grad_enabled() or transform_active():
         return weights * (grad - (weights * grad).sum(-1, keepdim=True))
     if _ON_CPU and weights.device.type == "cpu":

@@ -48,7 +48,7 @@ CASES = [
     ((1, 3, 2, 310), (1, 303)),
     ((1, 2, 5, 270), (5, 261)),
 ]
-# Windows whose exponentials are kept, and windows in segments.
+# Windows of one segment, which keep their exponentials, and of several.
 LENGTHS = [((23, 18), (21, 5)), ((300,), (299,))]
 lengths = pytest.mark.parametrize(("size", "window"), LENGTHS, ids=["kept", "segments"])
 

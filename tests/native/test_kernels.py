@@ -324,7 +324,7 @@ VALUES = wrong((2, 16, 9))
 
 
 def backward(lse: Tensor, y: Tensor = SQUARE) -> None:
-    """The gradients of attention, whose lse is (2, 16)."""
+    """The gradients of attention with an lse of (2, 16)."""
     ops.attention_backward(SQUARE, SQUARE, SQUARE, SQUARE, y, lse, (3, 3), 0, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""The tests of the ops on a CPU whose native kernels are switched off.
+"""The tests of the ops on a CPU with native kernels switched off.
 
 The library that is loaded has the schemas alone, so torch uses ``ops/fallback.py``.
 """

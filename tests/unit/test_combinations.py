@@ -1,4 +1,4 @@
-"""Sums of scaled matrices: values, gradients, modes of torch, changes in place, memory."""
+"""Sums of scaled matrices: values, gradients, modes of torch, changes in place."""
 
 from __future__ import annotations
 
@@ -8,54 +8,23 @@ import itertools
 import platform
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from expressions import EXPRESSIONS, operands
 from inputs import DTYPES, dtypes, exact, matrix
-from peak_memory import PeakMemory
 from rounding import eps
 from same_bits import check_threads
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from circulant_attention import Circulant
 from circulant_attention.matrix.scaled import ScaledValues
 from circulant_attention.ops import memory
 
-# Of matrices A, B and C, and a tensor m; also of their values.
-EXPRESSIONS: dict[str, Callable[..., Any]] = {
-    "a A": lambda A, B, C, m: 0.3 * A,
-    "-A": lambda A, B, C, m: -A,
-    "m A": lambda A, B, C, m: m * A,
-    "A / a": lambda A, B, C, m: A / 3,
-    "A / m": lambda A, B, C, m: A / m,
-    "A + B": lambda A, B, C, m: A + B,
-    "A - B": lambda A, B, C, m: A - B,
-    "a A + b B": lambda A, B, C, m: 0.3 * A + 0.7 * B,
-    "a A - b B": lambda A, B, C, m: 0.3 * A - 0.7 * B,
-    "A - c B": lambda A, B, C, m: A - 0.25 * B,
-    "c A - B": lambda A, B, C, m: 0.25 * A - B,
-    "B - A / c": lambda A, B, C, m: B - A / 5,
-    "-A + B": lambda A, B, C, m: -A + B,
-    "A + m A": lambda A, B, C, m: A + m * A,
-    "m A + B": lambda A, B, C, m: m * A + B,
-    "m A - (1 - m) B": lambda A, B, C, m: m * A - (1 - m) * B,
-    "A / m + B / c": lambda A, B, C, m: A / m + B / 3,
-    "A - B / m": lambda A, B, C, m: A - B / m,
-    "c (A + m B)": lambda A, B, C, m: 0.5 * (A + m * B),
-    "a b A + B": lambda A, B, C, m: 2 * (0.3 * A) + B,
-    "0 A + B": lambda A, B, C, m: B - 0 * A,
-    "a A + b B + C": lambda A, B, C, m: 0.3 * A + 0.7 * B + C,
-    "a A + b B - m C / c": lambda A, B, C, m: 0.3 * A + 0.7 * B - m * C / 3,
-    "A B": lambda A, B, C, m: A * B,
-    "lerp": lambda A, B, C, m: torch.lerp(A, B, 0.3),
-    "lerp by m": lambda A, B, C, m: torch.lerp(A, B, m) if isinstance(A, Tensor) else A.lerp(B, m),
-}
 expressions = pytest.mark.parametrize("name", EXPRESSIONS)
 
 
@@ -70,14 +39,6 @@ def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every matrix counts as large."""
     monkeypatch.setattr(memory, "LARGE", 0)
-
-
-def operands(
-    device: str, dtype: torch.dtype = torch.float64, factor: tuple[int, ...] = (2, 3, 1, 1)
-) -> tuple[Circulant, Circulant, Circulant, Tensor]:
-    A, B, C = (matrix((5, 4), 3, device, dtype=dtype) for _ in range(3))
-    real = torch.rand(factor, dtype=torch.float64, device=device) + 0.5
-    return A, B, C, real.to(dtype)
 
 
 def on_values(name: str, A: Circulant, B: Circulant, C: Circulant, m: Tensor) -> Tensor:
@@ -482,126 +443,3 @@ def test_a_running_mean_holds_one_matrix() -> None:
         mean = 0.9 * mean + 0.1 * matrix((5, 4), 3, "cpu")
     gc.collect()
     assert first() is None
-
-
-# --- memory ---
-
-
-class Writes(TorchDispatchMode):
-    """Counts the ops that write a whole matrix."""
-
-    def __init__(self, elements: int) -> None:
-        super().__init__()
-        self.elements = elements
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = func.name().partition("::")[2]
-        views = ("detach", "expand", "view", "alias", "new_values", "reshape", "unsqueeze")
-        if isinstance(result, Tensor) and result.numel() >= self.elements:
-            if not name.startswith(views):
-                self.names.append(name)
-        return result
-
-
-PASSES = {
-    "a A": (1, 1),
-    "A + B": (1, 1),
-    "A - c B": (1, 1),
-    "B - A / c": (1, 1),
-    "A + m A": (1, 1),
-    "A - B / m": (1, 1),
-    "lerp": (1, 1),
-    "A B": (1, 1),
-    "a A + b B": (1, 1),
-    "a A - b B": (1, 1),
-    "m A - (1 - m) B": (1, 1),
-    "c A - B": (2, 1),
-    "A / m + B / c": (2, 1),
-    "a A + b B + C": (2, 2),
-}
-
-
-@pytest.mark.usefixtures("large")
-@pytest.mark.parametrize("name", PASSES)
-@pytest.mark.parametrize("grad", [False, True])
-def test_passes_and_temporaries(name: str, grad: bool) -> None:
-    """One pass per factor or sum, no more matrices than sums."""
-    A, B, C, m = operands("cpu")
-    for x in (A, B, C) if grad else ():
-        x.requires_grad_()
-    passes, matrices = PASSES[name]
-    with PeakMemory() as peak, Writes(A.nnz) as writes:
-        result = EXPRESSIONS[name](A, B, C, m).values
-    assert len(writes.names) == passes, writes.names
-    # Besides the matrices, factors of six numbers and their copies.
-    assert peak.peak < matrices * result.nbytes + 1000
-    assert peak.peak >= matrices * result.nbytes
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says what pages are for")
-@pytest.mark.parametrize(
-    "name", ["a A", "A - c B", "a A + b B", "lerp", "softmax", "abs", "A B", "clone"]
-)
-@pytest.mark.parametrize("grad", [False, True])
-def test_large_results_are_in_huge_pages(name: str, grad: bool) -> None:
-    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
-        pytest.skip("the system has no huge pages")
-    if grad and name == "abs":
-        pytest.skip("torch's derivative, and torch's memory")
-    functions = {**EXPRESSIONS, "softmax": lambda A, *_: A.softmax(), "abs": lambda A, *_: A.abs()}
-    functions["clone"] = lambda A, *_: A.clone()
-    A = Circulant(torch.randn(1, 1, 64 * 64 * 441), 21, (64, 64))
-    A.requires_grad_(grad)
-    result = functions[name](A, A, A, torch.ones(())).values
-    assert "hg" in flags_of(result.data_ptr() + result.nbytes // 2)
-
-
-def flags_of(address: int) -> list[str]:
-    """What the system knows of the memory at an address."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        first, _, rest = line.partition(" ")
-        if "-" in first and not first.endswith(":"):
-            begin, end = (int(part, 16) for part in first.split("-"))
-            inside = begin <= address < end
-        elif inside and first == "VmFlags:":
-            return rest.split()
-    raise AssertionError("not mapped")
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_op_makes_memory_of_any_dtype(dtype: torch.dtype) -> None:
-    new_values = torch.ops.circulant_attention.new_values
-    made = new_values(torch.ones(3), [2, 0, 5], dtype)
-    assert (made.shape, made.dtype, made.is_contiguous()) == ((2, 0, 5), dtype, True)
-    made = new_values(torch.ones(3), [2, 3], dtype)
-    made.fill_(1)
-    assert made.sum() == 6
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("width", [1, 7, 1000, 40_001])
-def test_the_native_sum(dtype: torch.dtype, width: int) -> None:
-    combine = torch.ops.circulant_attention.linear_combination
-    a, b = torch.randn(2, 3, width, dtype=dtype)
-    for shape in ((1,), (3,)):
-        alpha, beta = torch.randn(2, *shape, dtype=dtype)
-        result = combine(a, alpha, b.mT.contiguous().mT, beta)
-        products = alpha[:, None] * a, beta[:, None] * b
-        bound = eps(dtype) * (products[0].abs() + products[1].abs()) * 2
-        assert bool(((result - sum(products)).abs() <= bound).all())
-    assert combine(a[:, :0], alpha, b[:, :0], beta).shape == (3, 0)
-    torch.library.opcheck(combine.default, (a, alpha, b, beta))
-
-
-@pytest.mark.parametrize(
-    "change", [{1: torch.ones(2)}, {2: torch.ones(3, 5)}, {3: torch.ones(1).double()}], ids=str
-)
-def test_the_native_sum_refuses(change: dict[int, Tensor]) -> None:
-    inputs = [torch.ones(3, 4), torch.ones(3), torch.ones(3, 4), torch.ones(1)]
-    for at, x in change.items():
-        inputs[at] = x
-    with pytest.raises(RuntimeError, match="linear_combination"):
-        torch.ops.circulant_attention.linear_combination(*inputs)

@@ -318,6 +318,7 @@ def test_refuses_arrays_without_pixels():
         ("--output photo.png", "--output would be written over the image photo.png"),
         ("--output link.png", "--output would be written over the image photo.png"),
         ("--figure figure.txt", "--figure: must end in one of .png, .* got figure.txt"),
+        ("--figure .png", "--figure: must end in one of .png, .* got .png"),
         ("--figure missing/figure.png", "cannot write missing/figure.png"),
         ("--figure link.png", "--figure would be written over the image photo.png"),
         ("--figure denoised.png", "--output and --figure must differ, got denoised.png"),

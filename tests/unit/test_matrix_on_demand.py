@@ -57,7 +57,7 @@ def test_a_dropped_matrix_is_never_computed(name: str, grad: bool, device: str) 
     assert native == ["attention", "attention_backward"][: 1 + grad]
 
 
-def test_y_is_the_same_whether_or_not_somebody_looks(device: str) -> None:
+def test_y_is_the_same_with_and_without_the_matrix(device: str) -> None:
     q, k, v = torch.randn(3, 2, 4, 6, 5, device=device)
     y, _ = circulant_attention(q, k, v, 3)
     z, a = circulant_attention(q, k, v, 3)

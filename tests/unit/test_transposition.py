@@ -1,4 +1,4 @@
-"""Transposed matrices, whose entries are computed only when somebody looks at them."""
+"""Transposed matrices: their entries are computed when they are first read."""
 
 from __future__ import annotations
 
