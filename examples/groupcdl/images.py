@@ -75,8 +75,8 @@ def save(x: Tensor, path: Path) -> None:
 def add_noise(x: Tensor, sigma: float, seed: int, name: str) -> Tensor:
     """Add Gaussian noise, of variance ``sigma**2`` for complex numbers too.
 
-    The noise depends on the seed and on the name of the image. So it is the same alone and in a
-    folder, and other for each image of a folder.
+    The noise depends on the seed and on the name of the image. So each image of a folder has its
+    own, and the same one as alone.
     """
     generator = torch.Generator().manual_seed(seed + zlib.crc32(name.encode()))
     noise = torch.randn(x.shape, dtype=x.dtype, generator=generator)
