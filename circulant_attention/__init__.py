@@ -34,6 +34,7 @@ from circulant_attention.similarity import (
     softmax,
     softmax_,
 )
+from circulant_attention.window import Window
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "Circulant",
     "DistanceSimilarity",
     "DotSimilarity",
+    "Window",
     "cat",
     "circulant",
     "circulant_adjacency",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention import checks
-from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix.application import join_heads, mh_apply, split_heads
 from circulant_attention.matrix.circulant import Circulant, check_circulant
 from circulant_attention.matrix.lazy import AttentionValues, attention_weights
@@ -26,10 +26,12 @@ _DOT = DotSimilarity()
 
 @overload
 def circulant_attention(
-    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: WindowLike
 ) -> tuple[Tensor, Circulant]: ...
 @overload
-def circulant_attention(q: Tensor, k: Tensor, v: Tensor, W: Window) -> tuple[Tensor, Circulant]: ...
+def circulant_attention(
+    q: Tensor, k: Tensor, v: Tensor, W: WindowLike
+) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_attention(A: Circulant, x: Tensor) -> Tensor: ...
 def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] | Tensor:
@@ -50,7 +52,7 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
             - ``q``: Queries ``(B, C, *spatial)``, real or complex.
             - ``k``: Keys of the same shape.
             - ``v``: Values ``(B, C_v, *spatial)``.
-            - ``W``: The window: an odd int, or one odd int per spatial dim.
+            - ``W``: The window: an odd int, or one odd int per spatial dim, or a :class:`Window`.
             - ``A``: A :class:`Circulant` ``(B, heads, N, N)``.
             - ``x``: ``(B * heads, C, *spatial)``.
         **kwargs: The same by name.
@@ -90,11 +92,11 @@ def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] |
 
 @overload
 def circulant_mh_attention(
-    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+    simfun: AbstractSimilarity, q: Tensor, k: Tensor, v: Tensor, W: WindowLike, nheads: int
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_mh_attention(
-    q: Tensor, k: Tensor, v: Tensor, W: Window, nheads: int
+    q: Tensor, k: Tensor, v: Tensor, W: WindowLike, nheads: int
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_mh_attention(A: Circulant, x: Tensor) -> Tensor: ...
@@ -163,7 +165,7 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    W: Window,
+    W: WindowLike,
     simfun: AbstractSimilarity = _DOT,
     nheads: int = 1,
     *,
@@ -180,7 +182,7 @@ def attend(
     batch_shape = (q.shape[0], nheads)
     q, k, v = cast_for_autocast(q, k, v)
     q, k, v = split_heads(q, nheads), split_heads(k, nheads), split_heads(v, nheads)
-    y = dtypes.attention(q, k, v, geometry.window, kind, q.shape[1] ** -0.5)
+    y = dtypes.attention(q, k, v, geometry.op_window, kind, q.shape[1] ** -0.5)
     y = join_heads(y, nheads)
     if not need_weights:
         return y, None
@@ -190,7 +192,7 @@ def attend(
 
 
 def circulant_mh_adjacency(
-    simfun: AbstractSimilarity, x: Tensor, y: Tensor, W: Window, nheads: int
+    simfun: AbstractSimilarity, x: Tensor, y: Tensor, W: WindowLike, nheads: int
 ) -> Circulant:
     """The adjacency of every channel group by itself, with no scaling of x and y.
 
@@ -198,7 +200,8 @@ def circulant_mh_adjacency(
         simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
         x: Queries ``(B, C, *spatial)``, real or complex.
         y: Keys of the same shape.
-        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid; or a
+            :class:`Window`.
         nheads: The number of contiguous channel groups; divides C.
 
     Returns:

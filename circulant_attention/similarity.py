@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from circulant_attention import checks
-from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix.algebra import check_grid
 from circulant_attention.matrix.circulant import Circulant, check_circulant
 from circulant_attention.ops import dtypes
@@ -101,7 +101,7 @@ def circulant_similarity(
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
-    W: Window,
+    W: WindowLike,
 ) -> Circulant:
     r"""The similarity of every pixel of ``x`` with the pixels of ``y`` in a window around it.
 
@@ -112,7 +112,8 @@ def circulant_similarity(
         simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
         x: Queries ``(B, C, *spatial)``, real or complex; row i comes from pixel i.
         y: Keys of the same shape; column j comes from pixel j.
-        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid; or a
+            :class:`Window`.
 
     Returns:
         A :class:`Circulant` of shape ``(B, 1, N, N)`` in the real dtype of ``x`` and ``y``.
@@ -141,7 +142,7 @@ def _from_features(
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
-    W: Window,
+    W: WindowLike,
     *settings: float,
 ) -> Circulant:
     """The matrix that ``op`` makes of x and y, a window, a kind and ``settings``."""
@@ -149,7 +150,7 @@ def _from_features(
     x, y = checks.check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
     x, y = cast_for_autocast(x, y)
-    values = op(x, y, geometry.window, kind, *settings)
+    values = op(x, y, geometry.op_window, kind, *settings)
     return Circulant._from(values.flatten(1).unsqueeze(1), geometry)
 
 
@@ -188,7 +189,7 @@ def circulant_similarity_(
 
 
 def _write(
-    make: Callable[[AbstractSimilarity, Tensor, Tensor, Window], Circulant],
+    make: Callable[[AbstractSimilarity, Tensor, Tensor, WindowLike], Circulant],
     a: Circulant,
     simfun: AbstractSimilarity,
     x: Tensor,
@@ -272,7 +273,7 @@ def circulant_adjacency(
     simfun: AbstractSimilarity,
     x: Tensor,
     y: Tensor,
-    W: Window,
+    W: WindowLike,
 ) -> Circulant:
     """The row softmax of :func:`circulant_similarity`: the weights of attention.
 
@@ -282,7 +283,8 @@ def circulant_adjacency(
         simfun: :class:`DotSimilarity` or :class:`DistanceSimilarity`.
         x: Queries ``(B, C, *spatial)``, real or complex.
         y: Keys of the same shape.
-        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid; or a
+            :class:`Window`.
 
     Returns:
         A :class:`Circulant` of shape ``(B, 1, N, N)`` whose rows sum to one.

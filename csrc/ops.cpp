@@ -4,15 +4,20 @@
 // C        channels of a group
 // spatial  the sizes of 1 to 3 spatial dims, last dim fastest
 // N        pixels, the product of spatial
-// window   one odd number of pixels per spatial dim, at most the size of that dim
+// window   one odd number of pixels per spatial dim, at most the size of that dim; or four numbers
+//          per spatial dim: the reaches before and after the pixel, the dilation, and the boundary:
+//          0 circular, 1 truncated (keys outside of the grid are absent), 2 valid (the grid of the
+//          keys is longer than that of the queries by dilation * (before + after))
 // W        the window of one dim, mostly the last
 // K        offsets in a window, the product of window
 // d, h, w  a plane, a row and a column of the grid; p, o, n: an offset along each of them
-// A        the (N, N) circulant matrix of a group: A_ij is stored where j = i + offset, modulo the
-//          spatial size in each dim
-// values   (G, N, K), the stored entries of A in CSR order: columns ascend in each row
+// A        the (N, N) circulant matrix of a group: A_ij is stored where j = i + dilation * offset,
+//          modulo the spatial size in each circular dim
+// values   (G, N, K), the stored entries of A: in circular dims columns ascend in each row, in
+// others
+//          offsets do, and an absent key has a zero
 // i, j     a row and a column of A: a query and a key; "key row" is a row of pixels of keys
-// x, y     (G, C, *spatial)
+// x, y     (G, C, *spatial); those of keys are on the grid of the keys
 // kind     0: dot, 1: distance
 // q, k     (G, C, *spatial); v, y: the same with C of their own
 // S        scale * similarity(q, k), the scores
@@ -35,7 +40,7 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
   m.def("apply(Tensor values, Tensor x, int[] window) -> Tensor");
   // y_j = sum_i A_ij x_i.
   m.def("apply_transposed(Tensor values, Tensor x, int[] window) -> Tensor");
-  // The values of the transposed matrix, bit by bit.
+  // The values of the transposed matrix, which has the mirrored window, bit by bit.
   m.def("transpose(Tensor values, SymInt[] spatial_size, int[] window) -> Tensor");
   // y_i = sum_j P_ij v_j and lse, without storing S.
   m.def(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from circulant_attention.checks import check_features, is_int
 from circulant_attention.geometry import Geometry
+from circulant_attention.matrix import pattern
 from circulant_attention.ops import dtypes, primitives
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.ops.softmax import softmax as row_softmax
@@ -36,6 +37,12 @@ class Source(Protocol):
     @property
     def device(self) -> torch.device:
         """The device of the values."""
+
+
+def without_absent(values: Tensor, geometry: Geometry) -> Tensor:
+    """The values ``(*, N * K)`` with zeros for absent entries."""
+    present = geometry.presence(values.device)
+    return values if present is None else values.where(present.flatten(), 0)
 
 
 def groups(values: Tensor, geometry: Geometry) -> Tensor:
@@ -149,7 +156,7 @@ def check_softmax(dtype: torch.dtype, dim: int) -> None:
 def softmax(values: Tensor, geometry: Geometry) -> Tensor:
     """The softmax of each row over its stored entries."""
     rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
-    return row_softmax(rows).flatten(-2)
+    return row_softmax(rows, geometry.presence(values.device)).flatten(-2)
 
 
 def check_applicable(a: Source, geometry: Geometry, x: object) -> None:
@@ -178,7 +185,7 @@ def check_grid(a: Source, geometry: Geometry, x: Tensor) -> None:
 def apply(values: Tensor, geometry: Geometry, x: Tensor, *, transposed: bool) -> Tensor:
     """``A x`` or ``A^T x`` on pixels, for every channel of ``x (B * heads, C, *spatial)``."""
     values, x = cast_for_autocast(values, x)
-    return dtypes.apply(groups(values, geometry), x, geometry.window, transposed=transposed)
+    return dtypes.apply(groups(values, geometry), x, geometry.op_window, transposed=transposed)
 
 
 def transpose(values: Tensor, geometry: Geometry) -> Tensor:
@@ -188,7 +195,7 @@ def transpose(values: Tensor, geometry: Geometry) -> Tensor:
         real, imag = transpose(parts, geometry).chunk(2, 1)
         return torch.complex(real, imag)
     permuted = primitives.transpose(
-        groups(values, geometry), list(geometry.spatial_size), list(geometry.window)
+        groups(values, geometry), list(geometry.spatial_size), list(geometry.op_window)
     )
     return permuted.reshape(values.shape)
 
@@ -234,7 +241,7 @@ def _column_sums(values: Tensor, geometry: Geometry) -> Tensor:
         dtype=dtypes.real_dtype(values.dtype),
         device=values.device,
     )
-    sums = dtypes.apply(matrices, ones, geometry.window, transposed=True)
+    sums = dtypes.apply(matrices, ones, geometry.op_window, transposed=True)
     return sums.reshape(*values.shape[:2], geometry.pixels)
 
 
@@ -245,13 +252,8 @@ def count(shape: torch.Size, dims: tuple[int, ...]) -> int:
 
 def diagonal(values: Tensor, geometry: Geometry) -> Tensor:
     """``A_ii`` of every matrix, ``(B, heads, N)``."""
-    position = torch.zeros(1, dtype=torch.int64, device=values.device)
-    for size, width in zip(geometry.spatial_size, geometry.window, strict=True):
-        pixel = torch.arange(size, device=values.device)
-        half = width // 2
-        # Smaller columns: the pixels on the left, and those on the right that wrap to the start.
-        smaller = pixel.clamp(max=half) + (pixel + half + 1 - size).clamp(min=0)
-        position = (position[:, None] * width + smaller).flatten()
+    pixels = torch.arange(geometry.pixels, device=values.device)
+    position = pattern.place(geometry, pixels, pixels)[0]
     rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
     chosen = position[:, None].expand(*rows.shape[:3], 1)
     return rows.gather(3, chosen).squeeze(3)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
-from circulant_attention.geometry import Window, make_geometry
+from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix import algebra, display, export, hints, indexing, plotting, storage
 from circulant_attention.matrix.elementwise import Elementwise
 from circulant_attention.matrix.lazy import TransposedValues, transpose_source
+from circulant_attention.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,9 @@ class Circulant(Elementwise):
 
     .. math:: A_{ij} \ne 0 \Rightarrow j = (i + o) \bmod \text{size}, \quad o \in \text{window}.
 
-    The entries of one row are stored together, by ascending column, as in the CSR format.
+    The entries of one row are stored together, by ascending column, as in the CSR format. A
+    :class:`Window` may be truncated at the borders instead, even, one-sided or dilated; where it
+    leaves the grid, the values hold zeros.
 
     There are three ways to make one, as in Julia:
 
@@ -52,7 +55,8 @@ class Circulant(Elementwise):
     Args:
         data: The entries, sparse ``(B, heads, N, N)`` or dense ``(B, heads, N * K)``; or the window
             for a matrix of ones.
-        W: The window (an odd int or one per spatial dim), or ``dims`` for a matrix of ones.
+        W: The window (an odd int, one per spatial dim, or a :class:`Window`), or ``dims`` for a
+            matrix of ones.
         spatial_size: The sizes of the 1, 2 or 3 spatial dims; absent for a matrix of ones.
         dtype: dtype of a matrix of ones; default float32.
         device: Device of a matrix of ones.
@@ -75,8 +79,8 @@ class Circulant(Elementwise):
 
     def __init__(
         self,
-        data: Tensor | Window | Any,
-        W: Window | Sequence[int],
+        data: Tensor | WindowLike | Any,
+        W: WindowLike | Sequence[int],
         spatial_size: Sequence[int] | None = None,
         *,
         dtype: torch.dtype | None = None,
@@ -113,8 +117,8 @@ class Circulant(Elementwise):
         return self._from(storage.checked_values(values, self.geometry), self.geometry)
 
     @property
-    def window(self) -> tuple[int, ...]:
-        """The odd window length of each spatial dim."""
+    def window(self) -> tuple[int, ...] | Window:
+        """The odd window length of each spatial dim, or the :class:`Window` if it is another."""
         return self.geometry.window
 
     @property
@@ -161,18 +165,18 @@ class Circulant(Elementwise):
         parent = transpose_source(self._source)
         if parent is None:
             return algebra.apply(self.values, self.geometry, x, transposed=False)
-        return algebra.apply(parent, self.geometry, x, transposed=True)
+        return algebra.apply(parent, self.geometry.transposed(), x, transposed=True)
 
     @property
     def mT(self) -> Circulant:
-        """The transposed matrices, :math:`(A^T)_{ij} = A_{ji}`; the pattern is symmetric.
+        """The transposed matrices, :math:`(A^T)_{ij} = A_{ji}`, with the mirrored window.
 
         ``A.mT @ x`` computes the transposed map from the entries of ``A``; every other use permutes
         the entries.
         """
         parent = transpose_source(self._source)
         source = TransposedValues(self.values, self.geometry) if parent is None else parent
-        return self._from(source, self.geometry)
+        return self._from(source, self.geometry.transposed())
 
     def pending_transpose(self) -> Tensor | None:
         """The values ``(B, heads, N * K)`` of A if this is ``A.mT`` with entries not computed."""

@@ -24,10 +24,10 @@ _BLANK = 0x2800
 
 def summary(a: TensorLike) -> str:
     """One line: dtype, kernel length, spatial size, shape, stored entries, device, gradient."""
-    window, sizes = _kernel_length(a.geometry), a.geometry.spatial_size
+    window, sizes = _window(a.geometry), a.geometry.spatial_size
     grad = ", requires_grad=True" if a.requires_grad else ""
     return (
-        f"Circulant({str(a.dtype).removeprefix('torch.')}, kernel-length {window}, "
+        f"Circulant({str(a.dtype).removeprefix('torch.')}, {window}, "
         f"spatial-size {sizes}, shape {tuple(a.shape)}, {a.nnz} stored entries, "
         f"{a.device}{grad})"
     )
@@ -94,8 +94,8 @@ def card(a: TensorLike) -> str:
         "shape": tuple(a.shape),
         "dtype": str(a.dtype).removeprefix("torch."),
         "spatial size": a.geometry.spatial_size,
-        "kernel length": _kernel_length(a.geometry),
-        "stored entries": f"{a.nnz:,} ({a.geometry.nnz_per_row} of {a.geometry.pixels:,} in a row)",
+        **_window_facts(a.geometry),
+        "stored entries": f"{a.nnz:,} ({_in_a_row(a.geometry)} of {a.geometry.pixels:,} in a row)",
         "device": a.device,
         "requires grad": a.requires_grad,
     }
@@ -113,8 +113,23 @@ def card(a: TensorLike) -> str:
 
 def _kernel_length(geometry: Geometry) -> int | tuple[int, ...]:
     """The window as Julia shows it: one int if all dims agree."""
-    window = geometry.window
-    return window[0] if len(set(window)) == 1 else window
+    lengths = geometry.lengths
+    return lengths[0] if len(set(lengths)) == 1 else lengths
+
+
+def _window(geometry: Geometry) -> str:
+    if geometry.general is None:
+        return f"kernel-length {_kernel_length(geometry)}"
+    return repr(geometry.window)
+
+
+def _window_facts(geometry: Geometry) -> dict[str, Any]:
+    facts: dict[str, Any] = {"kernel length": _kernel_length(geometry)}
+    return facts if geometry.general is None else {**facts, "window": geometry.window}
+
+
+def _in_a_row(geometry: Geometry) -> str:
+    return f"{'up to ' if geometry.truncated else ''}{geometry.nnz_per_row}"
 
 
 def _pixels_of_dots(dots: int, n: int) -> np.ndarray[Any, Any]:

@@ -14,7 +14,10 @@ _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
 def to_scipy(values: Tensor, geometry: Geometry) -> Any:
-    """The ``scipy.sparse.csr_array (N, N)`` of the values ``(N * K,)`` of one matrix; a copy."""
+    """The ``scipy.sparse.csr_array (N, N)`` of the values ``(N * K,)`` of one matrix; a copy.
+
+    It has no absent entries.
+    """
     try:
         from scipy.sparse import csr_array  # type: ignore[import-untyped]
     except ImportError as error:
@@ -25,10 +28,17 @@ def to_scipy(values: Tensor, geometry: Geometry) -> Any:
             f"SciPy has no sparse matrices of {values.dtype}: use A.float().to_scipy() "
             f"(expected one of {expected})"
         )
+    values = pruned(values, geometry)
     # SciPy may change its arrays in place, and the index tensors are shared by all matrices.
     arrays = (values, geometry.col_indices("cpu"), geometry.crow_indices("cpu"))
     copies = tuple(one.detach().cpu().resolve_conj().resolve_neg().numpy().copy() for one in arrays)
     return csr_array(copies, shape=(geometry.pixels, geometry.pixels))
+
+
+def pruned(values: Tensor, geometry: Geometry) -> Tensor:
+    """The values ``(*, N * K)`` without absent entries; a copy if there are absent ones."""
+    slots = geometry.slots(values.device)
+    return values if slots is None else values.index_select(-1, slots)
 
 
 def is_scipy(data: object) -> TypeGuard[Any]:

@@ -6,17 +6,18 @@ import torch
 from torch import Tensor
 
 from circulant_attention import checks
-from circulant_attention.geometry import Window
+from circulant_attention.geometry import WindowLike
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.circulant import Circulant, check_circulant
 from circulant_attention.ops.dtypes import real_dtype
 
 
-def circulant(W: Window, x: Tensor) -> Circulant:
+def circulant(W: WindowLike, x: Tensor) -> Circulant:
     """A matrix of ones for the grid of ``x``.
 
     Args:
-        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid.
+        W: The window: an odd int, or one odd int per spatial dim, not larger than the grid; or a
+            :class:`Window`.
         x: ``(B, C, *spatial)``; tells the batch size, the grid, the real dtype and the device.
 
     Returns:
@@ -39,13 +40,14 @@ def circulant(W: Window, x: Tensor) -> Circulant:
 
 
 def kernel_length(A: Circulant) -> int | tuple[int, ...]:
-    """The window of a Circulant.
+    """The lengths of the window of a Circulant.
 
     Args:
         A: A :class:`Circulant`.
 
     Returns:
-        One odd int if the window is equally long in every dim, else one per spatial dim.
+        One int if the window is equally long in every dim, else one per spatial dim; odd, unless
+        it comes from a :class:`Window`.
 
     Raises:
         TypeError: If ``A`` is not a Circulant.
@@ -57,8 +59,8 @@ def kernel_length(A: Circulant) -> int | tuple[int, ...]:
     References:
         ``kernel_length`` in CirculantAttention.jl, ``src/array.jl``.
     """
-    window = check_circulant("A", A).window
-    return window[0] if len(set(window)) == 1 else window
+    lengths = check_circulant("A", A).geometry.lengths
+    return lengths[0] if len(set(lengths)) == 1 else lengths
 
 
 def spatial_size(A: Circulant) -> tuple[int, ...]:

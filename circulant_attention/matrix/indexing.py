@@ -110,8 +110,11 @@ def _keeping(index: Index) -> slice | Tensor:
 
 def dense_rows(rows: Tensor, geometry: Geometry, index: slice) -> Tensor:
     """Some rows ``(B, heads, R, N)`` of a Circulant with entries ``(B, heads, N, K)``, dense."""
-    columns = geometry.col_indices(rows.device).view(geometry.pixels, geometry.nnz_per_row)
-    return _scattered(rows[:, :, index], columns[index].long(), geometry)
+    if not geometry.truncated:
+        columns = geometry.col_indices(rows.device).view(geometry.pixels, geometry.nnz_per_row)
+        return _scattered(rows[:, :, index], columns[index].long(), geometry)
+    pixels = torch.arange(geometry.pixels, device=rows.device)[index]
+    return _dense(rows[:, :, index], pixels, geometry)
 
 
 def dense_block(source: Tensor | LazyValues, geometry: Geometry, indices: Indices) -> Tensor:
@@ -126,13 +129,12 @@ def dense_block(source: Tensor | LazyValues, geometry: Geometry, indices: Indice
         return _paired(source, geometry, indices)
     if isinstance(row, slice) and row == _FULL:
         flipped = _transposed(source, geometry)
-        block = dense_block(flipped, geometry, (batch, head, column, _FULL))
+        block = dense_block(flipped, geometry.transposed(), (batch, head, column, _FULL))
         return block if is_int(column) else block.mT
     entries = _entries(source, geometry, (batch, head, row))
     pixels = _coordinate(2, source, geometry, (batch, head, row, 0))
     if isinstance(column, slice):
-        dense = _scattered(entries, pattern.columns(geometry, pixels), geometry)
-        return dense[..., column]
+        return _dense(entries, pixels, geometry)[..., column]
     keys = torch.arange(geometry.pixels, device=source.device)[column]
     place, stored = pattern.place(geometry, pixels[..., None], keys)
     place, stored = (x.broadcast_to(*entries.shape[:-1], x.shape[-1]) for x in (place, stored))
@@ -211,6 +213,17 @@ def _first(index: Index) -> Index:
     if isinstance(index, Tensor):
         return torch.zeros_like(index)
     return _FULL if isinstance(index, slice) else 0
+
+
+def _dense(entries: Tensor, pixels: Tensor, geometry: Geometry) -> Tensor:
+    """Dense rows ``(*, N)`` of the entries ``(*, K)`` in the rows of the pixels."""
+    columns, present = pattern.columns(geometry, pixels), pattern.present(geometry, pixels)
+    if present is None:
+        return _scattered(entries, columns, geometry)
+    # Absent entries have the column of another one, to which they add zero.
+    entries = entries.where(present, 0)
+    dense = entries.new_zeros(*entries.shape[:-1], geometry.pixels)
+    return dense.scatter_add(-1, columns.expand(entries.shape), entries)
 
 
 def _scattered(entries: Tensor, columns: Tensor, geometry: Geometry) -> Tensor:

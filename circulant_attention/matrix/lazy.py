@@ -158,7 +158,7 @@ def attention_weights(
         The values, in the real dtype of q and k.
     """
     scale = q.shape[1] ** -0.5
-    weights = dtypes.adjacency(q, k, geometry.window, kind, scale)
+    weights = dtypes.adjacency(q, k, geometry.op_window, kind, scale)
     return weights.reshape(*batch_shape, geometry.nnz)
 
 
@@ -203,10 +203,13 @@ class AttentionValues(LazyValues):
     def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
         q, k = (x.flatten(2) for x in inputs)
         windows = pattern.columns(self.geometry, pixels)
+        present = pattern.present(self.geometry, pixels)
         # Vectors (*, 1, C) and (*, K, C): torch puts the dims of separated index tensors first.
         query = q[groups[..., None], :, pixels[..., None]]
         keys = k[groups[..., None], :, windows]
         scores = _similarity(query, keys, self.kind) * q.shape[1] ** -0.5
+        if present is not None:
+            scores = scores.masked_fill(~present, -torch.inf)
         return torch.softmax(scores, -1).to(self.dtype)
 
     def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
@@ -227,12 +230,13 @@ class TransposedValues(LazyValues):
     """
 
     def __init__(self, parent: Tensor, geometry: Geometry) -> None:
-        self.geometry = geometry
+        self.geometry = geometry.transposed()
+        self.parent_geometry = geometry
         super().__init__(parent.shape, parent.dtype, parent)
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The permuted values of the parent."""
-        return algebra.transpose(inputs[0], self.geometry)
+        return algebra.transpose(inputs[0], self.parent_geometry)
 
     @property
     def row_cost(self) -> int:
@@ -241,12 +245,14 @@ class TransposedValues(LazyValues):
 
     def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
         rows = pattern.columns(self.geometry, pixels)
-        place, _ = pattern.place(self.geometry, rows, pixels[..., None])
-        return algebra.groups(inputs[0], self.geometry)[groups[..., None], rows, place]
+        place, _ = pattern.place(self.parent_geometry, rows, pixels[..., None])
+        entries = algebra.groups(inputs[0], self.geometry)[groups[..., None], rows, place]
+        present = pattern.present(self.geometry, pixels)
+        return entries if present is None else entries.where(present, 0)
 
     def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
         parent = inputs[0].flatten(0, 1)[group, None, None]
-        return algebra.groups(algebra.transpose(parent, self.geometry), self.geometry)[0]
+        return algebra.groups(algebra.transpose(parent, self.parent_geometry), self.geometry)[0]
 
 
 def _similarity(x: Tensor, y: Tensor, kind: SimilarityKind) -> Tensor:

@@ -124,7 +124,10 @@ def _row_on_grid(
     pixels = np.array([number])
     row = _rows(source, geometry, head, batch, pixels)
     grid = np.full(geometry.pixels, np.nan, dtype=np.float32)
-    grid[pattern.columns(geometry, torch.from_numpy(pixels)).numpy()] = _shown(row)
+    columns = pattern.columns(geometry, torch.from_numpy(pixels))
+    present = pattern.present(geometry, torch.from_numpy(pixels))
+    there = slice(None) if present is None else present.numpy()
+    grid[columns.numpy()[there]] = _shown(row)[there]
     return grid.reshape(geometry.spatial_size)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from circulant_attention.checks import check_dtype, is_int
 from circulant_attention.geometry import Geometry, make_geometry
+from circulant_attention.matrix.algebra import without_absent
 
 
 def ones(
@@ -23,7 +24,8 @@ def ones(
     dtype = torch.float32 if dtype is None else dtype
     check_dtype("dtype", dtype)
     geometry = make_geometry(window, sizes[2:])
-    return geometry, torch.ones(*sizes[:2], geometry.nnz, dtype=dtype, device=device)
+    values = torch.ones(*sizes[:2], geometry.nnz, dtype=dtype, device=device)
+    return geometry, without_absent(values, geometry)
 
 
 def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
@@ -35,7 +37,7 @@ def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
                 f"expected values of shape (B, heads, {geometry.nnz}) for spatial size "
                 f"{geometry.spatial_size} and window {geometry.window}, got {tuple(data.shape)}"
             )
-        return data
+        return without_absent(data, geometry)
     if data.layout != torch.sparse_csr:
         raise TypeError(f"expected data in layout torch.sparse_csr, got {data.layout}")
     n = geometry.pixels
@@ -52,8 +54,16 @@ def checked_values(data: Tensor, geometry: Geometry) -> Tensor:
             raise ValueError(
                 f"data's pattern is not the circulant one of spatial size "
                 f"{geometry.spatial_size} and window {geometry.window}: expected {n} rows of "
-                f"{geometry.nnz_per_row} ascending columns around each pixel, got other {name}"
+                f"{_expected_columns(geometry)} ascending columns around each pixel, got other "
+                f"{name}"
             )
     values = data.values()
     batch_shape = values.shape[:-1]
+    slots = geometry.slots(values.device)
+    if slots is not None:
+        values = values.new_zeros(*batch_shape, geometry.nnz).index_copy(-1, slots, values)
     return values.reshape(*(batch_shape[:1] or (1,)), *(batch_shape[1:] or (1,)), geometry.nnz)
+
+
+def _expected_columns(geometry: Geometry) -> str:
+    return f"{'at most ' if geometry.truncated else ''}{geometry.nnz_per_row}"

@@ -71,7 +71,8 @@ class TensorLike:
     def data(self) -> Tensor:
         """A ``torch.sparse_csr`` tensor ``(B, heads, N, N)`` over the same memory.
 
-        Index tensors are shared by every batch and head. ``A.data.values()`` and ``A.data[b, h]``
+        Of a truncated window it has a copy of the entries, without those that are absent. Index
+        tensors are shared by every batch and head. ``A.data.values()`` and ``A.data[b, h]``
         are differentiable once; torch has no second derivatives of sparse tensors, no gradient of
         ``A.data.to_dense()``, and does not compile them: use :attr:`values` for more.
 
@@ -84,7 +85,8 @@ class TensorLike:
             The field ``data`` of ``Circulant`` in CirculantAttention.jl, ``src/circulant.jl``.
         """
         return torch.sparse_csr_tensor(
-            *(self.crow_indices(), self.col_indices(), self.values, self.shape),
+            *(self.crow_indices(), self.col_indices()),
+            *(export.pruned(self.values, self.geometry), self.shape),
             check_invariants=False,
         )
 
@@ -93,7 +95,10 @@ class TensorLike:
         return self.geometry.crow_indices(self.device).expand(*self._source.shape[:2], -1)
 
     def col_indices(self) -> Tensor:
-        """Columns ``(B, heads, N * K)``, ascending in each row; int32, or int64 from 2**31 on."""
+        """Columns of the entries of :attr:`data`, ascending in each row, ``(B, heads, N * K)``.
+
+        int32, or int64 from 2**31 on.
+        """
         return self.geometry.col_indices(self.device).expand(*self._source.shape[:2], -1)
 
     def to_sparse_csr(self) -> Tensor:
@@ -148,7 +153,8 @@ class TensorLike:
     @property
     def nnz(self) -> int:
         """The number of stored entries, over all batches and heads."""
-        return self._source.shape.numel()
+        batch, heads, _ = self._source.shape
+        return batch * heads * self.geometry.present
 
     def numel(self) -> int:
         """The number of entries, stored or not: ``B * heads * N * N``."""
@@ -222,7 +228,7 @@ class TensorLike:
     def similar(self) -> Self:
         """The same shape, dtype and device with uninitialized entries."""
         values = torch.empty(self._source.shape, dtype=self.dtype, device=self.device)
-        return self._from(values, self.geometry)
+        return self._from(algebra.without_absent(values, self.geometry), self.geometry)
 
     @property
     def real(self) -> Self:
@@ -313,7 +319,7 @@ class TensorLike:
             head: The head.
 
         Returns:
-            A ``scipy.sparse.csr_array`` of shape ``(N, N)`` that stores all N * K entries.
+            A ``scipy.sparse.csr_array`` of shape ``(N, N)`` with the entries of :attr:`data`.
 
         Raises:
             ImportError: If SciPy is not installed.

@@ -14,6 +14,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix.circulant import Circulant
 from circulant_attention.matrix.functions import cat
+from circulant_attention.window import WindowDim, window_of_attributes
 
 # A Circulant is a tree with one leaf, its values, and the geometry as context: torch's transforms,
 # compiler and exporter pass it through.
@@ -33,19 +34,31 @@ def _flatten_with_keys(a: Circulant) -> tuple[list[tuple[Any, Any]], Geometry]:
     return [(pytree.GetAttrKey("values"), a.values)], a.geometry
 
 
+def _to_dumpable(geometry: Geometry) -> list[Any]:
+    general = geometry.general
+    dims = None if general is None else [list(dim) for dim in general]
+    return [list(geometry.spatial_size), list(geometry.lengths), dims]
+
+
+def _from_dumpable(context: Sequence[Any]) -> Geometry:
+    sizes, lengths, dims = context
+    general = None if dims is None else tuple(WindowDim(*dim) for dim in dims)
+    return Geometry(tuple(sizes), tuple(lengths), general)
+
+
 pytree.register_pytree_node(
     Circulant,
     _flatten,
     _unflatten,
     serialized_type_name="circulant_attention.Circulant",
-    to_dumpable_context=lambda g: [list(g.spatial_size), list(g.window)],
-    from_dumpable_context=lambda c: Geometry(tuple(c[0]), tuple(c[1])),
+    to_dumpable_context=_to_dumpable,
+    from_dumpable_context=_from_dumpable,
     flatten_with_keys_fn=_flatten_with_keys,
 )
 
 
 # torch.load(weights_only=True), the default, makes a Circulant only from its entries and sizes.
-torch.serialization.add_safe_globals([Circulant])
+torch.serialization.add_safe_globals([Circulant, window_of_attributes])
 
 
 def _collate(batch: Sequence[Circulant], *, collate_fn_map: Any = None) -> Circulant:

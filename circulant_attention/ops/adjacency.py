@@ -20,12 +20,13 @@ from circulant_attention.ops.registration import (
     groups_into_batch,
 )
 from circulant_attention.ops.softmax import softmax_gradient
+from circulant_attention.ops.windows import offsets
 
 
 class _Adjacency:
     @staticmethod
     def fake(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
-        return x.new_empty(x.shape[0], prod(x.shape[2:]), prod(window))
+        return x.new_empty(x.shape[0], prod(x.shape[2:]), offsets(window, x.dim() - 2))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -49,7 +50,7 @@ class _Adjacency:
         if ctx.needs_input_grad[1]:
             dy = primitives.apply_transposed(values, ctx.scale * x, ctx.window)
             if ctx.kind == SimilarityKind.DISTANCE:
-                dy = dy - primitives.column_sums(values, y, ctx.window) * (ctx.scale * y)
+                dy = dy - primitives.column_sums(values, x, ctx.window) * (ctx.scale * y)
             dy = dy.to(dtype)
         return dx, dy, None, None, None
 
@@ -83,7 +84,7 @@ def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) 
     Args:
         x: Queries ``(G, C, *spatial)``.
         y: Keys, of the same shape and dtype.
-        window: The odd window length per spatial dim.
+        window: The window, as :mod:`circulant_attention.ops.windows` says.
         kind: A :class:`circulant_attention.ops.primitives.SimilarityKind`.
         scale: The factor of the similarities.
 

@@ -22,6 +22,7 @@ from circulant_attention.ops.registration import (
     transform_active,
 )
 from circulant_attention.ops.softmax import softmax
+from circulant_attention.ops.windows import presence
 
 _native = getattr(torch.ops, NAMESPACE)
 
@@ -33,14 +34,14 @@ def attention(
 
     Args:
         q: Queries ``(G, C, *spatial)``, real.
-        k: Keys, of the same shape and dtype.
-        v: Values ``(G, C_v, *spatial)``, of the same dtype.
-        window: The odd window length per spatial dim.
+        k: Keys, of the same shape and dtype; in a valid window on a larger grid.
+        v: Values ``(G, C_v, *spatial)`` on the grid of k, of the same dtype.
+        window: The window, as :mod:`circulant_attention.ops.windows` says.
         kind: A :class:`circulant_attention.ops.primitives.SimilarityKind`.
         scale: The factor of the similarities.
 
     Returns:
-        A tensor of the shape of ``v``.
+        A tensor like ``v`` on the grid of ``q``.
     """
     settings = (window, int(kind), scale)
     if transform_active() and not torch.compiler.is_compiling():
@@ -54,7 +55,7 @@ def composed_attention(
 ) -> Tensor:
     """The same function composed of the primitives; forms the matrix, has every derivative."""
     scores = primitives.similarity(q, k, window, kind) * scale
-    return primitives.apply(softmax(scores), v, window)
+    return primitives.apply(softmax(scores, presence(window, q.shape[2:], q.device)), v, window)
 
 
 def _fake(
@@ -62,7 +63,7 @@ def _fake(
 ) -> tuple[Tensor, Tensor]:
     pixels = prod(q.shape[2:])
     lse = q.new_empty(q.shape[0], pixels, dtype=sum_dtype(q.dtype))
-    return v.new_empty(v.shape), lse
+    return v.new_empty(*v.shape[:2], *q.shape[2:]), lse
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -21,6 +21,7 @@ from circulant_attention.geometry import neighbours
 from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.window import WindowDim
 
 
 def warn_of_missing_kernels(device: torch.device) -> None:
@@ -39,7 +40,8 @@ class _Dim:
     def __init__(self, size: int, window: int, device: torch.device) -> None:
         self.size, self.window = size, window
         # (size, window): the pixel that each pixel has in each slot.
-        self.columns = neighbours(size, window, torch.int64, device)
+        dim = WindowDim(window // 2, window // 2, 1, True)
+        self.columns, _ = neighbours(torch.arange(size, device=device), size, dim)
 
     def column(self, slot: int) -> Tensor:
         """The pixel that each pixel has in ``slot``."""
@@ -57,6 +59,11 @@ class _Pattern:
 
     def __init__(self, spatial_size: list[int], window: list[int], device: torch.device) -> None:
         warn_of_missing_kernels(device)
+        if len(window) != len(spatial_size):
+            raise NotImplementedError(
+                "windows that are not odd and circular, or are dilated, need tensors on a CPU, "
+                f"got tensors on {device}"
+            )
         self.pixels, self.offsets = prod(spatial_size), prod(window)
         self._dims = [
             _Dim(size, width, device) for size, width in zip(spatial_size, window, strict=True)

@@ -15,6 +15,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from circulant_attention.ops.library import NAMESPACE
+from circulant_attention.ops.windows import offsets
 
 Shape = Sequence[int]
 
@@ -22,8 +23,8 @@ _ops = getattr(torch.ops, NAMESPACE)
 
 
 def _flops_per_channel(x: Shape, window: Shape) -> int:
-    """``2 G N K`` for features ``(G, C, *spatial)``."""
-    return 2 * x[0] * prod(x[2:]) * prod(window)
+    """``2 G N K`` for queries ``(G, C, *spatial)``."""
+    return 2 * x[0] * prod(x[2:]) * offsets(window, len(x) - 2)
 
 
 @register_flop_formula([_ops.similarity, _ops.adjacency])
@@ -33,7 +34,7 @@ def _similarity(x: Shape, y: Shape, window: Shape, *_: Any, **__: Any) -> int:
 
 @register_flop_formula([_ops.apply, _ops.apply_transposed])
 def _apply(values: Shape, x: Shape, window: Shape, **_: Any) -> int:
-    return _flops_per_channel(x, window) * x[1]
+    return 2 * prod(values) * x[1]
 
 
 @register_flop_formula(

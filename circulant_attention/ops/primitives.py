@@ -1,7 +1,8 @@
 """The primitive native ops and their derivatives: linear maps closed under differentiation.
 
 All take groups: a group is one (batch, head) pair. ``x`` and ``y`` are ``(G, C, *spatial)``,
-``values`` are ``(G, N, K)`` in CSR order; all inputs of a call have one real dtype. The public
+``values`` are ``(G, N, K)`` in CSR order; all inputs of a call have one real dtype. A window is
+as :mod:`circulant_attention.ops.windows` says. The public
 functions check their arguments; the ops check again only what memory safety needs.
 
 Each cotangent and tangent below is one of the same ops: derivatives of every order, forward and
@@ -23,6 +24,7 @@ from circulant_attention.ops.registration import (
     differentiable,
     groups_into_batch,
 )
+from circulant_attention.ops.windows import key_size, mirrored, offsets, presence, query_size
 
 Product = Callable[[Tensor, Tensor, list[int]], Tensor]
 """The type of :func:`apply` and :func:`apply_transposed`."""
@@ -49,7 +51,7 @@ def row_sums(values: Tensor, x: Tensor) -> Tensor:
 
 
 def column_sums(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
-    """``sum_i A_ij`` as one channel ``(G, 1, *spatial)`` on the grid of ``x``."""
+    """``sum_i A_ij`` as one channel ``(G, 1, *spatial)``; ``x`` is on the grid of the queries."""
     return apply_transposed(values, _ones_like_pixels(x), window)
 
 
@@ -76,7 +78,7 @@ def similarity_tangent(
 class _Similarity:
     @staticmethod
     def fake(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
-        return x.new_empty(x.shape[0], prod(x.shape[2:]), prod(window))
+        return x.new_empty(x.shape[0], prod(x.shape[2:]), offsets(window, x.dim() - 2))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -88,6 +90,9 @@ class _Similarity:
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, y = ctx.saved_tensors
         dx = dy = None
+        present = presence(ctx.window, x.shape[2:], x.device)
+        if present is not None:
+            grad = grad.where(present, 0)
         if ctx.needs_input_grad[0]:
             dx = apply(grad, y, ctx.window)
             if ctx.kind == SimilarityKind.DISTANCE:
@@ -95,7 +100,7 @@ class _Similarity:
         if ctx.needs_input_grad[1]:
             dy = apply_transposed(grad, x, ctx.window)
             if ctx.kind == SimilarityKind.DISTANCE:
-                dy = dy - column_sums(grad, y, ctx.window) * y
+                dy = dy - column_sums(grad, x, ctx.window) * y
         return dx, dy, None, None
 
     @staticmethod
@@ -114,9 +119,10 @@ class _Apply:
 
     transposed = False
 
-    @staticmethod
-    def fake(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
-        return x.new_empty(x.shape)
+    @classmethod
+    def fake(cls, values: Tensor, x: Tensor, window: list[int]) -> Tensor:
+        size = (key_size if cls.transposed else query_size)(x.shape[2:], window)
+        return x.new_empty(*x.shape[:2], *size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -170,7 +176,8 @@ class _Transpose:
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return transpose(grad, ctx.spatial_size, ctx.window), None, None
+        window = mirrored(ctx.window, len(ctx.spatial_size))
+        return transpose(grad, ctx.spatial_size, window), None, None
 
     @staticmethod
     def jvp(ctx: Any, dvalues: Tensor, *_: Any) -> Any:
@@ -195,8 +202,8 @@ def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
 
     Args:
         x: Queries ``(G, C, *spatial)``.
-        y: Keys, of the same shape and dtype.
-        window: The odd window length per spatial dim.
+        y: Keys, of the same shape and dtype; in a valid window on a larger grid.
+        window: The window.
         kind: A :class:`SimilarityKind`.
 
     Returns:
@@ -211,11 +218,11 @@ def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
 
     Args:
         values: The stored entries ``(G, N, K)`` of A.
-        x: ``(G, C, *spatial)``, of the same dtype.
-        window: The odd window length per spatial dim.
+        x: ``(G, C, *spatial)`` on the grid of the keys, of the same dtype.
+        window: The window.
 
     Returns:
-        A tensor of the shape of ``x``.
+        A tensor like ``x`` on the grid of the queries.
     """
     result: Tensor = _apply(values, x, window)
     return result
@@ -226,23 +233,23 @@ def apply_transposed(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
 
     Args:
         values: The stored entries ``(G, N, K)`` of A.
-        x: ``(G, C, *spatial)``, of the same dtype.
-        window: The odd window length per spatial dim.
+        x: ``(G, C, *spatial)`` on the grid of the queries, of the same dtype.
+        window: The window.
 
     Returns:
-        A tensor of the shape of ``x``.
+        A tensor like ``x`` on the grid of the keys.
     """
     result: Tensor = _apply_transposed(values, x, window)
     return result
 
 
 def transpose(values: Tensor, spatial_size: list[int], window: list[int]) -> Tensor:
-    """The stored entries of the transposed matrix, in its CSR order.
+    """The stored entries of the transposed matrix, in its CSR order; its window is mirrored.
 
     Args:
         values: The stored entries ``(G, N, K)`` of A.
         spatial_size: The sizes of the spatial dims.
-        window: The odd window length per spatial dim.
+        window: The window.
 
     Returns:
         ``(G, N, K)``.

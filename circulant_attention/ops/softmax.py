@@ -41,8 +41,14 @@ class _Softmax(torch.autograd.Function):
         return softmax_gradient(grad, *ctx.saved_tensors)
 
 
-def softmax(values: Tensor) -> Tensor:
-    """``exp(values) / sum(exp(values))`` over the last dim."""
+def softmax(values: Tensor, presence: Tensor | None = None) -> Tensor:
+    """``exp(values) / sum(exp(values))`` over the last dim.
+
+    ``presence``, a bool tensor that broadcasts to the values, says which take part; all for None.
+    The others get weight zero.
+    """
+    if presence is not None:
+        values = values.masked_fill(~presence, -torch.inf)
     if (
         not (values.requires_grad and torch.is_grad_enabled())
         or not (_ON_CPU and values.device.type == "cpu")

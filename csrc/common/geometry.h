@@ -3,11 +3,18 @@
 // The grid has 1 to 3 spatial dims and is always described by three: missing leading dims have size
 // 1 and window 1. Pixels and offsets are numbered row-major, last dim fastest.
 //
-// Along one dim of n pixels with an odd window w <= n, offset o in [0, w) of pixel i is pixel
-// (i + o - w/2) mod n. A row stores its K values by ascending column. Away from the borders that is
-// the order of the offsets; at a border it is a rotation of it, separately in each dim:
+// Along one dim, a window relates queries and keys: offset o in [0, window) of query i is key
+// i + dilation (o - before). A circular dim takes it modulo the size. In a truncated dim a key
+// outside of the grid is absent. A dim is valid if the grid of keys is longer than that of the
+// queries by a halo, so that no key is absent; it is a truncated dim with before = 0.
 //
-//   slot s of pixel i holds offset (s + first_offset(i)) mod w.
+// A row stores K values. In a circular dim they are in the order of ascending columns. Away from
+// the borders that is the order of the offsets; at a border it is a rotation of it, separately in
+// each dim:
+//
+//   slot s of pixel i holds offset (s + first_offset(i)) mod window.
+//
+// In other dims they are in the order of the offsets, with zeros for absent keys.
 #pragma once
 
 #include <cstdint>
@@ -23,16 +30,100 @@ namespace circulant {
 
 constexpr int kSpatialDims = 3;
 
-struct Geometry {
-  int64_t size[kSpatialDims];
-  int64_t window[kSpatialDims];
+struct Dim {
+  int64_t size, keys;  // of the grids of queries and of keys
+  int64_t before, window, dilation;
+  bool circular;
 
-  CIRCULANT_INLINE int64_t pixels() const { return size[0] * size[1] * size[2]; }
-  CIRCULANT_INLINE int64_t offsets() const { return window[0] * window[1] * window[2]; }
+  CIRCULANT_INLINE int64_t after() const { return window - 1 - before; }
+  // The distance from the first to the last offset.
+  CIRCULANT_INLINE int64_t reach() const { return dilation * (window - 1); }
+  // The relation of the keys to the queries.
+  CIRCULANT_INLINE Dim transposed() const {
+    return {keys, size, after(), window, dilation, circular};
+  }
+  // The key at position j, -1 if it is absent; a circular dim takes -keys <= j < 2 keys.
+  CIRCULANT_INLINE int64_t key(int64_t j) const {
+    if (circular) return j < 0 ? j + keys : (j >= keys ? j - keys : j);
+    return j < 0 || j >= keys ? -1 : j;
+  }
+  // The key at offset o of query i, -1 if it is absent.
+  CIRCULANT_INLINE int64_t neighbour(int64_t i, int64_t o) const {
+    return key(i + dilation * (o - before));
+  }
+  // The offset of query i that has the lowest column.
+  CIRCULANT_INLINE int64_t first_offset(int64_t i) const {
+    if (!circular) return 0;
+    const int64_t left = dilation * before - i, right = keys - i;
+    if (left > 0) return steps(left);
+    if (dilation * after() >= right) return before + steps(right);
+    return 0;
+  }
+  // The slot of query i that holds offset o.
+  CIRCULANT_INLINE int64_t slot_of_offset(int64_t i, int64_t o) const {
+    const int64_t s = o - first_offset(i);
+    return s < 0 ? s + window : s;
+  }
+
+  // A dilated dim falls into classes that no window leaves: a circle into circles of one length, a
+  // line into lines. Pixel t of class c is (c + t dilation) mod size. A class by itself is a dim
+  // without dilation.
+  CIRCULANT_INLINE int64_t classes() const {
+    if (!circular) return dilation < size ? dilation : size;
+    int64_t a = size, b = dilation;
+    while (b != 0) {
+      const int64_t r = a % b;
+      a = b;
+      b = r;
+    }
+    return a;
+  }
+  CIRCULANT_INLINE Dim of_class(int64_t c) const {
+    if (dilation == 1) return *this;
+    return {size_of_class(size, c), size_of_class(keys, c), before, window, 1, circular};
+  }
+
+ private:
+  // The least number of dilations that reach `distance`. Most windows have none, and the branch is
+  // cheaper than a division.
+  CIRCULANT_INLINE int64_t steps(int64_t distance) const {
+    return dilation == 1 ? distance : (distance + dilation - 1) / dilation;
+  }
+  // The pixels of class c, of n.
+  CIRCULANT_INLINE int64_t size_of_class(int64_t n, int64_t c) const {
+    if (circular) return n / classes();
+    return n > c ? steps(n - c) : 0;
+  }
 };
 
-// The functions below compute in the integer type of their first argument: 64 bits on the CPU, 32
-// bits in CUDA kernels, where 64-bit arithmetic costs several times as much.
+struct Geometry {
+  Dim dims[kSpatialDims];  // planes, rows and columns
+
+  Geometry() = default;
+  // Odd circular windows.
+  CIRCULANT_INLINE Geometry(const int64_t (&size)[kSpatialDims],
+                            const int64_t (&window)[kSpatialDims]) {
+    for (int d = 0; d < kSpatialDims; ++d) {
+      dims[d] = {size[d], size[d], window[d] / 2, window[d], 1, true};
+    }
+  }
+
+  // N, the pixels of the queries, and those of the keys.
+  CIRCULANT_INLINE int64_t pixels() const { return dims[0].size * dims[1].size * dims[2].size; }
+  CIRCULANT_INLINE int64_t key_pixels() const { return dims[0].keys * dims[1].keys * dims[2].keys; }
+  CIRCULANT_INLINE int64_t offsets() const {
+    return dims[0].window * dims[1].window * dims[2].window;
+  }
+  CIRCULANT_INLINE Geometry transposed() const {
+    Geometry g;
+    for (int d = 0; d < kSpatialDims; ++d) g.dims[d] = dims[d].transposed();
+    return g;
+  }
+};
+
+// The functions below are for odd circular windows without dilation. They compute in the integer
+// type of their first argument: 32 bits in CUDA kernels, where 64-bit arithmetic costs several
+// times as much.
 template <class I>
 using SameInteger = std::common_type_t<I>;
 

@@ -19,9 +19,7 @@ Tensor adjacency(const Tensor& x_, const Tensor& y_, std::vector<int64_t> window
   const int64_t sizes[] = {groups, geometry.pixels(), geometry.offsets()};
   const Tensor x = contiguous_of(x_), y = contiguous_of(y_);
   const Tensor values = new_output(x, sizes);
-  // Without channels all scores are equal.
-  if (channels == 0) torch::stable::fill_(values, 1.0 / geometry.offsets());
-  if (groups == 0 || channels == 0) return values;
+  if (groups == 0) return values;
   const Geometry g = simplified(geometry);
   run_items(kernels().adjacency,
             AdjacencyParams{g, dtype, channels, kind == kDistance, scale, x.const_data_ptr(),

@@ -8,7 +8,7 @@ namespace circulant {
 namespace {
 
 Tensor apply(const Tensor& values, const Tensor& x, std::vector<int64_t> window) {
-  return product(values, x, window, "apply", kernels().apply);
+  return product(values, x, window, false, "apply", kernels().apply);
 }
 
 }  // namespace

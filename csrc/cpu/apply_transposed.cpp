@@ -8,7 +8,7 @@ namespace circulant {
 namespace {
 
 Tensor apply_transposed(const Tensor& values, const Tensor& x, std::vector<int64_t> window) {
-  return product(values, x, window, "apply_transposed", kernels().apply_transposed);
+  return product(values, x, window, true, "apply_transposed", kernels().apply_transposed);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor> attention(const Tensor& q_, const Tensor& k_, const T
   const AttentionShape shape = checked_shape(q_, k_, v_, window, op);
   const Tensor q = contiguous_of(q_), k = contiguous_of(k_), v = contiguous_of(v_);
   const int64_t rows[] = {shape.groups, shape.geometry.pixels()};
-  const Tensor y = new_output(v, v.sizes());
+  const Tensor y = new_output(v, image_sizes(v, shape.geometry, false));
   const Tensor lse = new_output(q, rows, sum_type(q));
   if (shape.groups == 0) return {y, lse};
   const Geometry g = simplified(shape.geometry);

@@ -14,8 +14,7 @@ namespace circulant {
 
 enum class Dtype { kFloat16, kBFloat16, kFloat32, kFloat64 };
 
-// Tensors are contiguous and not empty. Every dim of the geometry but the first has more than one
-// pixel, unless the whole grid is one pixel.
+// Tensors are contiguous and not empty.
 
 struct Span {
   int64_t begin, end;
@@ -30,10 +29,20 @@ CIRCULANT_INLINE Span part_of(int64_t size, int64_t i, int64_t parts, int64_t mu
 }
 
 // The queries that one call of a kernel computes: a box of the three spatial dims, in one group.
+// Planes and rows are those of one class each, numbered in it.
 struct WorkItem {
   int64_t group;
   Span planes, rows, columns;
+  int64_t plane_class = 0, row_class = 0;
 };
+
+// The pattern of the planes and rows of an item's classes, which have no dilation, and the columns.
+CIRCULANT_INLINE Geometry geometry_of_classes(const Geometry& g, const WorkItem& item) {
+  Geometry result = g;
+  result.dims[0] = g.dims[0].of_class(item.plane_class);
+  result.dims[1] = g.dims[1].of_class(item.row_class);
+  return result;
+}
 
 // The pairs of queries and keys that one call of attention_backward computes: the queries of an
 // item, and the keys in their windows that are in some planes and rows and at some offsets along
@@ -72,7 +81,7 @@ struct AdjacencyParams {
   void* values;
 };
 
-// y = A x, or y = A^T x.
+// y = A x, or y = A^T x. The geometry is that of A.
 struct ProductParams {
   using Item = WorkItem;
   Geometry geometry;
@@ -82,7 +91,7 @@ struct ProductParams {
   void* y;
 };
 
-// result = A^T in CSR order. Elements are copied bit by bit.
+// result = A^T in CSR order. The geometry is that of A. Elements are copied bit by bit.
 struct TransposeParams {
   using Item = WorkItem;
   Geometry geometry;

@@ -54,16 +54,29 @@ inline Tensor new_output(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayR
 // The same matrix as a grid of fewer and longer dims: without dims of one pixel, and with adjacent
 // dims without a window merged. Rows and columns keep their numbers.
 inline Geometry simplified(const Geometry& g) {
-  Geometry result{{1, 1, 1}, {1, 1, 1}};
+  Geometry result({1, 1, 1}, {1, 1, 1});
   int to = kSpatialDims;
   for (int d = kSpatialDims - 1; d >= 0; --d) {
-    if (g.size[d] == 1) continue;
-    const bool merge = to < kSpatialDims && g.window[d] == 1 && result.window[to] == 1;
-    if (!merge) --to;
-    result.size[to] *= g.size[d];
-    result.window[to] *= g.window[d];
+    const Dim& dim = g.dims[d];
+    if (dim.window > 1) {
+      result.dims[--to] = dim;
+    } else if (dim.size > 1) {
+      if (to == kSpatialDims || result.dims[to].window > 1) --to;
+      const int64_t size = result.dims[to].size * dim.size;
+      result.dims[to] = {size, size, 0, 1, 1, true};
+    }
   }
   return result;
+}
+
+// The sizes (groups, channels, *spatial) of a tensor like `x` on the grid of the queries, or on
+// that of the keys.
+inline std::vector<int64_t> image_sizes(const Tensor& x, const Geometry& g, bool of_keys) {
+  std::vector<int64_t> sizes{x.size(0), x.size(1)};
+  for (int64_t d = kSpatialDims + 2 - x.dim(); d < kSpatialDims; ++d) {
+    sizes.push_back(of_keys ? g.dims[d].keys : g.dims[d].size);
+  }
+  return sizes;
 }
 
 // The sizes and the dtype of attention.

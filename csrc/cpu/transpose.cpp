@@ -21,7 +21,7 @@ Tensor transpose(const Tensor& values_, std::vector<int64_t> spatial_size,
   const Geometry g = simplified(geometry);
   run_items(kernels().transpose,
             TransposeParams{g, dtype, values.const_data_ptr(), result.mutable_data_ptr()},
-            independent_items(g, groups, torch::stable::get_num_threads()));
+            independent_items(g.transposed(), groups, torch::stable::get_num_threads()));
   return result;
 }
 

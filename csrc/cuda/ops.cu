@@ -45,6 +45,7 @@ int checked_channels(int64_t channels, const char* op) {
 
 Problem checked_problem(int64_t groups, int64_t channels, const Geometry& geometry,
                         const char* op) {
+  check_odd_circular(geometry, op);
   STD_TORCH_CHECK(geometry.pixels() <= kMaxPixels, op, ": on CUDA a grid can have ", kMaxPixels,
                   " pixels, got ", geometry.pixels());
   return {groups, checked_channels(channels, op), Pattern(geometry)};
@@ -74,7 +75,7 @@ template <bool transposed>
 Tensor apply_op(const Tensor& values_, const Tensor& x_, std::vector<int64_t> window) {
   const char* op = transposed ? "apply_transposed" : "apply";
   check_same_device(values_, x_, op);
-  const Geometry geometry = checked_product(values_, x_, window, op);
+  const Geometry geometry = checked_product(values_, x_, window, transposed, op);
   const Problem problem = checked_problem(x_.size(0), x_.size(1), geometry, op);
   const DeviceGuard guard(x_.get_device_index());
   const Tensor values = torch::stable::contiguous(values_), x = torch::stable::contiguous(x_);

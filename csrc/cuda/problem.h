@@ -18,14 +18,14 @@ struct Extents {
   int d, h, w;
 };
 
-// A Geometry in 32 bits.
+// A Geometry of odd circular windows in 32 bits.
 struct Pattern {
   Extents size;
   Extents window;
 
   explicit Pattern(const Geometry& g)
-      : size{int(g.size[0]), int(g.size[1]), int(g.size[2])},
-        window{int(g.window[0]), int(g.window[1]), int(g.window[2])} {}
+      : size{int(g.dims[0].size), int(g.dims[1].size), int(g.dims[2].size)},
+        window{int(g.dims[0].window), int(g.dims[1].window), int(g.dims[2].window)} {}
 
   __host__ __device__ int pixels() const { return size.d * size.h * size.w; }
   __host__ __device__ int64_t offsets() const { return int64_t(window.d) * window.h * window.w; }

@@ -25,7 +25,8 @@ ROOMS = {
     "similarity": "similarity, softmax, adjacency",
     "matrix": "the Circulant: storage, algebra, indexing, display",
     "ops": "native ops, derivatives, dtypes",
-    "geometry": "grid, window, pattern",
+    "geometry": "grid and pattern",
+    "window": "size, dilation, boundary",
     "checks": "checks of arguments",
 }
 NATIVE = {

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "circulant_attention"
 # From the lowest to the highest; a name stands for a file or for a folder.
-ROOMS = "checks geometry ops matrix similarity attention denoising nn demo".split()
+ROOMS = "checks window geometry ops matrix similarity attention denoising nn demo".split()
 # What a function may import when it is called: packages that are optional or costly to import.
 OPTIONAL = {"PIL", "imagecodecs", "imageio", "matplotlib", "scipy", "skimage", "tifffile", "tqdm"}
 FILES = {

@@ -30,8 +30,8 @@ class AdjacencyKernel : ScoreTiles<S> {
         together_(key_rows_at_a_time<T>(segment_.size())),
         kept_(segments(window_) == 1),
         softmax_(arena.take<T>((kept_ ? 1 : tiles_.count()) * RunningSoftmax<T>::kSize)),
-        references_(
-            arena.take<T>(kept_ ? divide_up(block_.key_rows(), together_) * kTileRows * L : 0)),
+        references_(arena.take<T>(
+            kept_ ? block_.planes * divide_up(block_.plane_rows(), together_) * kTileRows * L : 0)),
         scores_(arena.take<T>((kept_ ? block_.key_rows() : together_) *
                               scores_size<T>(segment_.size()))) {}
 
@@ -60,7 +60,7 @@ class AdjacencyKernel : ScoreTiles<S> {
       softmax.start();
       prefetch(t, d, h);
       T* reference = references_;
-      for_each_key_rows(block_.key_rows(), [&](int64_t begin, int64_t end) {
+      for_each_present_rows([&](int64_t begin, int64_t end) {
         score(t, begin, end, window, softmax.highest(), scores_ + begin * size);
         softmax.raise_reference(block_.rows, kSlack, 0, nullptr);
         exponentiate(begin, end, window, softmax, scores_ + begin * size);
@@ -70,10 +70,10 @@ class AdjacencyKernel : ScoreTiles<S> {
       });
       rescale(softmax);
       softmax.finish();
-      for (int64_t p = 0; p < block_.planes; ++p) {
-        const int64_t begin = p * block_.plane_rows();
-        write(t, d, h, begin, begin + block_.plane_rows(), window, softmax, scores_ + begin * size);
-      }
+      this->start_values(t, d, h);
+      this->for_each_plane([&](int64_t begin, int64_t end) {
+        write(t, d, h, begin, end, window, softmax, scores_ + begin * size);
+      });
     }
   }
 
@@ -84,46 +84,50 @@ class AdjacencyKernel : ScoreTiles<S> {
     };
     for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
     prefetcher_.clear();
-    for_each_part(i, [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
+    const auto add = [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
       score(t, begin, end, window, softmax(t).highest(), scores_);
       softmax(t).raise_reference(block_.rows, kSlack, 0, nullptr);
       exponentiate(begin, end, window, softmax(t), scores_);
-    });
+    };
+    for_each_part(i, [](int64_t) {}, add);
     for (int64_t t = 0; t < tiles; ++t) softmax(t).finish();
-    for_each_part(i, [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
-      if (begin == 0) prefetch(t, d, h);
+    const auto start = [&](int64_t t) {
+      prefetch(t, d, h);
+      this->start_values(t, d, h);
+    };
+    for_each_part(i, start, [&](int64_t t, int64_t begin, int64_t end, int64_t window) {
       score(t, begin, end, window, nullptr, scores_);
       exponentiate(begin, end, window, softmax(t), scores_);
       write(t, d, h, begin, end, window, softmax(t), scores_);
     });
   }
 
-  // Calls f(t, begin, end, window) for every tile and all key rows [begin, end) of the block that
-  // starts at row i, a few of one plane at a time, packed with `window` offsets.
-  template <class F>
-  void for_each_part(int64_t i, F&& f) {
+  // Calls start(t) for every segment and tile, then f(t, begin, end, window) for all present key
+  // rows [begin, end) of the block that starts at row i, a few of one plane at a time, packed with
+  // `window` offsets.
+  template <class Start, class F>
+  void for_each_part(int64_t i, Start&& start, F&& f) {
     for_each_segment(window_, [&](const Span& offsets) {
       this->pack(i, offsets);
       for (int64_t t = 0; t < tiles_.count(); ++t) {
-        for (int64_t p = 0; p < block_.planes; ++p) {
-          const int64_t first = p * block_.plane_rows();
-          for_each_key_rows(block_.plane_rows(), [&](int64_t begin, int64_t end) {
-            f(t, first + begin, first + end, offsets.size());
-          });
-        }
+        start(t);
+        this->for_each_key_rows(
+            together_, [&](int64_t begin, int64_t end) { f(t, begin, end, offsets.size()); });
       }
     });
   }
 
-  // Calls f(begin, end) for [0, count), a few key rows at a time.
+  // Calls f(begin, end) for the present key rows, a few at a time, also of several planes.
   template <class F>
-  void for_each_key_rows(int64_t count, F&& f) const {
-    for (int64_t j = 0; j < count; j += together_) f(j, smaller(j + together_, count));
+  void for_each_present_rows(F&& f) const {
+    for_each_present(block_, [&](int64_t first, int64_t last) {
+      for (int64_t j = first; j < last; j += together_) f(j, smaller(j + together_, last));
+    });
   }
 
   // The scores of key rows [begin, end), times log2(e).
   void score(int64_t t, int64_t begin, int64_t end, int64_t window, T* highest, T* scores) {
-    Base::score(t, begin, end, window, T(-0.5 * scale_ * kLog2E), highest, scores);
+    Base::score(t, begin, end, window, T(-0.5 * scale_ * kLog2E), this->biases(t), highest, scores);
   }
 
   void exponentiate(int64_t begin, int64_t end, int64_t window, RunningSoftmax<T> softmax,
@@ -137,7 +141,7 @@ class AdjacencyKernel : ScoreTiles<S> {
   void rescale(const RunningSoftmax<T>& softmax) {
     const int64_t window = segment_.size(), size = scores_size<T>(window);
     const T* reference = references_;
-    for_each_key_rows(block_.key_rows(), [&](int64_t begin, int64_t end) {
+    for_each_present_rows([&](int64_t begin, int64_t end) {
       for (int64_t r = 0; r < kTileRows; ++r, reference += L) {
         const Vec<T> old = load(reference), last = softmax.reference(r);
         if (!any<T>(old < last)) continue;
@@ -157,7 +161,6 @@ class AdjacencyKernel : ScoreTiles<S> {
   // Writes the exponentials of key rows [begin, end), all of one plane, over their sums.
   void write(int64_t t, int64_t d, int64_t h, int64_t begin, int64_t end, int64_t window,
              const RunningSoftmax<T>& softmax, const T* exponentials) {
-    values_.start_tile(tiles_.columns(t));
     Base::write(t, d, h, begin, end, window, exponentials, [&softmax](int64_t r) {
       return [factor = softmax.inverse_sum(r)](Vec<T> weight) { return factor * weight; };
     });

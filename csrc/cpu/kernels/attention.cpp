@@ -13,6 +13,7 @@
 #include "entry.h"
 #include "microkernels.h"
 #include "packing.h"
+#include "presence.h"
 #include "query_tiles.h"
 #include "row_block.h"
 #include "running_softmax.h"
@@ -28,19 +29,21 @@ class AttentionKernel {
   AttentionKernel(const AttentionParams& a, const WorkItem& item, Arena& arena)
       : a_(a),
         item_(item),
-        q_(image_of_group<S>(a.q, item.group, a.channels, a.geometry)),
-        y_(image_of_group<S>(a.y, item.group, a.value_channels, a.geometry)),
-        lse_(image_of_group<T>(a.lse, item.group, 1, a.geometry)),
-        segment_(largest_segment(a.geometry.window[2])),
-        keys_(arena, image_of_group<S>(a.k, item.group, a.channels, a.geometry), item.rows,
-              item.columns, segment_),
-        values_(arena, image_of_group<S>(a.v, item.group, a.value_channels, a.geometry), item.rows,
-                item.columns, segment_),
+        geometry_(geometry_of_classes(a.geometry, item)),
+        q_(query_image<const S>(a.q, item, a.channels, a.geometry)),
+        y_(query_image<S>(a.y, item, a.value_channels, a.geometry)),
+        lse_(query_image<T>(a.lse, item, 1, a.geometry)),
+        segment_(largest_segment(geometry_.dims[2].window)),
+        keys_(arena, key_image<const S>(a.k, item, a.channels, a.geometry), geometry_, item,
+              segment_),
+        values_(arena, key_image<const S>(a.v, item, a.value_channels, a.geometry), geometry_, item,
+                segment_),
+        presence_(arena, geometry_.dims[2], keys_.pitch()),
         q_tiles_(arena, item.columns, a.channels),
         y_tiles_(arena, item.columns, a.value_channels),
         lse_tiles_(arena, item.columns, 1),
         softmax_(arena.take<T>(q_tiles_.count() * RunningSoftmax<T>::kSize)),
-        block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
+        block_{kTileRows, geometry_.dims[0].window, geometry_.dims[1].window},
         key_rows_(arena.take<const T*>(block_.key_rows())),
         value_rows_(arena.take<const T*>(block_.key_rows())),
         scores_(arena.take<T>(key_rows_at_a_time<T>(segment_.size()) *
@@ -49,11 +52,12 @@ class AttentionKernel {
   void run() {
     keys_.clear();
     values_.clear();
+    presence_.start(keys_.placement(), segment_);
     for_each_row_block(
-        item_, block_,
+        geometry_, item_, block_,
         [this](int64_t d) {
-          keys_.start_plane(d);
-          values_.start_plane(d);
+          keys_.start_plane(d, block_.present_planes, 0);
+          values_.start_plane(d, block_.present_planes, 0);
         },
         [this](int64_t d, int64_t h, int64_t i) { row_block(d, h, i); });
   }
@@ -62,7 +66,7 @@ class AttentionKernel {
   // The queries of rows h.. of plane d; their first key row is row i of the item's keys.
   void row_block(int64_t d, int64_t h, int64_t i) {
     const int64_t tiles = q_tiles_.count(), key_rows = block_.key_rows();
-    const int64_t window = a_.geometry.window[2];
+    const int64_t window = geometry_.dims[2].window;
     q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
     y_tiles_.clear();
     for (int64_t t = 0; t < tiles; ++t) softmax(t).start();
@@ -70,11 +74,13 @@ class AttentionKernel {
       pack(i, offsets);
       if (offsets.begin == 0) prefetch(d, h, segments(window) * key_rows * tiles);
       const int64_t step = key_rows_at_a_time<T>(offsets.size());
-      for (int64_t j = 0; j < key_rows; j += step) {
-        for (int64_t t = 0; t < tiles; ++t) {
-          add_key_rows(t, j, smaller(j + step, key_rows), offsets.size());
+      for_each_present(block_, [&](int64_t begin, int64_t end) {
+        for (int64_t j = begin; j < end; j += step) {
+          for (int64_t t = 0; t < tiles; ++t) {
+            add_key_rows(t, j, smaller(j + step, end), offsets.size());
+          }
         }
-      }
+      });
     });
     for (int64_t t = 0; t < tiles; ++t) {
       softmax(t).finish();
@@ -90,9 +96,10 @@ class AttentionKernel {
 
   // Packs the keys and values at `offsets` of the block whose first key row is row i.
   void pack(int64_t i, const Span& offsets) {
-    if (offsets.size() < a_.geometry.window[2]) {
+    if (offsets.size() < geometry_.dims[2].window) {
       keys_.start_segment(i, offsets);
       values_.start_segment(i, offsets);
+      presence_.start(keys_.placement(), offsets);
     }
     keys_.pack_until(i + block_.plane_rows());
     values_.pack_until(i + block_.plane_rows());
@@ -120,15 +127,16 @@ class AttentionKernel {
 
   // Adds key rows [begin, end), packed with `window` offsets, to tile t.
   void add_key_rows(int64_t t, int64_t begin, int64_t end, int64_t window) {
-    const int64_t size = scores_size<T>(window);
+    const int64_t size = scores_size<T>(window), dilation = geometry_.dims[2].dilation;
     const T factor = T(-0.5 * a_.scale * kLog2E);
+    const T* biases = presence_.biases(q_tiles_.columns(t), t * L);
     T *q = q_tiles_.tile(t), *y = y_tiles_.tile(t);
     RunningSoftmax<T> softmax = this->softmax(t);
     for (int64_t j = begin; j < end; ++j) {
       const int64_t skipped = block_.first_query(j) * L;
       score_window<T>(a_.distance, block_.queries(j), window, q + skipped, key_rows_[j] + t * L,
-                      keys_.pitch(), a_.channels, factor, scores_ + (j - begin) * size + skipped,
-                      softmax.highest() + skipped);
+                      dilation, keys_.pitch(), a_.channels, factor, biases,
+                      scores_ + (j - begin) * size + skipped, softmax.highest() + skipped);
       prefetcher_.step();
     }
     softmax.raise_reference(block_.rows, T(8), a_.value_channels, y);
@@ -136,17 +144,19 @@ class AttentionKernel {
       softmax.exponentiate(block_.first_query(j), block_.queries(j), window,
                            scores_ + (j - begin) * size);
     }
-    gather_key_rows(block_, begin, end, scores_, value_rows_, t * L, values_.pitch(), window,
-                    a_.value_channels, y);
+    gather_key_rows(block_, begin, end, scores_, value_rows_, t * L, dilation, values_.pitch(),
+                    window, a_.value_channels, y);
   }
 
   const AttentionParams& a_;
   const WorkItem& item_;
+  Geometry geometry_;  // of the classes
   Image<const S> q_;
   Image<S> y_;
   Image<T> lse_;
   Span segment_;
   KeyRows<S> keys_, values_;
+  Presence<T> presence_;
   QueryTiles<T> q_tiles_, y_tiles_, lse_tiles_;
   T* softmax_;
   RowBlock block_;

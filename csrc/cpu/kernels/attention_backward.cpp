@@ -15,6 +15,7 @@
 #include "entry.h"
 #include "microkernels.h"
 #include "packing.h"
+#include "presence.h"
 #include "query_tiles.h"
 #include "row_block.h"
 #include "scatter.h"
@@ -31,25 +32,27 @@ class AttentionBackwardKernel {
       : a_(a),
         pairs_(pairs),
         item_(pairs.queries),
-        dy_(image(a.dy, a.value_channels)),
-        q_(image(a.q, a.channels)),
-        k_(image(a.k, a.channels)),
-        v_(image(a.v, a.value_channels)),
-        y_(image(a.y, a.value_channels)),
-        lse_(image_of_group<T>(a.lse, item_.group, 1, a.geometry)),
-        dq_(image_of_group<T>(a.dq, item_.group, a.channels, a.geometry)),
-        columns_{item_.columns, a.geometry.size[2], a.geometry.window[2], pairs.offsets},
-        block_{smaller(kTileRows, item_.rows.size()), a.geometry.window[0], a.geometry.window[1]},
-        keys_(arena, k_, item_.rows, item_.columns, pairs.offsets),
-        values_(arena, v_, item_.rows, item_.columns, pairs.offsets),
+        geometry_(geometry_of_classes(a.geometry, item_)),
+        dy_(query_image<const S>(a.dy, item_, a.value_channels, a.geometry)),
+        q_(query_image<const S>(a.q, item_, a.channels, a.geometry)),
+        k_(key_image<const S>(a.k, item_, a.channels, a.geometry)),
+        v_(key_image<const S>(a.v, item_, a.value_channels, a.geometry)),
+        y_(query_image<const S>(a.y, item_, a.value_channels, a.geometry)),
+        lse_(query_image<const T>(a.lse, item_, 1, a.geometry)),
+        dq_(query_image<T>(a.dq, item_, a.channels, a.geometry)),
+        columns_{item_.columns, a.geometry.dims[2], pairs.offsets},
+        block_{smaller(kTileRows, item_.rows.size()), geometry_.dims[0].window,
+               geometry_.dims[1].window},
+        keys_(arena, k_, geometry_, item_, pairs.offsets),
+        values_(arena, v_, geometry_, item_, pairs.offsets),
+        presence_(arena, geometry_.dims[2], keys_.pitch()),
         // For the distance, an additional channel sums dS.
         q_rows_(arena, columns_, a.channels + a.distance, block_.rows),
         dy_rows_(arena, columns_, a.value_channels, block_.rows),
-        dk_rows_(arena, columns_, item_.rows, a.channels + a.distance,
-                 image_of_group<T>(a.dk, item_.group, a.channels, a.geometry), pairs.stored_rows),
-        dv_rows_(arena, columns_, item_.rows, a.value_channels,
-                 image_of_group<T>(a.dv, item_.group, a.value_channels, a.geometry),
-                 pairs.stored_rows),
+        dk_rows_(arena, columns_, geometry_, item_.rows, a.channels + a.distance,
+                 key_image<T>(a.dk, item_, a.channels, a.geometry), pairs.stored_rows),
+        dv_rows_(arena, columns_, geometry_, item_.rows, a.value_channels,
+                 key_image<T>(a.dv, item_, a.value_channels, a.geometry), pairs.stored_rows),
         weights_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
         score_gradients_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
         q_tiles_(arena, item_.columns, a.channels),
@@ -66,16 +69,17 @@ class AttentionBackwardKernel {
   void run() {
     keys_.clear();
     values_.clear();
+    presence_.start(keys_.placement(), pairs_.offsets);
     q_rows_.clear();
     dy_rows_.clear();
     if (a_.distance) q_rows_.fill_channel(a_.channels, T(1));
     weights_.clear();
     score_gradients_.clear();
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
-      const int64_t halo = a_.geometry.window[0] / 2;
-      const Span planes =
-          common({pairs_.key_planes.begin - d + halo, pairs_.key_planes.end - d + halo},
-                 {0, a_.geometry.window[0]});
+      const Dim& dim = geometry_.dims[0];
+      const int64_t first = d - dim.before;
+      const Span planes = common({pairs_.key_planes.begin - first, pairs_.key_planes.end - first},
+                                 present_of(dim, d, dim.window));
       if (planes.size() > 0) run_plane(d, planes);
     }
   }
@@ -87,10 +91,11 @@ class AttentionBackwardKernel {
 
   // The queries of plane d, with `planes` of the window.
   void run_plane(int64_t d, const Span& planes) {
-    const int64_t halo = a_.geometry.window[1] / 2, first = item_.rows.begin - halo;
+    const Dim& dim = geometry_.dims[1];
+    const int64_t first = item_.rows.begin - dim.before;
     // The key rows, numbered from the first one in the windows of the item.
     const Span rows = common({pairs_.key_rows.begin - first, pairs_.key_rows.end - first},
-                             {0, item_.rows.size() + 2 * halo});
+                             present_of(dim, item_.rows.begin, item_.rows.size() + dim.window - 1));
     keys_.start_plane(d, planes, rows.begin);
     values_.start_plane(d, planes, rows.begin);
     dk_rows_.start_plane(d, planes, rows.begin);
@@ -118,10 +123,6 @@ class AttentionBackwardKernel {
     dv_rows_.leave_until(until, static_cast<const Image<const S>*>(nullptr));
   }
 
-  Image<const S> image(const void* tensor, int64_t channels) const {
-    return image_of_group<S>(tensor, item_.group, channels, a_.geometry);
-  }
-
   // The queries of rows h.. of plane d, with `planes` of the window and `rows` of the block's key
   // rows in each. Their first key row is row i of the item's keys.
   void row_block(int64_t d, int64_t h, int64_t i, const Span& planes, const Span& rows) {
@@ -133,8 +134,10 @@ class AttentionBackwardKernel {
       for (int64_t j = p * block_.plane_rows() + rows.begin; j < last;) {
         const int64_t end = smaller(last, scatter_end(block_, j));
         for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, end);
-        scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window());
-        scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window());
+        scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window(),
+                         columns_.dim.dilation);
+        scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window(),
+                         columns_.dim.dilation);
         j = end;
       }
     }
@@ -165,7 +168,9 @@ class AttentionBackwardKernel {
   }
 
   void load_queries(int64_t d, int64_t h) {
-    for (int64_t c = 0; c < a_.channels; ++c) q_rows_.pack(q_, c, d, h, block_.rows);
+    const RowsOfImage<const S> q(q_, d, h, block_.rows), dy(dy_, d, h, block_.rows),
+        y(y_, d, h, block_.rows);
+    for (int64_t c = 0; c < a_.channels; ++c) q_rows_.pack(q, c, block_.rows);
     q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
     dq_tiles_.clear();
     gradient_sums_.clear();
@@ -173,14 +178,15 @@ class AttentionBackwardKernel {
     deltas_.clear();
     dy_tiles_.load(dy_, d, h, block_.rows, T(1));
     for (int64_t c = 0; c < a_.value_channels; ++c) {
-      dy_rows_.pack(dy_, c, d, h, block_.rows);
-      for (int64_t r = 0; r < block_.rows; ++r) add_deltas(c, d, h, r);
+      dy_rows_.pack(dy, c, block_.rows);
+      for (int64_t r = 0; r < block_.rows; ++r) {
+        add_deltas(c, r, y.row(c, r) + item_.columns.begin);
+      }
     }
   }
 
-  // Adds the part of one row of one channel to delta.
-  void add_deltas(int64_t c, int64_t d, int64_t h, int64_t r) {
-    const S* y = y_.row(c, d, h + r) + item_.columns.begin;
+  // Adds the part of row r of channel c to delta.
+  void add_deltas(int64_t c, int64_t r, const S* y) {
     for (int64_t t = 0; t < dy_tiles_.count(); ++t) {
       const Vec<T> dy = load(dy_tiles_.tile(t) + (c * kTileRows + r) * L);
       T* delta = deltas_.tile(t) + r * L;
@@ -191,22 +197,26 @@ class AttentionBackwardKernel {
   // P and dS of tile t and key rows [begin, end), and their contribution to dq.
   void add_key_rows(int64_t t, int64_t begin, int64_t end) {
     const int64_t window = columns_.window(), size = scores_size<T>(window);
+    const int64_t dilation = columns_.dim.dilation;
     const T factor = T(-0.5 * a_.scale * kLog2E);
+    const T* biases = presence_.biases(q_tiles_.columns(t), t * L);
     for (int64_t j = begin; j < end; ++j) {
       const int64_t first = block_.first_query(j), rows = block_.queries(j);
       T* gradients = gradients_ + (j - begin) * size + first * L;
       score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L, key_rows_[j] + t * L,
-                      keys_.pitch(), a_.channels, factor, scores_ + first * L, nullptr);
+                      dilation, keys_.pitch(), a_.channels, factor, biases, scores_ + first * L,
+                      nullptr);
       prefetcher_.step();
       score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_rows_[j] + t * L,
-                      values_.pitch(), a_.value_channels, T(1), gradients, nullptr);
+                      dilation, values_.pitch(), a_.value_channels, T(1), nullptr, gradients,
+                      nullptr);
       prefetcher_.step();
       with_rows(rows, [=](auto n) {
         this->template differentiate<decltype(n)::value>(t, j - begin, first, gradients);
       });
     }
-    gather_key_rows(block_, begin, end, gradients_, key_rows_, t * L, keys_.pitch(), window,
-                    a_.channels, dq_tiles_.tile(t));
+    gather_key_rows(block_, begin, end, gradients_, key_rows_, t * L, dilation, keys_.pitch(),
+                    window, a_.channels, dq_tiles_.tile(t));
   }
 
   // Turns the scores and dP of one key row, dP in `gradients`, into P and dS.
@@ -251,12 +261,14 @@ class AttentionBackwardKernel {
   const AttentionBackwardParams& a_;
   const PairItem& pairs_;
   const WorkItem& item_;
+  Geometry geometry_;  // of the classes
   Image<const S> dy_, q_, k_, v_, y_;
   Image<const T> lse_;
   Image<T> dq_;
   KeyColumns columns_;
   RowBlock block_;
   KeyRows<S> keys_, values_;
+  Presence<T> presence_;
   QueryRows<T> q_rows_, dy_rows_;
   SumRows<T> dk_rows_, dv_rows_;
   ShearedWeights<T> weights_, score_gradients_;

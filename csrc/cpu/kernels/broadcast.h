@@ -3,7 +3,8 @@
 //
 // A tile is a few rows and columns of results, in registers. The loop goes through a row of
 // neighbours pixel by pixel: each is loaded once and multiplied by a weight for every result with
-// this pixel in its window. Weights are read in CSR order; no transpose.
+// this pixel in its window. Weights are read in CSR order; no transpose. The columns of a tile, and
+// the pixels, are `step` apart, the dilation: so their windows share pixels.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +29,16 @@ struct TileWeights {
 };
 
 // sums[column][row][vector] += sum over `count` rows of neighbours and the pixels in the window of
-// the column of weight * pixel. A pixel is at x[r] + at + pixel * channels. The sums of a row of a
-// column are `channels` apart, those of a column kTileRows times as much.
+// the column of weight * pixel. A pixel is at x[r] + at + pixel * next, where next = step *
+// channels. The sums of the rows of a column are `channels` apart, those of columns kTileRows *
+// next.
 template <class T, int rows, int columns, int vectors>
 void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t count,
-                  int64_t window, int64_t channels, T* sums) {
+                  int64_t window, int64_t next, int64_t channels, T* sums) {
   constexpr int L = kLanes<T>;
   Vec<T> s[rows][columns][vectors];
   const auto place = [=](int row, int column, int v) {
-    return sums + (column * kTileRows + row) * channels + v * L;
+    return sums + column * kTileRows * next + row * channels + v * L;
   };
   CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -66,7 +68,7 @@ void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t
         }
         weight[r] += weights.pixel;
       }
-      pixel += channels;
+      pixel += next;
     };
     CIRCULANT_UNROLL for (int last = 0; last < columns - 1; ++last) add(0, last);
     for (int64_t d = columns - 1; d < window; ++d) add(0, columns - 1);
@@ -80,7 +82,8 @@ void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t
 }
 
 template <class T>
-using AddProducts = void(TileWeights<T>, const T* const*, int64_t, int64_t, int64_t, int64_t, T*);
+using AddProducts = void(TileWeights<T>, const T* const*, int64_t, int64_t, int64_t, int64_t,
+                         int64_t, T*);
 
 // The function above for a tile of any size.
 template <class T>

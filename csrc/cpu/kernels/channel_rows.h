@@ -25,14 +25,15 @@ class ChannelRows : public RowsAround<S> {
 
  public:
   // `offsets` is the largest segment.
-  ChannelRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns,
+  ChannelRows(Arena& arena, const Image<const S>& image, const Geometry& g, const WorkItem& item,
               const Span& offsets)
-      : RowsAround<S>(arena, image, rows, columns.size() + offsets.size() - 1,
+      : RowsAround<S>(arena, image, g, item.rows,
+                      item.columns.size() + g.dims[2].dilation * (offsets.size() - 1),
                       padded_channels<T>(image.channels)),
         channels_(padded_channels<T>(image.channels)),
-        columns_(columns) {
-    select(offsets);
-  }
+        columns_(item.columns),
+        dim_(g.dims[2]),
+        placement_(placement(offsets)) {}
 
   void pack_until(int64_t until) {
     this->pack_rows_until(until, [this](const S* const* from, T* const* to, int64_t count) {
@@ -42,41 +43,43 @@ class ChannelRows : public RowsAround<S> {
 
   // Packs rows from `first` on with the pixels at `offsets`.
   void start_segment(int64_t first, const Span& offsets) {
-    select(offsets);
+    placement_ = placement(offsets);
     this->restart(first);
   }
 
  private:
-  void select(const Span& offsets) {
-    const Geometry& g = image_.geometry;
-    first_column_ = wrap(columns_.begin + offsets.begin - g.window[2] / 2, g.size[2]);
-    count_ = columns_.size() + offsets.size() - 1;
+  Placement placement(const Span& offsets) const {
+    return {columns_.begin + dim_.dilation * (offsets.begin - dim_.before),
+            columns_.size() + dim_.dilation * (offsets.size() - 1), 0, dim_};
   }
 
   void pack(const S* row, T* to) const {
-    const int64_t pixels = image_.geometry.pixels(), size = image_.geometry.size[2];
-    int64_t column = first_column_, lanes = 0;
-    for (int64_t left = count_; left > 0; left -= lanes) {
-      lanes = smaller(L, smaller(left, size - column));
-      for (int64_t c = 0; c < channels_; c += L) {
-        Vec<T> block[L];
-        CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
-          block[i] = c + i < image_.channels ? load_first(row + (c + i) * pixels + column, lanes)
-                                             : Vec<T>{};
-        }
-        transpose_block<T>(block);
-        CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
-          if (l < lanes) store(to + l * channels_ + c, block[l]);
+    const int64_t pixels = image_.pixels(), channels = image_.channels, padded = channels_;
+    placement_.for_each_piece([=](int64_t column, int64_t at, int64_t count) {
+      for (int64_t n = 0; n < count; n += L) {
+        const int64_t lanes = smaller(L, count - n);
+        const S* first = row + column + n;
+        T* packed = to + (at + n) * padded;
+        for (int64_t c = 0; c < padded; c += L) {
+          Vec<T> block[L];
+          CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
+            block[i] = c + i < channels ? load_first(first + (c + i) * pixels, lanes) : Vec<T>{};
+          }
+          transpose_block<T>(block);
+          CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
+            if (l < lanes) store(packed + l * padded + c, block[l]);
+          }
         }
       }
-      to += lanes * channels_;
-      column = wrap(column + lanes, size);
-    }
+    });
+    placement_.for_each_absent(
+        [=](int64_t at, int64_t count) { fill_zero(to + at * padded, count * padded); });
   }
 
   int64_t channels_;
   Span columns_;
-  int64_t first_column_ = 0, count_ = 0;
+  Dim dim_;
+  Placement placement_;
 };
 
 // The sums of a few rows of a work item: [column][kTileRows][channel].
@@ -99,7 +102,9 @@ class ChannelSums {
   // Writes rows h.. of plane d.
   template <class S>
   void store(const Image<S>& image, int64_t d, int64_t h, int64_t rows) const {
+    const int64_t pixels = image.pixels();
     for (int64_t r = 0; r < rows; ++r) {
+      S* row = image.row(0, d, h + r) + columns_.begin;
       for (int64_t w = 0; w < columns_.size(); w += L) {
         const int64_t lanes = smaller(L, columns_.size() - w);
         for (int64_t c = 0; c < channels_; c += L) {
@@ -110,7 +115,7 @@ class ChannelSums {
           transpose_block<T>(block);
           CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
             if (c + i >= image.channels) continue;
-            store_first(image.row(c + i, d, h + r) + columns_.begin + w, block[i], lanes);
+            store_first(row + (c + i) * pixels + w, block[i], lanes);
           }
         }
       }

@@ -12,6 +12,7 @@
 #include "../simd/half.h"
 #include "../simd/prefetch.h"
 #include "../simd/transpose.h"
+#include "image.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
@@ -97,39 +98,42 @@ inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
 template <class S>
 class CsrRows {
  public:
-  CsrRows(S* values, int64_t group, const Geometry& g)
-      : values_(values + group * g.pixels() * g.offsets()),
+  // Planes and rows of the queries are numbered in the classes of the item.
+  CsrRows(S* values, const WorkItem& item, const Geometry& g)
+      : values_(values + item.group * g.pixels() * g.offsets()),
         geometry_(g),
-        offsets_{0, g.window[2]} {}
+        planes_{item.plane_class, g.dims[0].dilation, g.dims[0].size},
+        rows_{item.row_class, g.dims[1].dilation, g.dims[1].size},
+        offsets_{0, g.dims[2].window} {}
 
   // Selects the offsets along columns.
   void start_segment(const Span& offsets) { offsets_ = offsets; }
 
   // Selects the tile of the queries in `columns`. Call this before for_each_slots.
   void start_tile(const Span& columns) {
-    const int64_t size = geometry_.size[2], window = geometry_.window[2];
+    const Dim dim = geometry_.dims[2];
     w_ = columns.begin;
-    rotated_ = first_offset(columns.begin, size, window) != 0 ||
-               first_offset(columns.end - 1, size, window) != 0;
-    for (int64_t l = 0; l < columns.size(); ++l) {
-      first_offsets_[l] = first_offset(w_ + l, size, window);
-    }
+    rotated_ = dim.first_offset(columns.begin) != 0 || dim.first_offset(columns.end - 1) != 0;
+    if (!rotated_) return;
+    for (int64_t l = 0; l < columns.size(); ++l) first_offsets_[l] = dim.first_offset(w_ + l);
   }
 
   // Calls f(offset, slots) for the rows [first, last) of plane p of the window, and the tile's
   // queries in row h of plane d: `slots` has the rows of the window from `offset` on.
   template <class F>
   void for_each_slots(int64_t d, int64_t h, int64_t p, int64_t first, int64_t last, F&& f) const {
-    const int64_t *n = geometry_.size, *w = geometry_.window;
-    S* row = values_ + ((d * n[1] + h) * n[2] + w_) * geometry_.offsets();
-    const int64_t plane = slot_of_offset(d, p, n[0], w[0]) * w[1];
+    const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &columns = geometry_.dims[2];
+    d = planes_.pixel(d);
+    h = rows_.pixel(h);
+    S* row = values_ + ((d * rows.size + h) * columns.size + w_) * geometry_.offsets();
+    const int64_t plane = planes.slot_of_offset(d, p) * rows.window;
     // Slots are adjacent up to the last offset before the first column.
-    const int64_t turn = first_offset(h, n[1], w[1]);
-    const bool whole = offsets_.size() == w[2];
+    const int64_t turn = rows.first_offset(h);
+    const bool whole = offsets_.size() == columns.window;
     while (first < last) {
       const int64_t end = !whole ? first + 1 : first < turn ? smaller(turn, last) : last;
-      const int64_t slot = (plane + slot_of_offset(h, first, n[1], w[1])) * w[2];
-      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, w[2], offsets_,
+      const int64_t slot = (plane + rows.slot_of_offset(h, first)) * columns.window;
+      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, columns.window, offsets_,
                         rotated_ ? first_offsets_ : nullptr});
       first = end;
     }
@@ -138,12 +142,14 @@ class CsrRows {
   // Prefetches the values of the queries in `columns` of rows h.. of plane d, for writing.
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
                 const Span& columns) const {
-    const int64_t* n = geometry_.size;
-    const int64_t query = geometry_.offsets() * sizeof(S);
-    S* first = values_ + ((d * n[1] + h) * n[2] + columns.begin) * geometry_.offsets();
-    if (offsets_.size() == geometry_.window[2]) {
-      prefetcher.add(first, columns.size() * query, n[2] * query, rows, true);
-    } else if (geometry_.offsets() == geometry_.window[2]) {
+    const Dim &row_dim = geometry_.dims[1], &column_dim = geometry_.dims[2];
+    const int64_t query = geometry_.offsets() * sizeof(S), row = column_dim.size * query;
+    const int64_t pixel =
+        (planes_.pixel(d) * row_dim.size + rows_.pixel(h)) * column_dim.size + columns.begin;
+    S* first = values_ + pixel * geometry_.offsets();
+    if (offsets_.size() == column_dim.window) {
+      prefetcher.add(first, columns.size() * query, row_dim.dilation * row, rows, true);
+    } else if (geometry_.offsets() == column_dim.window) {
       // Rotated rows have them in other slots.
       prefetcher.add(first + offsets_.begin, offsets_.size() * sizeof(S), query, columns.size(),
                      true);
@@ -153,6 +159,7 @@ class CsrRows {
  private:
   S* values_;
   Geometry geometry_;
+  ClassPixels planes_, rows_;
   Span offsets_;
   int64_t w_ = 0;
   bool rotated_ = false;

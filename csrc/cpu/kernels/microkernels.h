@@ -2,8 +2,9 @@
 //
 // A tile is kTileRows rows of queries by one vector of adjacent columns; a lane is a query. Its
 // arrays are [...][kTileRows][lanes], aligned. `score` and `gather` read key rows: packed rows of
-// pixels, `pitch` elements between channels, where lane l of offset d has its key at [d + l].
-// `scatter` is the transpose of `gather`: a lane is a key, and it reads rows of queries.
+// pixels, `pitch` elements between channels, where lane l of offset d has its key at [d step + l]:
+// `step` is the dilation. `scatter` is the transpose of `gather`: a lane is a key, and it reads
+// rows of queries.
 //
 // A key row may be in the windows of some of the tile's rows only: `rows` is their number, and
 // pointers into tile arrays point to the first of them.
@@ -28,12 +29,21 @@ constexpr int most_columns(int rows) {
 }
 
 // scores[d][row] = sum_c q[c][row] k[c][d], or factor sum_c (q[c][row] - k[c][d])^2 for a distance.
+// Unless `bias` is null, adds bias[d] to scores[d]: zero, or -infinity where the key is absent.
 // Raises highest[row] to the highest of the scores, unless `highest` is null.
 template <class T, bool distance, int rows, int offsets>
-void score(const T* q, const T* k, int64_t pitch, int64_t channels, T factor, T* scores,
-           T* highest) {
+void score(const T* q, const T* k, int64_t step, int64_t pitch, int64_t channels, T factor,
+           const T* bias, T* scores, T* highest) {
   constexpr int L = kLanes<T>;
   Vec<T> sums[offsets][rows] = {};
+  const auto add_bias = [&]() __attribute__((always_inline)) {
+    if (bias == nullptr) return;
+    CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
+      const Vec<T> b = load(bias + d * step);
+      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) sums[d][r] += b;
+    }
+  };
+  if constexpr (!distance) add_bias();
   for (int64_t c = 0; c < channels; ++c) {
     Vec<T> query[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) query[r] = load(q + r * L);
@@ -41,7 +51,7 @@ void score(const T* q, const T* k, int64_t pitch, int64_t channels, T factor, T*
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) pin(query[r]);
     }
     CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
-      Vec<T> key = load(k + d);
+      Vec<T> key = load(k + d * step);
       if constexpr (rows > 1) pin(key);
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
         if constexpr (distance) {
@@ -55,9 +65,14 @@ void score(const T* q, const T* k, int64_t pitch, int64_t channels, T factor, T*
     q += kTileRows * L;
     k += pitch;
   }
+  if constexpr (distance) {
+    CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
+      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) sums[d][r] *= broadcast(factor);
+    }
+    add_bias();
+  }
   CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      if constexpr (distance) sums[d][r] *= broadcast(factor);
       store(scores + (d * kTileRows + r) * L, sums[d][r]);
     }
   }
@@ -70,10 +85,10 @@ void score(const T* q, const T* k, int64_t pitch, int64_t channels, T factor, T*
 }
 
 // y[c][row] += sum over `count` key rows j and all offsets d of weights[j][d][row] v[j][at + c
-// pitch + d].
+// pitch + d step].
 template <class T, int rows, int channels>
-void gather(const T* weights, const T* const* v, int64_t count, int64_t at, int64_t pitch,
-            int64_t window, T* y) {
+void gather(const T* weights, const T* const* v, int64_t count, int64_t at, int64_t step,
+            int64_t pitch, int64_t window, T* y) {
   constexpr int L = kLanes<T>;
   Vec<T> sums[channels][rows];
   CIRCULANT_UNROLL for (int c = 0; c < channels; ++c) {
@@ -94,7 +109,7 @@ void gather(const T* weights, const T* const* v, int64_t count, int64_t at, int6
             fma(weight[r], value, sums[c][r]);
       }
       weights += kTileRows * L;
-      ++key;
+      key += step;
     }
   }
   CIRCULANT_UNROLL for (int c = 0; c < channels; ++c) {
@@ -120,17 +135,18 @@ struct ScatterQueries {
 };
 
 // sums[j][at + c pitch] += sum over the rows of queries r and all offsets d of
-// weights[j][d][r] x[r][c][window - 1 - d], for `rows` rows j of keys.
+// weights[j][d][r] x[r][c][(window - 1 - d) step], for `rows` rows j of keys.
 template <class T, int rows, int channels>
 void scatter(T* const* sums, int64_t at, int64_t pitch, ScatterWeights<T> weights,
-             ScatterQueries<T> x, int64_t first_query, int64_t last_query, int64_t window) {
+             ScatterQueries<T> x, int64_t first_query, int64_t last_query, int64_t window,
+             int64_t step) {
   Vec<T> s[rows][channels];
   CIRCULANT_UNROLL for (int j = 0; j < rows; ++j) {
     CIRCULANT_UNROLL for (int c = 0; c < channels; ++c) s[j][c] = load(sums[j] + at + c * pitch);
   }
   for (int64_t r = first_query; r <= last_query; ++r) {
     const T* w = weights.first + r * weights.query_row;
-    const T* query = x.first + r * x.row + window - 1;
+    const T* query = x.first + r * x.row + (window - 1) * step;
     for (int64_t d = 0; d < window; ++d) {
       Vec<T> weight[rows];
       CIRCULANT_UNROLL for (int j = 0; j < rows; ++j) weight[j] = load(w + j * weights.key_row);
@@ -143,7 +159,7 @@ void scatter(T* const* sums, int64_t at, int64_t pitch, ScatterWeights<T> weight
         CIRCULANT_UNROLL for (int j = 0; j < rows; ++j) s[j][c] = fma(weight[j], value, s[j][c]);
       }
       w += weights.offset;
-      --query;
+      query -= step;
     }
   }
   CIRCULANT_UNROLL for (int j = 0; j < rows; ++j) {
@@ -154,12 +170,12 @@ void scatter(T* const* sums, int64_t at, int64_t pitch, ScatterWeights<T> weight
 // Calls of the functions above for any number of rows, offsets and channels.
 
 template <class T>
-using Score = void(const T*, const T*, int64_t, int64_t, T, T*, T*);
+using Score = void(const T*, const T*, int64_t, int64_t, int64_t, T, const T*, T*, T*);
 template <class T>
-using Gather = void(const T*, const T* const*, int64_t, int64_t, int64_t, int64_t, T*);
+using Gather = void(const T*, const T* const*, int64_t, int64_t, int64_t, int64_t, int64_t, T*);
 template <class T>
 using Scatter = void(T* const*, int64_t, int64_t, ScatterWeights<T>, ScatterQueries<T>, int64_t,
-                     int64_t, int64_t);
+                     int64_t, int64_t, int64_t);
 
 template <class T, bool distance, int rows, int... n>
 Score<T>* score_of(int64_t offsets, std::integer_sequence<int, n...>) {
@@ -209,14 +225,15 @@ inline void with_rows(int64_t rows, F&& f) {
 
 // `score` for a whole window of offsets.
 template <class T>
-void score_window(bool distance, int64_t rows, int64_t window, const T* q, const T* k,
-                  int64_t pitch, int64_t channels, T factor, T* scores, T* highest) {
+void score_window(bool distance, int64_t rows, int64_t window, const T* q, const T* k, int64_t step,
+                  int64_t pitch, int64_t channels, T factor, const T* bias, T* scores, T* highest) {
   with_rows(rows, [=](auto n) {
     constexpr int rows = decltype(n)::value;
     for_equal_parts(window, most_columns(rows), [=](int64_t d, int64_t offsets) {
       Score<T>* f = distance ? score_of<T, true, rows>(offsets, ColumnNumbers<rows>{})
                              : score_of<T, false, rows>(offsets, ColumnNumbers<rows>{});
-      f(q, k + d, pitch, channels, factor, scores + d * kTileRows * kLanes<T>, highest);
+      f(q, k + d * step, step, pitch, channels, factor, bias == nullptr ? nullptr : bias + d * step,
+        scores + d * kTileRows * kLanes<T>, highest);
     });
   });
 }
@@ -224,12 +241,12 @@ void score_window(bool distance, int64_t rows, int64_t window, const T* q, const
 // `gather` for all channels.
 template <class T>
 void gather_channels(int64_t rows, int64_t channels, const T* weights, const T* const* v,
-                     int64_t count, int64_t at, int64_t pitch, int64_t window, T* y) {
+                     int64_t count, int64_t at, int64_t step, int64_t pitch, int64_t window, T* y) {
   with_rows(rows, [=](auto n) {
     constexpr int rows = decltype(n)::value;
     for_equal_parts(channels, most_columns(rows), [=](int64_t c, int64_t size) {
-      gather_of<T, rows>(size, ColumnNumbers<rows>{})(weights, v, count, at + c * pitch, pitch,
-                                                      window, y + c * kTileRows * kLanes<T>);
+      gather_of<T, rows>(size, ColumnNumbers<rows>{})(weights, v, count, at + c * pitch, step,
+                                                      pitch, window, y + c * kTileRows * kLanes<T>);
     });
   });
 }
@@ -238,13 +255,13 @@ void gather_channels(int64_t rows, int64_t channels, const T* weights, const T* 
 template <class T>
 void scatter_channels(int64_t rows, int64_t channels, T* const* sums, int64_t at, int64_t pitch,
                       ScatterWeights<T> weights, ScatterQueries<T> x, int64_t first_query,
-                      int64_t last_query, int64_t window) {
+                      int64_t last_query, int64_t window, int64_t step) {
   with_rows(rows, [=](auto n) {
     constexpr int rows = decltype(n)::value;
     for_equal_parts(channels, most_columns(rows), [=](int64_t c, int64_t size) {
       const ScatterQueries<T> part{x.first + c * x.channel, x.row, x.channel};
       scatter_of<T, rows>(size, ColumnNumbers<rows>{})(sums, at + c * pitch, pitch, weights, part,
-                                                       first_query, last_query, window);
+                                                       first_query, last_query, window, step);
     });
   });
 }

@@ -1,5 +1,5 @@
 // Packed rows of pixels: in the type of the sums, all channels of a row together, with the columns
-// beyond the border of the grid copied from the other side.
+// beyond the border of the grid copied from the other side, or zero where these are absent.
 //
 // In the tensors the channels of a pixel are a whole image apart, so that for most image sizes they
 // share one set of the cache. In packed rows they are `pitch` elements apart, an odd number of
@@ -13,40 +13,10 @@
 #include "../simd/half.h"
 #include "../simd/prefetch.h"
 #include "arena.h"
+#include "image.h"
 #include "microkernels.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
-
-// One group's image: (channels, *spatial). S is const if it is only read.
-template <class S>
-struct Image {
-  S* data;
-  int64_t channels;
-  Geometry geometry;
-
-  S* row(int64_t c, int64_t d, int64_t h) const {
-    const int64_t* n = geometry.size;
-    return data + ((c * n[0] + d) * n[1] + h) * n[2];
-  }
-  // Prefetches `rows` rows from h on, all channels.
-  void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows) const {
-    prefetcher.add(row(0, d, h), rows * geometry.size[2] * sizeof(S), geometry.pixels() * sizeof(S),
-                   channels);
-  }
-};
-
-template <class S>
-inline Image<const S> image_of_group(const void* tensor, int64_t group, int64_t channels,
-                                     const Geometry& g) {
-  return {static_cast<const S*>(tensor) + group * channels * g.pixels(), channels, g};
-}
-template <class S>
-inline Image<S> image_of_group(void* tensor, int64_t group, int64_t channels, const Geometry& g) {
-  return {static_cast<S*>(tensor) + group * channels * g.pixels(), channels, g};
-}
-
-// i modulo n, for -n <= i < 2n.
-inline int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : (i >= n ? i - n : i); }
 
 template <class T>
 inline void fill_zero(T* to, int64_t count) {
@@ -87,13 +57,23 @@ inline void copy_piece(const S* from, Compute<S>* to, int64_t count) {
   }
 }
 
-// Copies columns [begin, begin + count) of a grid's row, modulo its size, to [at, at + count) of a
-// packed row: at most three pieces of adjacent columns. The rest of the packed row stays zero.
+// Copies the keys at positions [begin, begin + count) of a grid's row to [at, at + count) of a
+// packed row: in a circular dim at most three pieces of adjacent columns, else one, with zeros
+// around it. The rest of the packed row stays as it is.
 class Placement {
  public:
-  Placement(int64_t begin, int64_t count, int64_t at, int64_t size) {
-    for (int64_t column = wrap(begin, size); count > 0; column = 0) {
-      const int64_t piece = smaller(count, size - column);
+  Placement(int64_t begin, int64_t count, int64_t at, const Dim& dim) {
+    if (!dim.circular) {
+      const Span columns = present(dim, begin, begin + count);
+      const int64_t first = at + columns.begin - begin, last = first + columns.size();
+      zeros_[0] = {at, first};
+      zeros_[1] = {last, at + count};
+      any_absent_ = columns.size() < count;
+      if (columns.size() > 0) pieces_[size_++] = {columns.begin, first, columns.size()};
+      return;
+    }
+    for (int64_t column = wrap(begin, dim.keys); count > 0; column = 0) {
+      const int64_t piece = smaller(count, dim.keys - column);
       pieces_[size_++] = {column, at, piece};
       at += piece;
       count -= piece;
@@ -102,8 +82,26 @@ class Placement {
 
   template <class S>
   void pack(const S* row, Compute<S>* to) const {
-    for (int64_t n = 0; n < size_; ++n) {
-      copy_piece(row + pieces_[n].from, to + pieces_[n].to, pieces_[n].count);
+    for_each_piece([=](int64_t column, int64_t at, int64_t count) {
+      copy_piece(row + column, to + at, count);
+    });
+    if (any_absent_) {
+      for_each_absent([=](int64_t at, int64_t count) { fill_zero(to + at, count); });
+    }
+  }
+  // Whether the packed row has parts without keys.
+  bool any_absent() const { return any_absent_; }
+
+  // Calls f(column, at, count) for every piece.
+  template <class F>
+  void for_each_piece(F&& f) const {
+    for (int64_t n = 0; n < size_; ++n) f(pieces_[n].from, pieces_[n].to, pieces_[n].count);
+  }
+  // Calls f(at, count) for the parts of the packed row without keys.
+  template <class F>
+  void for_each_absent(F&& f) const {
+    for (const Span& zeros : zeros_) {
+      if (zeros.size() > 0) f(zeros.begin, zeros.size());
     }
   }
 
@@ -113,6 +111,8 @@ class Placement {
   };
   Piece pieces_[3];
   int64_t size_ = 0;
+  bool any_absent_ = false;
+  Span zeros_[2] = {};
 };
 
 // The packed rows in the windows of a few rows of queries: a ring of `slots` rows for each plane of
@@ -147,48 +147,50 @@ class RowsAround {
   using T = Compute<S>;
 
  public:
-  // Starts plane d of the queries at row `first`, with `planes` of the window. Call this before the
-  // first row of every plane.
+  // Starts plane d of the queries at row `first`, with `planes` of the window, all of them present.
+  // Call this before the first row of every plane.
   void start_plane(int64_t d, const Span& planes, int64_t first) {
     plane_ = d;
     planes_ = planes;
     packed_ = first;
   }
-  void start_plane(int64_t d) { start_plane(d, {0, image_.geometry.window[0]}, 0); }
 
   // Prefetches the next `rows` rows.
   void prefetch(Prefetcher& prefetcher, int64_t rows) const {
-    const Geometry& g = image_.geometry;
-    const int64_t h = wrap(first_row_ + packed_, g.size[1]);
+    const Span next = present_rows(packed_ + rows);
+    if (next.size() <= 0) return;
+    const int64_t h = row_dim_.key(first_row_ + next.begin);
     for (int64_t p = planes_.begin; p < planes_.end; ++p) {
-      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      image_.prefetch(prefetcher, d, h, smaller(rows, g.size[1] - h));
+      image_.prefetch(prefetcher, plane_dim_.neighbour(plane_, p), h,
+                      smaller(next.size(), row_dim_.keys - h));
     }
   }
 
   const T* row(int64_t plane, int64_t i) const { return ring_.row(plane, i); }
 
  protected:
-  RowsAround(Arena& arena, const Image<const S>& image, const Span& rows, int64_t channels,
-             int64_t pitch)
+  // `g` is the geometry of the classes.
+  RowsAround(Arena& arena, const Image<const S>& image, const Geometry& g, const Span& rows,
+             int64_t channels, int64_t pitch)
       : image_(image),
-        ring_(arena, image.geometry.window[0], image.geometry.window[1] + kTileRows - 1, channels,
-              pitch),
-        first_row_(rows.begin - image.geometry.window[1] / 2) {}
+        ring_(arena, g.dims[0].window, g.dims[1].window + kTileRows - 1, channels, pitch),
+        plane_dim_(g.dims[0]),
+        row_dim_(g.dims[1]),
+        first_row_(rows.begin - g.dims[1].before) {}
 
-  // Calls pack(from, to, count) for the rows before `until` that are not packed yet, at most
-  // kTileRows at a time: from[r], a row of the first channel of the image, goes to to[r].
+  // Calls pack(from, to, count) for the present rows before `until` that are not packed yet, at
+  // most kTileRows at a time: from[r], a row of the first channel of the image, goes to to[r].
   template <class F>
   void pack_rows_until(int64_t until, F&& pack) {
-    const Geometry& g = image_.geometry;
+    const Span rows = present_rows(until);
     for (int64_t p = planes_.begin; p < planes_.end; ++p) {
-      const int64_t d = neighbour(plane_, p, g.size[0], g.window[0]);
-      for (int64_t i = packed_; i < until; i += kTileRows) {
-        const int64_t count = smaller(kTileRows, until - i);
+      const int64_t d = plane_dim_.neighbour(plane_, p);
+      for (int64_t i = rows.begin; i < rows.end; i += kTileRows) {
+        const int64_t count = smaller(kTileRows, rows.end - i);
         const S* from[kTileRows];
         T* to[kTileRows];
         for (int64_t r = 0; r < count; ++r) {
-          from[r] = image_.row(0, d, wrap(first_row_ + i + r, g.size[1]));
+          from[r] = image_.row(0, d, row_dim_.key(first_row_ + i + r));
           to[r] = ring_.row(p, i + r);
         }
         pack(from, to, count);
@@ -203,11 +205,19 @@ class RowsAround {
   RowRing<T> ring_;
 
  private:
+  // The present rows from packed_ to `until`.
+  Span present_rows(int64_t until) const {
+    const Span rows = present(row_dim_, first_row_ + packed_, first_row_ + until);
+    return {rows.begin - first_row_, rows.end - first_row_};
+  }
+
+  Dim plane_dim_, row_dim_;
   int64_t first_row_, plane_ = 0, packed_ = 0;
   Span planes_{};
 };
 
-// The key rows of a work item: [channel][column], all keys at some offsets of its columns.
+// The key rows of a work item: [channel][column], all keys at some offsets of its columns. The key
+// of column w at offset n of these is at [w + n * dilation].
 template <class S>
 class KeyRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -216,18 +226,20 @@ class KeyRows : public RowsAround<S> {
 
  public:
   // `offsets` is the largest segment.
-  KeyRows(Arena& arena, const Image<const S>& image, const Span& rows, const Span& columns,
+  KeyRows(Arena& arena, const Image<const S>& image, const Geometry& g, const WorkItem& item,
           const Span& offsets)
-      : RowsAround<S>(arena, image, rows, image.channels,
-                      odd_pitch<T>(round_up(columns.size(), kLanes<T>) + offsets.size() - 1)),
-        columns_(columns),
+      : RowsAround<S>(arena, image, g, item.rows, image.channels,
+                      odd_pitch<T>(round_up(item.columns.size(), kLanes<T>) +
+                                   g.dims[2].dilation * (offsets.size() - 1))),
+        columns_(item.columns),
+        dim_(g.dims[2]),
         placement_(placement(offsets)) {}
 
   // Call this once, before all others.
   void clear() { ring_.clear(); }
 
   void pack_until(int64_t until) {
-    const int64_t pixels = image_.geometry.pixels();
+    const int64_t pixels = image_.pixels();
     this->pack_rows_until(until, [=](const S* const* from, T* const* to, int64_t count) {
       // Channel by channel: the rows of one channel are adjacent in memory.
       for (int64_t c = 0; c < image_.channels; ++c) {
@@ -245,15 +257,16 @@ class KeyRows : public RowsAround<S> {
   }
 
   int64_t pitch() const { return ring_.pitch(); }
+  const Placement& placement() const { return placement_; }
 
  private:
   Placement placement(const Span& offsets) const {
-    const Geometry& g = image_.geometry;
-    return {columns_.begin + offsets.begin - g.window[2] / 2, columns_.size() + offsets.size() - 1,
-            0, g.size[2]};
+    return {columns_.begin + dim_.dilation * (offsets.begin - dim_.before),
+            columns_.size() + dim_.dilation * (offsets.size() - 1), 0, dim_};
   }
 
   Span columns_;
+  Dim dim_;
   Placement placement_;
 };
 

@@ -1,9 +1,9 @@
 // The product of the matrix and an image, y_i = sum_j A_ij x_j, and of its transpose and an image,
 // y_j = sum_i A_ij x_i.
 //
-// Windows are odd, so both are sums over the pixels of x in the window around a pixel of y. A block
-// of rows of y at a time, and for it the weights of a few key rows at a time: the rows of x in the
-// windows of the block.
+// The transposed pattern is of the same kind, so both are sums over the pixels of x in the window
+// of a pixel of y, here called its keys. A block of rows of y at a time, and for it the weights of
+// a few key rows at a time: the rows of x in the windows of the block.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,34 @@ class ProductKernel {
 
  public:
   ProductKernel(const ProductParams& a, const WorkItem& item, Arena& arena)
-      : geometry_(a.geometry),
+      : ProductKernel(a, transposed ? a.geometry.transposed() : a.geometry, item, arena) {}
+
+  void run() {
+    for_each_row_block(
+        geometry_, item_, block_,
+        [this](int64_t d) { x_.start_plane(d, block_.present_planes, 0); },
+        [this](int64_t d, int64_t h, int64_t i) {
+          sums_.clear();
+          for_each_segment(geometry_.dims[2].window,
+                           [&](const Span& offsets) { add_segment(d, h, i, offsets); });
+          sums_.store(y_, d, h, block_.rows);
+        });
+  }
+
+ private:
+  // `g` relates y to x.
+  ProductKernel(const ProductParams& a, const Geometry& g, const WorkItem& item, Arena& arena)
+      : geometry_(geometry_of_classes(g, item)),
         item_(item),
         columns_(item.columns.size()),
-        values_(a.values, a.geometry, item),
-        y_(image_of_group<S>(a.y, item.group, a.channels, a.geometry)),
+        dilation_(g.dims[2].dilation),
+        values_(a.values, g, item),
+        y_(query_image<S>(a.y, item, a.channels, g)),
         channels_(padded_channels<T>(a.channels)),
-        segment_(largest_segment(a.geometry.window[2])),
-        x_(arena, image_of_group<S>(a.x, item.group, a.channels, a.geometry), item.rows,
-           item.columns, segment_),
+        segment_(largest_segment(g.dims[2].window)),
+        x_(arena, key_image<const S>(a.x, item, a.channels, g), geometry_, item, segment_),
         sums_(arena, item.columns, a.channels),
-        block_{kTileRows, a.geometry.window[0], a.geometry.window[1]},
+        block_{kTileRows, g.dims[0].window, g.dims[1].window},
         together_(key_rows_together()),
         most_columns_(columns_together()),
         copy_size_(values_.pixels(most_columns_, segment_) * segment_.size() + L),
@@ -44,18 +61,6 @@ class ProductKernel {
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * copy_size_)) {}
 
-  void run() {
-    for_each_row_block(
-        item_, block_, [this](int64_t d) { x_.start_plane(d); },
-        [this](int64_t d, int64_t h, int64_t i) {
-          sums_.clear();
-          for_each_segment(geometry_.window[2],
-                           [&](const Span& offsets) { add_segment(d, h, i, offsets); });
-          sums_.store(y_, d, h, block_.rows);
-        });
-  }
-
- private:
   // The number of key rows to treat together. All of them, so that rows of the matrix are read from
   // end to end; transposed, a row of y needs only a part of each.
   int64_t key_rows_together() const {
@@ -71,7 +76,7 @@ class ProductKernel {
     constexpr int64_t bytes = 131072;
     const int64_t tile =
         kTileColumns * kTileRows * together_ * segment_.size() * static_cast<int64_t>(sizeof(T));
-    return smaller(columns_, kTileColumns * larger(1, bytes / tile));
+    return smaller(columns_, kTileColumns * dilation_ * larger(1, bytes / (dilation_ * tile)));
   }
 
   // Key rows [begin, end), all of plane p of the window, at `offsets` along columns, for rows h..
@@ -90,16 +95,16 @@ class ProductKernel {
   // Adds the pixels of x at `offsets` to rows h.. of plane d, row i of the item.
   void add_segment(int64_t d, int64_t h, int64_t i, const Span& offsets) {
     const int64_t plane_rows = block_.plane_rows();
-    const bool whole = offsets.size() == geometry_.window[2];
+    const bool whole = offsets.size() == geometry_.dims[2].window;
     if (!whole) x_.start_segment(i, offsets);
     x_.pack_until(i + plane_rows);
     for (int64_t j = 0; j < block_.key_rows(); ++j) {
       key_rows_[j] = x_.row(j / plane_rows, i + block_.in_plane(j));
     }
     prefetch_rows(h);
-    for (int64_t p = 0; p < block_.planes; ++p) {
-      const int64_t last = (p + 1) * plane_rows;
-      for (int64_t j = p * plane_rows; j < last; j += together_) {
+    for (int64_t p = block_.present_planes.begin; p < block_.present_planes.end; ++p) {
+      const int64_t top = p * plane_rows, last = top + block_.present_rows.end;
+      for (int64_t j = top + block_.present_rows.begin; j < last; j += together_) {
         add_key_rows({d, h, p, j, smaller(j + together_, last), offsets});
       }
     }
@@ -118,8 +123,9 @@ class ProductKernel {
   void add_key_rows(const Step& step) {
     const Span in_place = values_.in_place(step.offsets);
     find_parts(step);
-    if (transposed && step.offsets.size() == geometry_.window[2]) prefetch_next_key_rows(step);
-    add_copied(step, {0, in_place.begin}, in_place.size() > 0 ? kTileColumns : most_columns_);
+    if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
+    add_copied(step, {0, in_place.begin},
+               in_place.size() > 0 ? kTileColumns * dilation_ : most_columns_);
     add_in_place(step, in_place);
     add_copied(step, {in_place.end, columns_}, most_columns_);
   }
@@ -146,10 +152,11 @@ class ProductKernel {
     for_each_weights(step, [](const S* row, const T*& weights, T*) {
       if constexpr (sizeof(S) == sizeof(T)) weights = row;
     });
-    for (int64_t w = columns.begin; w < columns.end; w += kTileColumns) {
-      const Span part{w, smaller(w + kTileColumns, columns.end)};
+    const int64_t width = kTileColumns * dilation_;
+    for (int64_t w = columns.begin; w < columns.end; w += width) {
+      const Span part{w, smaller(w + width, columns.end)};
       if (!transposed) {
-        prefetch_columns(step, part, part.end < columns.end ? kTileColumns : most_columns_);
+        prefetch_columns(step, part, part.end < columns.end ? width : most_columns_);
       }
       add_tiles(step, part, values_.first_in_row(step.offsets), geometry_.offsets());
     }
@@ -171,24 +178,33 @@ class ProductKernel {
 
   // Adds the key rows to `columns`. The weights of column w begin at first + w * stride.
   void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride) {
-    const int64_t window = step.offsets.size(), most = smaller(kTileColumns, window);
-    for (int64_t w = columns.begin; w < columns.end; w += most) {
-      const int64_t width = smaller(most, columns.end - w);
-      for (const Part* part = parts_; part < parts_end_; ++part) {
-        const TileWeights<T> weights{
-            weights_ + (part->key_row - step.begin) * kTileRows + part->row, first + w * stride,
-            transposed ? 1 : stride - 1, transposed ? stride - 1 : 1};
-        for (int64_t c = 0; c < channels_;) {
-          const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
-          add_products_of<T>(part->rows, width, vectors)(weights, key_rows_ + part->key_row,
-                                                         w * channels_ + c, part->count, window,
-                                                         channels_, sums_.at(w, part->row) + c);
-          for (int64_t n = 0; n < part->count; ++n) {
-            values_ahead_.step();
-            rows_ahead_.step();
-          }
-          c += vectors * L;
+    const int64_t most = smaller(kTileColumns, step.offsets.size());
+    const int64_t together = most * dilation_;
+    for (int64_t begin = columns.begin; begin < columns.end; begin += together) {
+      for (int64_t w = begin; w < smaller(begin + dilation_, columns.end); ++w) {
+        add_tile(step, w, smaller(most, divide_up(columns.end - w, dilation_)), first + w * stride,
+                 stride);
+      }
+    }
+  }
+
+  // Adds the key rows to `width` columns, w and those a dilation apart. The weights of column w
+  // begin at `at`.
+  void add_tile(const Step& step, int64_t w, int64_t width, int64_t at, int64_t stride) {
+    const int64_t pixel = dilation_ * stride - 1;
+    for (const Part* part = parts_; part < parts_end_; ++part) {
+      const TileWeights<T> weights{weights_ + (part->key_row - step.begin) * kTileRows + part->row,
+                                   at, transposed ? 1 : pixel, transposed ? pixel : 1};
+      for (int64_t c = 0; c < channels_;) {
+        const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
+        add_products_of<T>(part->rows, width, vectors)(
+            weights, key_rows_ + part->key_row, w * channels_ + c, part->count, step.offsets.size(),
+            dilation_ * channels_, channels_, sums_.at(w, part->row) + c);
+        for (int64_t n = 0; n < part->count; ++n) {
+          values_ahead_.step();
+          rows_ahead_.step();
         }
+        c += vectors * L;
       }
     }
   }
@@ -239,9 +255,9 @@ class ProductKernel {
     return key_rows * divide_up(channels_, kTileVectors * L) * divide_up(columns, kTileColumns);
   }
 
-  Geometry geometry_;
+  Geometry geometry_;  // of the classes; relates y to x
   const WorkItem& item_;
-  int64_t columns_;
+  int64_t columns_, dilation_;
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;

@@ -36,9 +36,10 @@ class QueryTiles {
   void load(const Image<const S>& image, int64_t d, int64_t h, int64_t rows, T factor) {
     const Vec<T> f = broadcast(factor);
     const int64_t tiles = count();
+    const RowsOfImage<const S> from(image, d, h, rows);
     for (int64_t c = 0; c < channels_; ++c) {
       for (int64_t r = 0; r < rows; ++r) {
-        const S* row = image.row(c, d, h + r) + columns_.begin;
+        const S* row = from.row(c, r) + columns_.begin;
         T* to = data_ + (c * kTileRows + r) * L;
         for (int64_t t = 0; t < tiles; ++t, row += L, to += channels_ * kTileRows * L) {
           CIRCULANT_INSTRUCTION_SET::store(to, f * load_first(row, lanes(t)));
@@ -51,9 +52,10 @@ class QueryTiles {
   template <class S, class F>
   void store(const Image<S>& image, int64_t d, int64_t h, int64_t rows, F&& f) const {
     const int64_t tiles = count();
+    const RowsOfImage<S> to(image, d, h, rows);
     for (int64_t c = 0; c < channels_; ++c) {
       for (int64_t r = 0; r < rows; ++r) {
-        S* row = image.row(c, d, h + r) + columns_.begin;
+        S* row = to.row(c, r) + columns_.begin;
         const T* from = data_ + (c * kTileRows + r) * L;
         for (int64_t t = 0; t < tiles; ++t, row += L, from += channels_ * kTileRows * L) {
           store_first(row, f(t, c, r, CIRCULANT_INSTRUCTION_SET::load(from)), lanes(t));

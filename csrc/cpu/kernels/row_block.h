@@ -15,6 +15,8 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 struct RowBlock {
   int64_t rows, planes, window;
+  // Those of the planes of the window, and of the key rows of a plane, that are not absent.
+  Span present_planes{0, planes}, present_rows{0, 0};
 
   // The key rows of one plane, and of all planes.
   int64_t plane_rows() const { return window + rows - 1; }
@@ -47,6 +49,13 @@ struct RowOffsets {
   }
 };
 
+// Those of `count` adjacent keys from the first offset of query i on that are not absent.
+inline Span present_of(const Dim& dim, int64_t i, int64_t count) {
+  const int64_t first = i - dim.dilation * dim.before;
+  const Span keys = present(dim, first, first + count);
+  return {keys.begin - first, keys.end - first};
+}
+
 // Long windows are treated in segments of the offsets along columns, so that scratch memory does
 // not grow with the window. Other windows are one segment.
 inline int64_t segments(int64_t window) { return window <= 256 ? 1 : divide_up(window, 128); }
@@ -61,16 +70,29 @@ inline void for_each_segment(int64_t window, F&& f) {
 }
 
 // Calls plane(d) for every plane of a work item, then f(d, h, i) for every block of rows in it,
-// with block.rows set: h is the block's first row, i its number in the item.
+// with block.rows and what is present set: h is the block's first row, i its number in the item.
 template <class Plane, class F>
-inline void for_each_row_block(const WorkItem& item, RowBlock& block, Plane&& plane, F&& f) {
+inline void for_each_row_block(const Geometry& g, const WorkItem& item, RowBlock& block,
+                               Plane&& plane, F&& f) {
+  const Dim planes = g.dims[0], rows = g.dims[1];
   for (int64_t d = item.planes.begin; d < item.planes.end; ++d) {
+    block.present_planes = present_of(planes, d, planes.window);
     plane(d);
     for (int64_t h = item.rows.begin; h < item.rows.end; h += kTileRows) {
       block.rows = smaller(kTileRows, item.rows.end - h);
+      block.present_rows = present_of(rows, h, block.plane_rows());
       f(d, h, h - item.rows.begin);
     }
   }
+}
+
+// Calls f(begin, end) for key rows that are present, as many adjacent ones as possible.
+template <class F>
+inline void for_each_present(const RowBlock& block, F&& f) {
+  const int64_t size = block.plane_rows();
+  const Span planes = block.present_planes, rows = block.present_rows;
+  if (rows.size() == size) return f(planes.begin * size, planes.end * size);
+  for (int64_t p = planes.begin; p < planes.end; ++p) f(p * size + rows.begin, p * size + rows.end);
 }
 
 // Points rows[j] to the packed key row j of the block whose first row is number i of its item.
@@ -99,14 +121,14 @@ inline int64_t key_rows_at_a_time(int64_t window) {
 // `weights` starts at key row `begin`.
 template <class T>
 inline void gather_key_rows(const RowBlock& block, int64_t begin, int64_t end, const T* weights,
-                            const T* const* values, int64_t w, int64_t pitch, int64_t window,
-                            int64_t channels, T* y) {
+                            const T* const* values, int64_t w, int64_t step, int64_t pitch,
+                            int64_t window, int64_t channels, T* y) {
   const int64_t size = scores_size<T>(window);
   for (int64_t j = begin; j < end;) {
     const int64_t next = block.same_queries_end(j, end);
     const int64_t skipped = block.first_query(j) * kLanes<T>;
     gather_channels<T>(block.queries(j), channels, weights + (j - begin) * size + skipped,
-                       values + j, next - j, w, pitch, window, y + skipped);
+                       values + j, next - j, w, step, pitch, window, y + skipped);
     j = next;
   }
 }

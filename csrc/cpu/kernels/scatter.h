@@ -1,8 +1,9 @@
 // Sums over the queries of each key: products with the transposed weights.
 //
 // Weights are computed for a vector of queries at a time and used for a vector of keys at a time.
-// Offset d of query column w belongs to key column w + d - window / 2, so the weights of offset d
-// are stored shifted by d (sheared), and the product reads aligned weights of adjacent keys.
+// Offset o of query column w belongs to key column w + dilation (o - before), so the weights of
+// offset o are stored shifted by dilation o (sheared), and the product reads aligned weights of
+// adjacent keys.
 //
 // Sums are kept for the key rows in the windows of the current query rows. A row that no later
 // query needs is added to the result. Adjacent work items add to the same rows: see
@@ -20,31 +21,34 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 // The columns of the keys that a work item adds to.
 //
-// An item as wide as the grid has the columns of the grid, and windows wrap around its border. A
-// narrower one has the keys at all of its offsets.
+// An item as wide as a circle has the columns of the grid, and windows wrap around its border.
+// Others have the keys at all of their offsets, absent ones too.
 struct KeyColumns {
   Span queries;
-  int64_t size, grid_window;
+  Dim dim;
   Span offsets;
 
-  bool wrap() const { return queries.size() == size; }
+  bool wrap() const { return dim.circular && queries.size() == dim.size; }
   // The offsets of the item, and the distance from a query to the key at the first of them.
   int64_t window() const { return offsets.size(); }
-  int64_t shift() const { return offsets.begin - grid_window / 2; }
-  int64_t count() const { return wrap() ? size : queries.size() + window() - 1; }
+  int64_t shift() const { return dim.dilation * (offsets.begin - dim.before); }
+  // The distance from the first to the last key of a query.
+  int64_t reach() const { return dim.dilation * (window() - 1); }
+  int64_t count() const { return wrap() ? dim.size : queries.size() + reach(); }
   // The grid's column of key 0; may be outside of the grid.
   int64_t begin() const { return wrap() ? 0 : queries.begin + shift(); }
   // The key at the first offset of query w of the item.
   int64_t first_key(int64_t w) const { return wrap() ? w + shift() : w; }
-  // Packs a row of queries so that the query that has key n at offset d is at [n + window() - 1 -
-  // d]. Queries outside of the item are zeros.
+  // Packs a row of queries so that the query that has key n at offset d is at [n + reach() - d *
+  // dilation]. Queries outside of the item are zeros.
   Placement packed_queries() const {
-    return wrap() ? Placement(1 - window() - shift(), size + window() - 1, 0, size)
-                  : Placement(queries.begin, queries.size(), window() - 1, size);
+    const Dim of_queries = dim.transposed();
+    return wrap() ? Placement(-reach() - shift(), dim.size + reach(), 0, of_queries)
+                  : Placement(queries.begin, queries.size(), reach(), of_queries);
   }
   template <class T>
   int64_t query_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>) + window() - 1);
+    return odd_pitch<T>(round_up(count(), kLanes<T>) + reach());
   }
   template <class T>
   int64_t key_pitch() const {
@@ -69,7 +73,7 @@ class ShearedWeights {
     for (int64_t i = 0; i < size_ / pitch_; ++i) {
       T* row = data_ + i * pitch_;
       const int64_t d = i / rows_ % columns_.window();
-      const int64_t first = columns_.wrap() ? 0 : d;
+      const int64_t first = columns_.wrap() ? 0 : d * columns_.dim.dilation;
       fill_zero(row, first);
       fill_zero(row + first + columns_.queries.size(), pitch_ - first - columns_.queries.size());
     }
@@ -78,15 +82,15 @@ class ShearedWeights {
   // The place of the weights of offset d of query row r from query w of the item on. A vector is
   // stored there if it is `whole`, and with `put` otherwise.
   T* place(int64_t j, int64_t d, int64_t r, int64_t w) const {
-    return data_ + ((j * columns_.window() + d) * rows_ + r) * pitch_ + columns_.first_key(w) + d;
+    return data_ + ((j * columns_.window() + d) * rows_ + r) * pitch_ + key(d, w);
   }
   bool whole(int64_t d, int64_t w, int64_t lanes) const {
-    const int64_t key = columns_.first_key(w) + d;
+    const int64_t key = this->key(d, w);
     return lanes == kLanes<T> && key >= 0 && key + lanes <= count_;
   }
   // Lanes before the first or after the last key go to the other side of the grid.
   void put(int64_t d, int64_t w, int64_t lanes, Vec<T> weights, T* place) const {
-    const int64_t key = columns_.first_key(w) + d;
+    const int64_t key = this->key(d, w);
     const int64_t first = smaller(lanes, larger(0, -key));
     const int64_t last = smaller(lanes, larger(0, count_ - key));
     if (first > 0) store_range(place + count_, weights, 0, first);
@@ -101,6 +105,11 @@ class ShearedWeights {
   }
 
  private:
+  // The key at offset d of query w.
+  int64_t key(int64_t d, int64_t w) const {
+    return columns_.first_key(w) + d * columns_.dim.dilation;
+  }
+
   KeyColumns columns_;
   int64_t count_, rows_, pitch_, size_;
   T* data_;
@@ -120,11 +129,11 @@ class QueryRows {
   // Call this once, before all others.
   void clear() { fill_zero(data_, size_); }
 
-  // Packs channel c of rows h.. of plane d.
+  // Packs channel c of `rows` rows.
   template <class S>
-  void pack(const Image<const S>& image, int64_t c, int64_t d, int64_t h, int64_t rows) {
+  void pack(const RowsOfImage<const S>& image, int64_t c, int64_t rows) {
     for (int64_t r = 0; r < rows; ++r) {
-      placement_.pack(image.row(c, d, h + r), data_ + (r * channels_ + c) * pitch_);
+      placement_.pack(image.row(c, r), data_ + (r * channels_ + c) * pitch_);
     }
   }
 
@@ -149,18 +158,21 @@ template <class T>
 class SumRows {
  public:
   // The rows in `stored` are stored, and to the others the sums are added.
-  SumRows(Arena& arena, const KeyColumns& columns, const Span& rows, int64_t channels,
-          const Image<T>& result, const Span& stored)
-      : geometry_(result.geometry),
+  SumRows(Arena& arena, const KeyColumns& columns, const Geometry& g, const Span& rows,
+          int64_t channels, const Image<T>& result, const Span& stored)
+      : plane_dim_(g.dims[0]),
+        row_dim_(g.dims[1]),
         columns_(columns),
-        first_row_(rows.begin - geometry_.window[1] / 2),
+        first_row_(rows.begin - g.dims[1].before),
         channels_(channels),
-        ring_(arena, geometry_.window[0], geometry_.window[1] + kTileRows - 1, channels,
+        ring_(arena, g.dims[0].window, g.dims[1].window + kTileRows - 1, channels,
               columns.key_pitch<T>()),
-        result_(result.data),
+        result_(result),
+        keys_(columns.begin(), columns.count(), 0, columns.dim),
         stored_{stored.begin - first_row_, stored.end - first_row_} {}
 
-  // Starts plane d of the queries at row `first`, with `planes` of the window.
+  // Starts plane d of the queries at row `first`, with `planes` of the window. Planes and rows are
+  // present.
   void start_plane(int64_t d, const Span& planes, int64_t first) {
     plane_ = d;
     planes_ = planes;
@@ -180,18 +192,17 @@ class SumRows {
   // the weights, and channel c gets sum_c - weight * subtract_c.
   template <class S>
   void leave_until(int64_t until, const Image<const S>* subtract) {
-    const int64_t* n = geometry_.size;
     const int64_t channels = channels_ - (subtract != nullptr);
     for (int64_t p = planes_.begin; p < planes_.end; ++p) {
-      const int64_t d = neighbour(plane_, p, n[0], geometry_.window[0]);
+      const int64_t d = plane_dim_.neighbour(plane_, p);
       // Channel by channel: the rows of one channel are adjacent in memory.
       for (int64_t c = 0; c < channels; ++c) {
         for (int64_t i = left_; i < until; ++i) {
-          const int64_t h = wrap(first_row_ + i, n[1]);
+          const int64_t h = row_dim_.key(first_row_ + i);
           const T* row = ring_.row(p, i);
           const bool add = i < stored_.begin || i >= stored_.end;
-          add_row(row + c * pitch(), (c * n[0] + d) * n[1] + h, add, row + channels * pitch(),
-                  subtract);
+          add_row(row + c * pitch(), result_.row(c, d, h), add, row + channels * pitch(),
+                  subtract != nullptr ? subtract->row(c, d, h) : nullptr);
         }
       }
     }
@@ -204,37 +215,30 @@ class SumRows {
   int64_t keys() const { return columns_.count(); }
 
  private:
-  // Adds one row of sums to row `image_row` of the group's image, or stores it there; both of one
-  // channel.
+  // Adds one row of sums to a row of the result, or stores it there; both of one channel.
   template <class S>
-  void add_row(const T* sums, int64_t image_row, bool add, const T* weights,
-               const Image<const S>* subtract) const {
-    const int64_t size = geometry_.size[2], keys = columns_.count();
-    T* result = result_ + image_row * size;
-    const S* x = subtract != nullptr ? subtract->data + image_row * size : nullptr;
+  void add_row(const T* sums, T* result, bool add, const T* weights, const S* x) const {
     const auto add_lanes = [&](int64_t key, int64_t column, int64_t lanes) {
       Vec<T> sum = load_first(sums + key, lanes);
       if (x != nullptr) sum -= load_first(weights + key, lanes) * load_first(x + column, lanes);
       if (add) sum += load_first(result + column, lanes);
       store_first(result + column, sum, lanes);
     };
-    // In pieces that stay inside the grid.
-    int64_t column = wrap(columns_.begin(), size);
-    for (int64_t key = 0; key < keys; column = 0) {
-      const int64_t end = key + smaller(keys - key, size - column);
+    keys_.for_each_piece([&](int64_t column, int64_t key, int64_t count) {
+      const int64_t end = key + count;
       for (; key + kLanes<T> <= end; key += kLanes<T>, column += kLanes<T>) {
         add_lanes(key, column, kLanes<T>);
       }
       if (key < end) add_lanes(key, column, end - key);
-      key = end;
-    }
+    });
   }
 
-  Geometry geometry_;
+  Dim plane_dim_, row_dim_;
   KeyColumns columns_;
   int64_t first_row_, channels_;
   RowRing<T> ring_;
-  T* result_;
+  Image<T> result_;
+  Placement keys_;
   Span stored_;
   int64_t plane_ = 0, entered_ = 0, left_ = 0;
   Span planes_{};
@@ -246,7 +250,7 @@ class SumRows {
 template <class T>
 inline void scatter_key_rows(const RowBlock& block, int64_t begin, int64_t end, int64_t i,
                              const ShearedWeights<T>& weights, const QueryRows<T>& queries,
-                             const SumRows<T>& sums, int64_t window) {
+                             const SumRows<T>& sums, int64_t window, int64_t step) {
   const int64_t plane = begin / block.plane_rows();
   const int64_t first = block.in_plane(begin), last = first + end - begin;
   // Query rows with the same of these key rows in their windows are summed together.
@@ -261,7 +265,8 @@ inline void scatter_key_rows(const RowBlock& block, int64_t begin, int64_t end, 
       for (int64_t j = lo; j < hi; ++j) rows[j - lo] = sums.row(plane, i + j);
       for (int64_t key = 0; key < sums.keys(); key += kLanes<T>) {
         scatter_channels<T>(hi - lo, sums.channels(), rows, key, sums.pitch(),
-                            weights.at(lo - first, key), queries.at(key), r, next - 1, window);
+                            weights.at(lo - first, key), queries.at(key), r, next - 1, window,
+                            step);
       }
     }
     r = next;

@@ -13,7 +13,7 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 template <class S>
 class SimilarityKernel : ScoreTiles<S> {
   using Base = ScoreTiles<S>;
-  using Base::block_, Base::tiles_, Base::values_, Base::prefetcher_;
+  using Base::L, Base::block_, Base::tiles_, Base::values_, Base::prefetcher_;
   using typename Base::T;
 
  public:
@@ -34,22 +34,29 @@ class SimilarityKernel : ScoreTiles<S> {
  private:
   // Tile t of rows h.. of plane d, with keys packed with `window` offsets.
   void tile(int64_t t, int64_t d, int64_t h, int64_t window) {
-    values_.start_tile(tiles_.columns(t));
+    const T* biases = this->biases(t);
     prefetch(t, d, h);
-    for_each_key_rows(window, [&](int64_t begin, int64_t end) {
-      this->score(t, begin, end, window, T(-0.5), nullptr, scores_);
+    this->start_values(t, d, h);
+    this->for_each_key_rows(key_rows_at_a_time<T>(window), [&](int64_t begin, int64_t end) {
+      this->score(t, begin, end, window, T(-0.5), nullptr, nullptr, scores_);
+      if (biases != nullptr) clear_absent_columns(begin, end, window, biases);
       this->write(t, d, h, begin, end, window, scores_,
                   [](int64_t) { return [](Vec<T> score) { return score; }; });
     });
   }
 
-  // Calls f(begin, end) for the key rows of the block, a few of one plane at a time.
-  template <class F>
-  void for_each_key_rows(int64_t window, F&& f) const {
-    const int64_t step = key_rows_at_a_time<T>(window);
-    for (int64_t p = 0; p < block_.planes; ++p) {
-      const int64_t last = (p + 1) * block_.plane_rows();
-      for (int64_t j = p * block_.plane_rows(); j < last; j += step) f(j, smaller(j + step, last));
+  // Sets the scores of absent keys in key rows [begin, end) to zero.
+  void clear_absent_columns(int64_t begin, int64_t end, int64_t window, const T* biases) const {
+    const int64_t dilation = this->geometry_.dims[2].dilation;
+    T* scores = scores_;
+    for (int64_t j = begin; j < end; ++j) {
+      const int64_t first = block_.first_query(j), last = first + block_.queries(j);
+      for (int64_t o = 0; o < window; ++o, scores += kTileRows * L) {
+        const auto present = load(biases + o * dilation) == T(0);
+        for (int64_t r = first; r < last; ++r) {
+          store(scores + r * L, present ? load(scores + r * L) : Vec<T>{});
+        }
+      }
     }
   }
 

@@ -1,5 +1,5 @@
 // The transposed matrix in CSR order. Entry (i, j) of the result is entry (j, i) of the input: in
-// the row of key j, the value at query i.
+// the row of key j, the value at query i. Here queries and keys are those of the result.
 //
 // A row of queries at a time, and for it a few rows of keys: their values are read with keys in the
 // lanes and stored shifted, so that those of one query are in one column.
@@ -22,22 +22,22 @@ class BitTranspose {
 
  public:
   BitTranspose(const TransposeParams& a, const WorkItem& item, Arena& arena)
-      : geometry_(a.geometry),
+      : geometry_(geometry_of_classes(a.geometry.transposed(), item)),
         item_(item),
-        values_(static_cast<const S*>(a.values), item.group, a.geometry),
-        result_(static_cast<S*>(a.result), item.group, a.geometry),
+        values_(static_cast<const S*>(a.values), item, a.geometry),
+        result_(static_cast<S*>(a.result), item, a.geometry.transposed()),
         // The margins on both sides take the values at queries outside of the item.
-        segment_(largest_segment(a.geometry.window[2])),
-        margin_(round_up(segment_.size() - 1, L)),
+        segment_(largest_segment(geometry_.dims[2].window)),
+        margin_(round_up(geometry_.dims[2].dilation * (segment_.size() - 1), L)),
         pitch_(odd_pitch<T>(2 * margin_ + round_up(item.columns.size(), L) + L)),
-        rows_(smaller(rows_at_a_time(segment_.size()), a.geometry.window[1])),
+        rows_(smaller(rows_at_a_time(segment_.size()), geometry_.dims[1].window)),
         turned_(arena.take<T>(rows_ * segment_.size() * pitch_)) {}
 
   void run() {
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
       for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
-        for_each_segment(geometry_.window[2], [&](const Span& offsets) {
-          for (int64_t p = 0; p < geometry_.window[0]; ++p) add_plane(d, h, p, offsets);
+        for_each_segment(geometry_.dims[2].window, [&](const Span& offsets) {
+          for (int64_t p = 0; p < geometry_.dims[0].window; ++p) add_plane(d, h, p, offsets);
         });
       }
     }
@@ -46,9 +46,9 @@ class BitTranspose {
  private:
   // Row h of plane d, at `offsets` in plane p of the window.
   void add_plane(int64_t d, int64_t h, int64_t p, const Span& offsets) {
-    const int64_t window = geometry_.window[1];
+    const int64_t window = geometry_.dims[1].window, columns = geometry_.dims[2].window;
     // From the key, the query is at the opposite offset.
-    values_.start_segment({geometry_.window[2] - offsets.end, geometry_.window[2] - offsets.begin});
+    values_.start_segment({columns - offsets.end, columns - offsets.begin});
     result_.start_segment(offsets);
     for (int64_t o = 0; o < window; o += rows_) {
       const int64_t end = smaller(o + rows_, window);
@@ -67,23 +67,27 @@ class BitTranspose {
   // Reads the values at row h of plane d from the row of keys at offset (p, o). Those of offset n
   // of `offsets` go to to[n * pitch], at the columns of their queries.
   void read_row(int64_t d, int64_t h, int64_t p, int64_t o, const Span& offsets, T* to) {
-    const int64_t *size = geometry_.size, *window = geometry_.window;
-    const int64_t plane = neighbour(d, p, size[0], window[0]);
-    const int64_t row = neighbour(h, o, size[1], window[1]);
-    int64_t left = item_.columns.size() + offsets.size() - 1, lanes = 0;
-    int64_t column = wrap(item_.columns.begin + offsets.begin - window[2] / 2, size[2]);
-    // In vectors that stay inside the grid; lanes after the last key are overwritten later.
-    for (; left > 0; left -= lanes, to += lanes, column = wrap(column + lanes, size[2])) {
-      lanes = smaller(L, smaller(left, size[2] - column));
+    const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &dim = geometry_.dims[2];
+    const int64_t plane = planes.neighbour(d, p), row = rows.neighbour(h, o);
+    const Placement keys(item_.columns.begin + dim.dilation * (offsets.begin - dim.before),
+                         item_.columns.size() + dim.dilation * (offsets.size() - 1), 0, dim);
+    const bool absent = plane < 0 || row < 0;
+    if (absent || keys.any_absent()) fill_zero(to - margin_, offsets.size() * pitch_);
+    if (absent) return;
+    const auto read = [&](int64_t column, int64_t lanes, T* place) {
       values_.start_tile({column, column + lanes});
-      values_.for_each_slots(plane, row, window[0] - 1 - p, window[1] - 1 - o, window[1] - o,
-                             [&](int64_t, const Slots<const S>& slots) {
+      values_.for_each_slots(plane, row, planes.window - 1 - p, rows.window - 1 - o,
+                             rows.window - o, [&](int64_t, const Slots<const S>& slots) {
                                read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
                                  const int64_t n = offsets.size() - 1 - back;
-                                 store(to + n * pitch_ - n, v);
+                                 store(place + n * (pitch_ - dim.dilation), v);
                                });
                              });
-    }
+    };
+    // In vectors that stay inside the grid; lanes after the last key are overwritten later.
+    keys.for_each_piece([&](int64_t column, int64_t at, int64_t count) {
+      for (int64_t i = 0; i < count; i += L) read(column + i, smaller(L, count - i), to + at + i);
+    });
   }
 
   void write_rows(int64_t d, int64_t h, int64_t p, int64_t first, int64_t last) {
@@ -99,7 +103,7 @@ class BitTranspose {
     }
   }
 
-  Geometry geometry_;
+  Geometry geometry_;  // of the classes of the result
   const WorkItem& item_;
   CsrRows<const S> values_;
   CsrRows<S> result_;
