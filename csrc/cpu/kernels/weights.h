@@ -66,7 +66,7 @@ class Weights {
     const int64_t columns = columns_.size();
     if constexpr (sizeof(S) != sizeof(T)) return {columns, columns};
     const Dim& dim = own_.dims[2];
-    auto [first, last] = unrotated();
+    auto [first, last] = unrotated(matrix_.dims[2]);
     if (transposed) {
       first -= dim.dilation * (offsets.begin - dim.before);
       last -= dim.dilation * (offsets.end - 1 - dim.before);
@@ -86,12 +86,12 @@ class Weights {
     const Dim dim = own_.dims[2], matrix = matrix_.dims[2];
     const int64_t window = matrix.window, row_size = row_size_;
     const Span own = transposed ? Span{window - offsets.end, window - offsets.begin} : offsets;
-    const Span unrotated = this->unrotated();
+    const Span in_order = unrotated(matrix);
     const auto copy_columns = [=](int64_t column, int64_t at, int64_t count) {
       const S* weights = row + column * row_size;
       T* place = to + at * own.size();
       for (const int64_t end = column + count; column < end; ++column) {
-        if (column >= unrotated.begin && column < unrotated.end) {
+        if (column >= in_order.begin && column < in_order.end) {
           copy_elements(weights + own.begin, place, own.size());
         } else {
           // Offsets before the first are at the end of the row.
@@ -165,13 +165,6 @@ class Weights {
   }
 
  private:
-  // The pixels whose rows of the matrix are there and not rotated.
-  Span unrotated() const {
-    const Dim& dim = matrix_.dims[2];
-    if (!dim.circular) return {0, dim.size};
-    return {dim.dilation * dim.before, dim.size - dim.dilation * dim.after()};
-  }
-
   int64_t row_bytes() const { return row_size_ * static_cast<int64_t>(sizeof(S)); }
 
   Geometry own_, matrix_;      // of the classes, and of the rows of the matrix
