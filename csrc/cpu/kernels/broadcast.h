@@ -33,7 +33,7 @@ struct TileWeights {
 // channels. The sums of the rows of a column are `channels` apart, those of columns kTileRows *
 // next.
 template <class T, int rows, int columns, int vectors>
-void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t count,
+void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, int64_t count,
                   int64_t window, int64_t next, int64_t channels, T* sums) {
   constexpr int L = kLanes<T>;
   Vec<T> s[rows][columns][vectors];
@@ -82,7 +82,7 @@ void add_products(TileWeights<T> weights, const T* const* x, int64_t at, int64_t
 }
 
 template <class T>
-using AddProducts = void(TileWeights<T>, const T* const*, int64_t, int64_t, int64_t, int64_t,
+using AddProducts = void(const TileWeights<T>&, const T* const*, int64_t, int64_t, int64_t, int64_t,
                          int64_t, T*);
 
 // The function above for a tile of any size.

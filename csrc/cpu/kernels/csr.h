@@ -104,6 +104,8 @@ class CsrRows {
         geometry_(g),
         planes_{item.plane_class, g.dims[0].dilation, g.dims[0].size},
         rows_{item.row_class, g.dims[1].dilation, g.dims[1].size},
+        row_size_(g.offsets()),
+        in_order_(unrotated(g.dims[2])),
         offsets_{0, g.dims[2].window} {}
 
   // Selects the offsets along columns.
@@ -111,10 +113,10 @@ class CsrRows {
 
   // Selects the tile of the queries in `columns`. Call this before for_each_slots.
   void start_tile(const Span& columns) {
-    const Dim dim = geometry_.dims[2];
     w_ = columns.begin;
-    rotated_ = dim.first_offset(columns.begin) != 0 || dim.first_offset(columns.end - 1) != 0;
+    rotated_ = columns.begin < in_order_.begin || columns.end > in_order_.end;
     if (!rotated_) return;
+    const Dim dim = geometry_.dims[2];
     for (int64_t l = 0; l < columns.size(); ++l) first_offsets_[l] = dim.first_offset(w_ + l);
   }
 
@@ -125,15 +127,16 @@ class CsrRows {
     const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &columns = geometry_.dims[2];
     d = planes_.pixel(d);
     h = rows_.pixel(h);
-    S* row = values_ + ((d * rows.size + h) * columns.size + w_) * geometry_.offsets();
+    S* row = values_ + ((d * rows.size + h) * columns.size + w_) * row_size_;
     const int64_t plane = planes.slot_of_offset(d, p) * rows.window;
     // Slots are adjacent up to the last offset before the first column.
     const int64_t turn = rows.first_offset(h);
     const bool whole = offsets_.size() == columns.window;
     while (first < last) {
       const int64_t end = !whole ? first + 1 : first < turn ? smaller(turn, last) : last;
-      const int64_t slot = (plane + rows.slot_of_offset(h, first)) * columns.window;
-      f(first, Slots<S>{row + slot, geometry_.offsets(), end - first, columns.window, offsets_,
+      const int64_t slot =
+          (plane + first - turn + (first < turn ? rows.window : 0)) * columns.window;
+      f(first, Slots<S>{row + slot, row_size_, end - first, columns.window, offsets_,
                         rotated_ ? first_offsets_ : nullptr});
       first = end;
     }
@@ -143,13 +146,13 @@ class CsrRows {
   void prefetch(Prefetcher& prefetcher, int64_t d, int64_t h, int64_t rows,
                 const Span& columns) const {
     const Dim &row_dim = geometry_.dims[1], &column_dim = geometry_.dims[2];
-    const int64_t query = geometry_.offsets() * sizeof(S), row = column_dim.size * query;
+    const int64_t query = row_size_ * sizeof(S), row = column_dim.size * query;
     const int64_t pixel =
         (planes_.pixel(d) * row_dim.size + rows_.pixel(h)) * column_dim.size + columns.begin;
-    S* first = values_ + pixel * geometry_.offsets();
+    S* first = values_ + pixel * row_size_;
     if (offsets_.size() == column_dim.window) {
       prefetcher.add(first, columns.size() * query, row_dim.dilation * row, rows, true);
-    } else if (geometry_.offsets() == column_dim.window) {
+    } else if (row_size_ == column_dim.window) {
       // Rotated rows have them in other slots.
       prefetcher.add(first + offsets_.begin, offsets_.size() * sizeof(S), query, columns.size(),
                      true);
@@ -160,6 +163,8 @@ class CsrRows {
   S* values_;
   Geometry geometry_;
   ClassPixels planes_, rows_;
+  int64_t row_size_;  // K
+  Span in_order_;     // the columns without rotation
   Span offsets_;
   int64_t w_ = 0;
   bool rotated_ = false;

@@ -84,4 +84,10 @@ inline Span present(const Dim& dim, int64_t begin, int64_t end) {
   return {first, larger(first, smaller(end, dim.keys))};
 }
 
+// The pixels whose entries are stored in the order of the offsets.
+inline Span unrotated(const Dim& dim) {
+  if (!dim.circular) return {0, dim.size};
+  return {dim.dilation * dim.before, dim.size - dim.dilation * dim.after()};
+}
+
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -82,9 +82,9 @@ class Placement {
 
   template <class S>
   void pack(const S* row, Compute<S>* to) const {
-    for_each_piece([=](int64_t column, int64_t at, int64_t count) {
-      copy_piece(row + column, to + at, count);
-    });
+    for (int64_t n = 0; n < size_; ++n) {
+      copy_piece(row + pieces_[n].from, to + pieces_[n].to, pieces_[n].count);
+    }
     if (any_absent_) {
       for_each_absent([=](int64_t at, int64_t count) { fill_zero(to + at, count); });
     }

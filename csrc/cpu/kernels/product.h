@@ -58,6 +58,7 @@ class ProductKernel {
         copy_size_(values_.pixels(most_columns_, segment_) * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         parts_(arena.take<Part>(together_)),
+        rows_(arena.take<const S*>(together_ * kTileRows)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * copy_size_)) {}
 
@@ -120,9 +121,17 @@ class ProductKernel {
     }
   }
 
+  // Finds the weights of every key row and row of y.
+  void find_rows(const Step& step) {
+    for_each_pair(step, [&](int64_t place, int64_t j, int64_t r) {
+      rows_[place] = values_.row(step.d, step.h + r, step.p, block_.in_plane(j) - r);
+    });
+  }
+
   void add_key_rows(const Step& step) {
     const Span in_place = values_.in_place(step.offsets);
     find_parts(step);
+    find_rows(step);
     if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
     add_copied(step, {0, in_place.begin},
                in_place.size() > 0 ? kTileColumns * dilation_ : most_columns_);
@@ -139,9 +148,10 @@ class ProductKernel {
       if (!transposed) {
         prefetch_columns(step, part, part.end < columns.end ? most_columns_ : next);
       }
-      for_each_weights(step, [&](const S* row, const T*& weights, T* copy) {
-        values_.copy(row, part, step.offsets, copy);
-        weights = copy;
+      for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
+        T* copy = copies_ + place * copy_size_;
+        values_.copy(rows_[place], part, step.offsets, copy);
+        weights_[place] = copy;
       });
       add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window);
     }
@@ -149,9 +159,9 @@ class ProductKernel {
 
   void add_in_place(const Step& step, const Span& columns) {
     if (columns.size() == 0) return;
-    for_each_weights(step, [](const S* row, const T*& weights, T*) {
-      if constexpr (sizeof(S) == sizeof(T)) weights = row;
-    });
+    if constexpr (sizeof(S) == sizeof(T)) {
+      for_each_pair(step, [&](int64_t place, int64_t, int64_t) { weights_[place] = rows_[place]; });
+    }
     const int64_t width = kTileColumns * dilation_;
     for (int64_t w = columns.begin; w < columns.end; w += width) {
       const Span part{w, smaller(w + width, columns.end)};
@@ -162,16 +172,14 @@ class ProductKernel {
     }
   }
 
-  // Calls f(row, weights, copy) for every key row and row of y: `row` as given by values_.row,
-  // `weights` an element of weights_ to set, `copy` memory for copy_size_ elements.
+  // Calls f(place, j, r) for every key row j and row r of y: `place` is theirs in rows_, weights_
+  // and copies_.
   template <class F>
-  void for_each_weights(const Step& step, F&& f) {
+  void for_each_pair(const Step& step, F&& f) {
     for (int64_t j = step.begin; j < step.end; ++j) {
       const int64_t first = block_.first_query(j);
       for (int64_t r = first; r < first + block_.queries(j); ++r) {
-        const int64_t place = (j - step.begin) * kTileRows + r;
-        f(values_.row(step.d, step.h + r, step.p, block_.in_plane(j) - r), weights_[place],
-          copies_ + place * copy_size_);
+        f((j - step.begin) * kTileRows + r, j, r);
       }
     }
   }
@@ -181,9 +189,10 @@ class ProductKernel {
     const int64_t most = smaller(kTileColumns, step.offsets.size());
     const int64_t together = most * dilation_;
     for (int64_t begin = columns.begin; begin < columns.end; begin += together) {
-      for (int64_t w = begin; w < smaller(begin + dilation_, columns.end); ++w) {
-        add_tile(step, w, smaller(most, divide_up(columns.end - w, dilation_)), first + w * stride,
-                 stride);
+      const int64_t left = columns.end - begin;
+      for (int64_t w = 0; w < smaller(dilation_, left); ++w) {
+        const int64_t width = left >= together ? most : divide_up(left - w, dilation_);
+        add_tile(step, begin + w, width, first + (begin + w) * stride, stride);
       }
     }
   }
@@ -268,6 +277,7 @@ class ProductKernel {
   int64_t together_, most_columns_, copy_size_;
   const T** key_rows_;
   Part *parts_, *parts_end_ = nullptr;
+  const S** rows_;
   const T** weights_;
   T* copies_;
   Prefetcher values_ahead_, rows_ahead_;

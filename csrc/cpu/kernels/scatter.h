@@ -37,8 +37,8 @@ struct KeyColumns {
   int64_t count() const { return wrap() ? dim.size : queries.size() + reach(); }
   // The grid's column of key 0; may be outside of the grid.
   int64_t begin() const { return wrap() ? 0 : queries.begin + shift(); }
-  // The key at the first offset of query w of the item.
-  int64_t first_key(int64_t w) const { return wrap() ? w + shift() : w; }
+  // The key at the first offset of the item's first query.
+  int64_t first_key() const { return wrap() ? shift() : 0; }
   // Packs a row of queries so that the query that has key n at offset d is at [n + reach() - d *
   // dilation]. Queries outside of the item are zeros.
   Placement packed_queries() const {
@@ -61,28 +61,31 @@ template <class T>
 class ShearedWeights {
  public:
   ShearedWeights(Arena& arena, const KeyColumns& columns, int64_t key_rows, int64_t rows)
-      : columns_(columns),
+      : queries_(columns.queries.size()),
+        wrap_(columns.wrap()),
+        first_key_(columns.first_key()),
+        step_(columns.dim.dilation),
+        window_(columns.window()),
         count_(columns.count()),
         rows_(rows),
         pitch_(columns.key_pitch<T>()),
-        size_(key_rows * columns.window() * rows * pitch_),
+        size_(key_rows * window_ * rows * pitch_),
         data_(arena.take<T>(size_)) {}
 
   // Sets the weights of queries outside of the item to zero. Nothing else is ever stored there.
   void clear() {
     for (int64_t i = 0; i < size_ / pitch_; ++i) {
       T* row = data_ + i * pitch_;
-      const int64_t d = i / rows_ % columns_.window();
-      const int64_t first = columns_.wrap() ? 0 : d * columns_.dim.dilation;
+      const int64_t first = wrap_ ? 0 : i / rows_ % window_ * step_;
       fill_zero(row, first);
-      fill_zero(row + first + columns_.queries.size(), pitch_ - first - columns_.queries.size());
+      fill_zero(row + first + queries_, pitch_ - first - queries_);
     }
   }
 
   // The place of the weights of offset d of query row r from query w of the item on. A vector is
   // stored there if it is `whole`, and with `put` otherwise.
   T* place(int64_t j, int64_t d, int64_t r, int64_t w) const {
-    return data_ + ((j * columns_.window() + d) * rows_ + r) * pitch_ + key(d, w);
+    return data_ + ((j * window_ + d) * rows_ + r) * pitch_ + key(d, w);
   }
   bool whole(int64_t d, int64_t w, int64_t lanes) const {
     const int64_t key = this->key(d, w);
@@ -100,18 +103,17 @@ class ShearedWeights {
 
   // For `scatter`, from key row j and key `key` on.
   ScatterWeights<T> at(int64_t j, int64_t key) const {
-    const int64_t key_row = columns_.window() * rows_ * pitch_;
+    const int64_t key_row = window_ * rows_ * pitch_;
     return {data_ + j * key_row + key, key_row, rows_ * pitch_, pitch_};
   }
 
  private:
   // The key at offset d of query w.
-  int64_t key(int64_t d, int64_t w) const {
-    return columns_.first_key(w) + d * columns_.dim.dilation;
-  }
+  int64_t key(int64_t d, int64_t w) const { return first_key_ + w + d * step_; }
 
-  KeyColumns columns_;
-  int64_t count_, rows_, pitch_, size_;
+  int64_t queries_;
+  bool wrap_;
+  int64_t first_key_, step_, window_, count_, rows_, pitch_, size_;
   T* data_;
 };
 

@@ -37,22 +37,30 @@ class BitTranspose {
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
       for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
         for_each_segment(geometry_.dims[2].window, [&](const Span& offsets) {
-          for (int64_t p = 0; p < geometry_.dims[0].window; ++p) add_plane(d, h, p, offsets);
+          const Placement keys = placement(offsets);
+          for (int64_t p = 0; p < geometry_.dims[0].window; ++p) add_plane(d, h, p, offsets, keys);
         });
       }
     }
   }
 
  private:
-  // Row h of plane d, at `offsets` in plane p of the window.
-  void add_plane(int64_t d, int64_t h, int64_t p, const Span& offsets) {
+  // The keys at `offsets` of the item's columns.
+  Placement placement(const Span& offsets) const {
+    const Dim& dim = geometry_.dims[2];
+    return {item_.columns.begin + dim.dilation * (offsets.begin - dim.before),
+            item_.columns.size() + dim.dilation * (offsets.size() - 1), 0, dim};
+  }
+
+  // Row h of plane d, at `offsets` in plane p of the window, which are the columns `keys`.
+  void add_plane(int64_t d, int64_t h, int64_t p, const Span& offsets, const Placement& keys) {
     const int64_t window = geometry_.dims[1].window, columns = geometry_.dims[2].window;
     // From the key, the query is at the opposite offset.
     values_.start_segment({columns - offsets.end, columns - offsets.begin});
     result_.start_segment(offsets);
     for (int64_t o = 0; o < window; o += rows_) {
       const int64_t end = smaller(o + rows_, window);
-      for (int64_t i = o; i < end; ++i) read_row(d, h, p, i, offsets, turned_row(i - o));
+      for (int64_t i = o; i < end; ++i) read_row(d, h, p, i, offsets, keys, turned_row(i - o));
       write_rows(d, h, p, o, end);
     }
   }
@@ -66,11 +74,10 @@ class BitTranspose {
 
   // Reads the values at row h of plane d from the row of keys at offset (p, o). Those of offset n
   // of `offsets` go to to[n * pitch], at the columns of their queries.
-  void read_row(int64_t d, int64_t h, int64_t p, int64_t o, const Span& offsets, T* to) {
+  void read_row(int64_t d, int64_t h, int64_t p, int64_t o, const Span& offsets,
+                const Placement& keys, T* to) {
     const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &dim = geometry_.dims[2];
     const int64_t plane = planes.neighbour(d, p), row = rows.neighbour(h, o);
-    const Placement keys(item_.columns.begin + dim.dilation * (offsets.begin - dim.before),
-                         item_.columns.size() + dim.dilation * (offsets.size() - 1), 0, dim);
     const bool absent = plane < 0 || row < 0;
     if (absent || keys.any_absent()) fill_zero(to - margin_, offsets.size() * pitch_);
     if (absent) return;

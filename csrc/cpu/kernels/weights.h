@@ -65,10 +65,8 @@ class Weights {
   Span in_place(const Span& offsets) const {
     const int64_t columns = columns_.size();
     if constexpr (sizeof(S) != sizeof(T)) return {columns, columns};
-    const Dim &dim = own_.dims[2], &matrix = matrix_.dims[2];
-    // The pixels whose rows of the matrix are there and not rotated.
-    int64_t first = matrix.circular ? matrix.dilation * matrix.before : 0;
-    int64_t last = matrix.size - (matrix.circular ? matrix.dilation * matrix.after() : 0);
+    const Dim& dim = own_.dims[2];
+    auto [first, last] = unrotated(matrix_.dims[2]);
     if (transposed) {
       first -= dim.dilation * (offsets.begin - dim.before);
       last -= dim.dilation * (offsets.end - 1 - dim.before);
@@ -87,25 +85,34 @@ class Weights {
   void copy(const S* row, const Span& columns, const Span& offsets, T* to) const {
     const Dim dim = own_.dims[2], matrix = matrix_.dims[2];
     const int64_t window = matrix.window, row_size = row_size_;
-    const int64_t count = pixels(columns.size(), offsets);
     const Span own = transposed ? Span{window - offsets.end, window - offsets.begin} : offsets;
-    int64_t position = columns_.begin + columns.begin;
-    if (transposed) position += dim.dilation * (offsets.begin - dim.before);
-    for (int64_t i = 0; i < count; ++i, ++position, to += own.size()) {
-      const int64_t column = transposed ? dim.key(position) : position;
-      if (column < 0) {
-        fill_zero(to, own.size());
-        continue;
-      }
+    const Span in_order = unrotated(matrix);
+    const auto copy_columns = [=](int64_t column, int64_t at, int64_t count) {
       const S* weights = row + column * row_size;
-      const int64_t first = matrix.first_offset(column);
-      // Offsets before the first are at the end of the row.
-      const int64_t split = smaller(larger(first, own.begin), own.end);
-      if (split > own.begin) {
-        copy_elements(weights + window - first + own.begin, to, split - own.begin);
+      T* place = to + at * own.size();
+      for (const int64_t end = column + count; column < end; ++column) {
+        if (column >= in_order.begin && column < in_order.end) {
+          copy_elements(weights + own.begin, place, own.size());
+        } else {
+          // Offsets before the first are at the end of the row.
+          const int64_t first = matrix.first_offset(column);
+          const int64_t split = smaller(larger(first, own.begin), own.end);
+          if (split > own.begin) {
+            copy_elements(weights + window - first + own.begin, place, split - own.begin);
+          }
+          copy_elements(weights + split - first, place + split - own.begin, own.end - split);
+        }
+        weights += row_size;
+        place += own.size();
       }
-      copy_elements(weights + split - first, to + split - own.begin, own.end - split);
-    }
+    };
+    const int64_t begin = columns_.begin + columns.begin;
+    if (!transposed) return copy_columns(begin, 0, columns.size());
+    const Placement keys(begin + dim.dilation * (offsets.begin - dim.before),
+                         pixels(columns.size(), offsets), 0, dim);
+    keys.for_each_piece(copy_columns);
+    keys.for_each_absent(
+        [=](int64_t at, int64_t count) { fill_zero(to + at * own.size(), count * own.size()); });
   }
 
   // The place of the first weight of column 0 at `offsets`: in a copy, and in a row of the matrix.
