@@ -20,7 +20,6 @@ from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity, Wi
 from circulant_attention.geometry import Geometry, make_geometry
 from circulant_attention.matrix import pattern
 from circulant_attention.matrix.display import braille
-from circulant_attention.ops import fallback
 
 # Every kind: causal, even, dilated with and without a common divisor, larger than the grid, mixed.
 KINDS = {
@@ -346,12 +345,6 @@ def test_flops_count_the_offsets():
     with FlopCounterMode(display=False) as counter:
         ca.circulant_attention(q, q, q, Window(4, boundary="truncated"))
     assert counter.get_total_flops() == 2 * 30 * 16 * 8
-
-
-def test_devices_without_kernels_refuse_other_windows():
-    x = torch.randn(1, 2, 8)
-    with pytest.raises(NotImplementedError, match=r"not odd and circular.* need tensors on a CPU"):
-        fallback.similarity(x, x, [2, 0, 1, 1], 0)
 
 
 def test_geometries_of_other_windows_differ():
