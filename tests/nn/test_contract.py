@@ -11,7 +11,7 @@ from gradients import outputs_and_gradients
 from torch import nn
 from torch.testing import assert_close
 
-from circulant_attention import DistanceSimilarity
+from circulant_attention import DistanceSimilarity, Window
 from circulant_attention import nn as own
 
 # Under autocast these have the results of float32, and those add them in float32 to their input.
@@ -82,6 +82,24 @@ CASES = {
         (2, 4, 3, 5, 6),
         (1, 4, 1, 3, 1),
         "channels=4, heads=2, window=(1, 3, 1)",
+    ),
+    "CirculantAttention1d-causal": Case(
+        lambda **kw: own.CirculantAttention1d(
+            4, 2, Window(((2, 0),), dilation=2, boundary="truncated"), **kw
+        ),
+        (2, 4, 7),
+        (1, 4, 1),
+        "window=Window(((2, 0),), dilation=2, boundary='truncated'), similarity=DotSimilarity()",
+        insensitive=("to_k.bias",),
+    ),
+    "CirculantTransformerBlock-window": Case(
+        lambda **kw: own.CirculantTransformerBlock(
+            4, 2, Window(4, boundary=("truncated", "circular")), **distance(**kw)
+        ),
+        (2, 4, 5, 6),
+        (1, 4, 1, 4),
+        "window=Window(4, boundary=('truncated', 'circular'))",
+        fixed=("norm", "attention.log_bandwidth"),
     ),
     "CirculantTransformerBlock": Case(
         lambda **kw: own.CirculantTransformerBlock(4, 2, (1, 3), dropout=0.25, **kw),
