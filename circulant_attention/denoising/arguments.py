@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circulant_attention.checks import check_dtype, is_int
 from circulant_attention.ops.registration import transform_active
+from circulant_attention.window import BOUNDARIES
 
 
 def check_image(image: object, *, batched: bool = False) -> None:
@@ -40,6 +41,15 @@ def check_width(name: str, width: object, image: Tensor) -> None:
         raise ValueError(
             f"expected {name} not larger than the image of {_size(image)} pixels, got {width}"
         )
+
+
+def checked_boundary(boundary: object) -> int:
+    """The number of a boundary of an image, ``"circular"`` or ``"truncated"``."""
+    if not isinstance(boundary, str):
+        raise TypeError(f"expected boundary to be a string, got {type(boundary).__name__}")
+    if boundary not in BOUNDARIES:
+        raise ValueError(f"expected boundary to be 'circular' or 'truncated', got {boundary!r}")
+    return BOUNDARIES.index(boundary)
 
 
 def check_number(name: str, number: object, *, zero: bool = False) -> None:

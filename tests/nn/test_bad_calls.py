@@ -87,6 +87,10 @@ VALUE_ERRORS = [
     ("NonlocalDenoiser()(zeros(1, 32, 32))", "expected sigma, ... got None"),
     ("NonlocalDenoiser(window=4)", "window to be odd, got 4"),
     ("NonlocalDenoiser(bandwidth=0.0)", "bandwidth to be positive"),
+    (
+        "NonlocalDenoiser(boundary='reflect')",
+        "boundary to be 'circular' or 'truncated', got 'reflect'",
+    ),
     ("NonlocalDenoiser(memory=0)", "memory to be at least 1, got 0"),
     (
         "NonlocalDenoiser(1.0)(zeros(1, 9, 32))",

@@ -202,9 +202,10 @@ def test_convolutions_of_one_pixel_are_those_of_torch(bias, dims, device):
 # Non-local means
 
 
-def test_denoiser_is_nonlocal_means(device):
+@pytest.mark.parametrize("boundary", ["circular", "truncated"])
+def test_denoiser_is_nonlocal_means(boundary, device):
     image = torch.rand(2, 3, 12, 10, dtype=torch.double, device=device)
-    settings = {"window": 5, "patch": 3, "bandwidth": 0.9}
+    settings = {"window": 5, "patch": 3, "bandwidth": 0.9, "boundary": boundary}
     expected = nonlocal_means(image, 0.2, **settings)
     module = NonlocalDenoiser(0.2, **settings)
     assert not list(module.parameters()) and not module.state_dict()

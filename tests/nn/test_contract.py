@@ -55,7 +55,7 @@ def bag(device=None, dtype=None):
 
 
 def denoiser(device=None, dtype=None):
-    return own.NonlocalDenoiser(0.5, window=3, patch=3, bandwidth=0.9)
+    return own.NonlocalDenoiser(0.5, window=3, patch=3, bandwidth=0.9, boundary="truncated")
 
 
 def distance(**kwargs):
@@ -203,7 +203,7 @@ CASES = {
         bag, (2, 7, 4), (1, 1, 4), "norm=sigmoid, window=None, stride=None, scale=0.5", out=(4,)
     ),
     "NonlocalDenoiser": Case(
-        denoiser, (3, 2, 5, 6), (1, 1, 3, 3), "sigma=0.5, window=3, patch=3, bandwidth=0.9"
+        denoiser, (3, 2, 5, 6), (1, 1, 3, 3), "bandwidth=0.9, boundary='truncated', memory="
     ),
 }
 
