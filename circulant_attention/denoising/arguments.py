@@ -43,13 +43,16 @@ def check_width(name: str, width: object, image: Tensor) -> None:
         )
 
 
-def checked_boundary(boundary: object) -> int:
-    """The number of a boundary of an image, ``"circular"`` or ``"truncated"``."""
-    if not isinstance(boundary, str):
-        raise TypeError(f"expected boundary to be a string, got {type(boundary).__name__}")
-    if boundary not in BOUNDARIES:
-        raise ValueError(f"expected boundary to be 'circular' or 'truncated', got {boundary!r}")
-    return BOUNDARIES.index(boundary)
+def checked_boundary(boundary: object) -> tuple[int, int]:
+    """The numbers of the boundaries of rows and columns, from a name or one name for each."""
+    names = (boundary, boundary) if isinstance(boundary, str) else boundary
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"expected boundary to be a string or two, got {boundary!r}")
+    if len(names) != 2 or not all(name in BOUNDARIES for name in names):
+        raise ValueError(
+            f"expected boundary to be 'circular' or 'truncated', or two of them, got {boundary!r}"
+        )
+    return BOUNDARIES.index(names[0]), BOUNDARIES.index(names[1])
 
 
 def check_number(name: str, number: object, *, zero: bool = False) -> None:

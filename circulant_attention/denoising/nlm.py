@@ -12,7 +12,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -81,7 +81,8 @@ def patches(image: Tensor, patch: int) -> Tensor:
     check_image(image, batched=True)
     check_width("patch", patch, image)
     rows, columns = (Span(0, n, slice(0, n), CIRCULAR) for n in image.shape[-2:])
-    return _unfolded(tiling.take(image, rows, columns, CIRCULAR, patch // 2), patch).flatten(1, 3)
+    block = tiling.take(image, rows, columns, (CIRCULAR, CIRCULAR), patch // 2)
+    return _unfolded(block, patch).flatten(1, 3)
 
 
 def nonlocal_means(
@@ -91,7 +92,7 @@ def nonlocal_means(
     window: int = 21,
     patch: int = 7,
     bandwidth: float = DEFAULT_BANDWIDTH,
-    boundary: str = "circular",
+    boundary: str | Sequence[str] = "circular",
     tile: int | tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -118,6 +119,8 @@ def nonlocal_means(
         bandwidth: h in units of sigma. More averages more, and blurs more.
         boundary: ``"circular"``: windows and patches wrap. ``"truncated"``: windows end at the
             borders, and patches see the image mirrored at its outermost pixels; for photographs.
+            A sequence has one for rows and one for columns: ``("truncated", "circular")`` is a
+            map of the globe.
         tile: None computes the whole image at once, with a patch of ``C * patch ** 2`` numbers in
             memory for each pixel. The size of a tile, or its rows and columns, bounds the memory:
             tiles are computed one after the other; :func:`tile_size` chooses one.
@@ -166,8 +169,8 @@ def nonlocal_means(
         noisy, scale = None, 1 / (bandwidth * noise)
     # Attention divides its scores by the root of the number of features.
     scale = scale * (batch.shape[1] * patch**2) ** 0.25
-    rows = tiling.spans(height, tile_rows, window // 2, border)
-    columns = tiling.spans(width, tile_columns, window // 2, border)
+    rows = tiling.spans(height, tile_rows, window // 2, border[0])
+    columns = tiling.spans(width, tile_columns, window // 2, border[1])
     total = len(rows) * len(columns)
 
     def denoised(batch: Tensor, row: Span, column: Span) -> Tensor:
@@ -204,7 +207,7 @@ def attention_window(
     window: int = 21,
     patch: int = 7,
     bandwidth: float = DEFAULT_BANDWIDTH,
-    boundary: str = "circular",
+    boundary: str | Sequence[str] = "circular",
 ) -> Tensor:
     """The weights of :func:`nonlocal_means` in the window around one pixel.
 
@@ -239,10 +242,12 @@ def attention_window(
     noise = checked_sigma(sigma, image)
     border = checked_boundary(boundary)
     # A tile of one pixel: its keys are its window, as far as that is in the image.
-    reaches = [(window // 2, window // 2)] * 2
-    if border != CIRCULAR:
-        sizes = zip(at, image.shape[-2:], strict=True)
-        reaches = [(min(window // 2, n), min(window // 2, size - 1 - n)) for n, size in sizes]
+    reaches = [
+        (window // 2, window // 2)
+        if boundary_of_dim == CIRCULAR
+        else (min(window // 2, n), min(window // 2, size - 1 - n))
+        for n, size, boundary_of_dim in zip(at, image.shape[-2:], border, strict=True)
+    ]
     row, column = (
         Span(n - before, n + after + 1, slice(before, before + 1), VALID)
         for n, (before, after) in zip(at, reaches, strict=True)
@@ -339,7 +344,12 @@ def _op_window(window: int, row: Span, column: Span) -> tuple[int, ...]:
 
 
 def _features(
-    image: Tensor, row: Span, column: Span, border: int, patch: int, scale: float | Tensor
+    image: Tensor,
+    row: Span,
+    column: Span,
+    border: tuple[int, int],
+    patch: int,
+    scale: float | Tensor,
 ) -> Tensor:
     """Patches f of a block with ``1/2 |f_i - f_j|^2 = scale^2 d_ij``."""
     reach = patch // 2 + len(_SMOOTHING) // 2

@@ -69,12 +69,15 @@ def spans(size: int, tile: int, halo: int, boundary: int) -> list[Span]:
     return result
 
 
-def take(image: Tensor, rows: Span, columns: Span, boundary: int, margin: int = 0) -> Tensor:
+def take(
+    image: Tensor, rows: Span, columns: Span, border: tuple[int, int], margin: int = 0
+) -> Tensor:
     """The block of an image ``(..., H, W)``, with more pixels around it if there is a margin.
 
-    Beyond its borders a circular image repeats, and others are mirrored.
+    Beyond its borders, of rows and of columns, an image repeats if they are circular, and is
+    mirrored otherwise.
     """
-    for dim, extent in ((-2, rows), (-1, columns)):
+    for dim, extent, boundary in ((-2, rows, border[0]), (-1, columns, border[1])):
         start, stop = extent.start - margin, extent.stop + margin
         size = image.shape[dim]
         if (start, stop) != (0, size):

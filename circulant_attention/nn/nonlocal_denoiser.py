@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -31,7 +31,8 @@ class NonlocalDenoiser(nn.Module):
         bandwidth: :math:`\beta`, the bandwidth in units of sigma. More averages more, and blurs
             more.
         boundary: ``"circular"``: images wrap at the borders. ``"truncated"``: windows end there,
-            and patches see the image mirrored; for photographs.
+            and patches see the image mirrored; for photographs. Or one for rows and one for
+            columns.
         memory: Bytes for weights and patches. Larger images are computed in tiles; None computes
             every image at once.
 
@@ -64,7 +65,7 @@ class NonlocalDenoiser(nn.Module):
         window: int = 21,
         patch: int = 7,
         bandwidth: float = denoising.DEFAULT_BANDWIDTH,
-        boundary: str = "circular",
+        boundary: str | Sequence[str] = "circular",
         memory: int | None = denoising.DEFAULT_MEMORY,
     ) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class NonlocalDenoiser(nn.Module):
         self.window = window
         self.patch = patch
         self.bandwidth = bandwidth
-        self.boundary = boundary
+        self.boundary = boundary if isinstance(boundary, str) else tuple(boundary)
         self.memory = memory
 
     def forward(

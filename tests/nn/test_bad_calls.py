@@ -89,7 +89,7 @@ VALUE_ERRORS = [
     ("NonlocalDenoiser(bandwidth=0.0)", "bandwidth to be positive"),
     (
         "NonlocalDenoiser(boundary='reflect')",
-        "boundary to be 'circular' or 'truncated', got 'reflect'",
+        "boundary to be 'circular' or 'truncated', or two of them, got 'reflect'",
     ),
     ("NonlocalDenoiser(memory=0)", "memory to be at least 1, got 0"),
     (
