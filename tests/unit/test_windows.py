@@ -76,44 +76,6 @@ def test_a_window_of_one_pixel_has_no_boundary():
     assert one == make_geometry(1, (4, 5))
 
 
-BAD = {
-    "no size": (TypeError, "size", lambda: Window(2.5)),
-    "empty": (ValueError, "size of a window to have entries", lambda: Window(())),
-    "zero": (ValueError, "size of a window from 1", lambda: Window((0, 3))),
-    "triple": (TypeError, r"pair of ints \(before, after\) in size", lambda: Window(((1, 2, 3),))),
-    "itself": (ValueError, "holds the pixel itself", lambda: Window(((-1, 3),))),
-    "dilation": (ValueError, "dilation of a window from 1", lambda: Window(3, dilation=0)),
-    "no dilation": (TypeError, "dilation", lambda: Window(3, dilation="2")),
-    "boundary": (
-        ValueError,
-        "'circular' or 'truncated', got 'reflect'",
-        lambda: Window(3, boundary="reflect"),
-    ),
-    "no boundary": (TypeError, "boundary", lambda: Window(3, boundary=0)),
-    "lengths": (
-        ValueError,
-        "size of 2, dilation of 3",
-        lambda: Window((3, 3), dilation=(1, 2, 3)),
-    ),
-    "dims": (
-        ValueError,
-        "one boundary per spatial dim: expected 2, got 1",
-        lambda: make_geometry(Window(3, boundary=("truncated",)), (4, 4)),
-    ),
-    "span": (
-        ValueError,
-        "with a span of 9 for spatial dim 1 of size 8",
-        lambda: make_geometry(Window(5, dilation=(1, 2)), (8, 8)),
-    ),
-}
-
-
-@pytest.mark.parametrize("error, message, call", BAD.values(), ids=BAD)
-def test_bad_windows(error, message, call):
-    with pytest.raises(error, match=message):
-        call()
-
-
 # --- the pattern ---
 
 
