@@ -278,7 +278,7 @@ def _widths(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
         return (int(window),) * dims
     if not isinstance(window, Sequence) or isinstance(window, str):
         raise TypeError(
-            f"window W must be an odd int or one odd int per spatial dim, "
+            f"window W must be a Window, an odd int or one odd int per spatial dim, "
             f"got {type(window).__name__}"
         )
     widths = tuple(window)

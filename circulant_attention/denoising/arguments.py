@@ -11,6 +11,7 @@ from torch import Tensor
 
 from circulant_attention.checks import check_dtype, is_int
 from circulant_attention.ops.registration import transform_active
+from circulant_attention.window import BOUNDARIES
 
 
 def check_image(image: object, *, batched: bool = False) -> None:
@@ -40,6 +41,18 @@ def check_width(name: str, width: object, image: Tensor) -> None:
         raise ValueError(
             f"expected {name} not larger than the image of {_size(image)} pixels, got {width}"
         )
+
+
+def checked_boundary(boundary: object) -> tuple[int, int]:
+    """The numbers of the boundaries of rows and columns, from a name or one name for each."""
+    names = (boundary, boundary) if isinstance(boundary, str) else boundary
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"expected boundary to be a string or two, got {boundary!r}")
+    if len(names) != 2 or not all(name in BOUNDARIES for name in names):
+        raise ValueError(
+            f"expected boundary to be 'circular' or 'truncated', or two of them, got {boundary!r}"
+        )
+    return BOUNDARIES.index(names[0]), BOUNDARIES.index(names[1])
 
 
 def check_number(name: str, number: object, *, zero: bool = False) -> None:

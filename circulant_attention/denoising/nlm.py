@@ -12,26 +12,30 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from circulant_attention.attention import circulant_attention
 from circulant_attention.checks import is_int
 from circulant_attention.denoising import tiling
 from circulant_attention.denoising.arguments import (
     check_image,
     check_number,
     check_width,
+    checked_boundary,
     checked_pixel,
     checked_sigma,
     checked_tile,
 )
 from circulant_attention.denoising.tiling import Span
+from circulant_attention.ops import dtypes
+from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.registration import transform_active
-from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
+from circulant_attention.ops.windows import CIRCULAR, VALID
 
 # Patches are compared in a slightly smoothed image, with these weights along each dim, which leaves
 # about a fifth of the noise variance. A patch's distance to itself is noise-free: without smoothing
@@ -76,8 +80,9 @@ def patches(image: Tensor, patch: int) -> Tensor:
     """
     check_image(image, batched=True)
     check_width("patch", patch, image)
-    rows, columns = (tiling.span(0, size, 0) for size in image.shape[-2:])
-    return _unfolded(tiling.take(image, rows, columns, patch // 2), patch).flatten(1, 3)
+    rows, columns = (Span(0, n, slice(0, n), CIRCULAR) for n in image.shape[-2:])
+    block = tiling.take(image, rows, columns, (CIRCULAR, CIRCULAR), patch // 2)
+    return _unfolded(block, patch).flatten(1, 3)
 
 
 def nonlocal_means(
@@ -87,6 +92,7 @@ def nonlocal_means(
     window: int = 21,
     patch: int = 7,
     bandwidth: float = DEFAULT_BANDWIDTH,
+    boundary: str | Sequence[str] = "circular",
     tile: int | tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
@@ -100,7 +106,8 @@ def nonlocal_means(
     Here j and k run over the window around pixel i, o over a patch of length P with weights
     :math:`g_o \propto \exp(-|o|^2 / 2a^2)`, a = (P - 1) / 4, that sum to one, and
     :math:`\tilde x` is the image smoothed by (3/16, 5/8, 3/16) along both dims. Everything wraps at
-    the borders. The mean is taken of the image itself, not of the smoothed one.
+    the borders, or ends there: ``boundary``. The mean is taken of the image itself, not of the
+    smoothed one.
 
     Args:
         image: ``(B, C, H, W)`` or ``(C, H, W)``, real or complex. Channels share their weights.
@@ -110,6 +117,10 @@ def nonlocal_means(
         window: The odd length of the window in both dims, not larger than the image.
         patch: The odd length P of a patch in both dims, not larger than the image.
         bandwidth: h in units of sigma. More averages more, and blurs more.
+        boundary: ``"circular"``: windows and patches wrap. ``"truncated"``: windows end at the
+            borders, and patches see the image mirrored at its outermost pixels; for photographs.
+            A sequence has one for rows and one for columns: ``("truncated", "circular")`` is a
+            map of the globe.
         tile: None computes the whole image at once, with a patch of ``C * patch ** 2`` numbers in
             memory for each pixel. The size of a tile, or its rows and columns, bounds the memory:
             tiles are computed one after the other; :func:`tile_size` chooses one.
@@ -126,9 +137,8 @@ def nonlocal_means(
         Differentiable in ``image`` and in a tensor ``sigma``. The weights are never stored, except
         for second derivatives, forward mode and ``torch.func`` transforms. With tiles, the backward
         pass computes the patches of each tile again (under transforms they are kept). Results with
-        and without tiles differ by rounding at most: where the window wraps, a row is summed in
-        another order. The values of a tensor ``sigma`` are checked unless the call is compiled or
-        transformed; that waits for the device of ``sigma``.
+        and without tiles differ by rounding at most. The values of a tensor ``sigma`` are checked
+        unless the call is compiled or transformed; that waits for the device of ``sigma``.
 
     Example:
         >>> clean = torch.zeros(1, 32, 32)
@@ -145,6 +155,7 @@ def nonlocal_means(
     check_width("window", window, image)
     check_width("patch", patch, image)
     check_number("bandwidth", bandwidth)
+    border = checked_boundary(boundary)
     height, width = image.shape[-2:]
     tile_rows, tile_columns = checked_tile(tile, height, width)
     batch = image if image.dim() == 4 else image[None]
@@ -158,15 +169,17 @@ def nonlocal_means(
         noisy, scale = None, 1 / (bandwidth * noise)
     # Attention divides its scores by the root of the number of features.
     scale = scale * (batch.shape[1] * patch**2) ** 0.25
-    rows = tiling.spans(height, tile_rows, window // 2)
-    columns = tiling.spans(width, tile_columns, window // 2)
+    rows = tiling.spans(height, tile_rows, window // 2, border[0])
+    columns = tiling.spans(width, tile_columns, window // 2, border[1])
     total = len(rows) * len(columns)
 
     def denoised(batch: Tensor, row: Span, column: Span) -> Tensor:
-        features = _features(batch, row, column, patch, scale)
-        values = tiling.take(batch, row, column)
-        y, _ = circulant_attention(DistanceSimilarity(), features, features, values, window)
-        return y[..., row.inner, column.inner]
+        keys = _features(batch, row, column, border, patch, scale)
+        queries = keys[..., row.queries, column.queries]
+        q, k, v = cast_for_autocast(queries, keys, tiling.take(batch, row, column, border))
+        W = _op_window(window, row, column)
+        y = dtypes.attention(q, k, v, W, SimilarityKind.DISTANCE, q.shape[1] ** -0.5)
+        return y[..., row.crop, column.crop]
 
     again = total > 1 and _recomputes(batch, scale)
     strips: list[Tensor] = []
@@ -194,6 +207,7 @@ def attention_window(
     window: int = 21,
     patch: int = 7,
     bandwidth: float = DEFAULT_BANDWIDTH,
+    boundary: str | Sequence[str] = "circular",
 ) -> Tensor:
     """The weights of :func:`nonlocal_means` in the window around one pixel.
 
@@ -204,10 +218,11 @@ def attention_window(
         window: As there.
         patch: As there.
         bandwidth: As there.
+        boundary: As there.
 
     Returns:
         Weights ``(B, window, window)`` or ``(window, window)`` that sum to one, with the pixel in
-        the middle.
+        the middle, and zeros outside of an image whose windows are truncated.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
@@ -225,12 +240,25 @@ def attention_window(
     at = checked_pixel(pixel, image)
     batch = image if image.dim() == 4 else image[None]
     noise = checked_sigma(sigma, image)
-    # A tile of one pixel: its block is its window, and the middle row has all of it, in order.
-    row, column = (tiling.span(start, start + 1, window // 2) for start in at)
-    features = _features(batch, row, column, patch, 1 / (bandwidth * noise))
-    A = circulant_adjacency(DistanceSimilarity(), features, features, window)
-    weights = A.rows[:, 0, window**2 // 2]
-    return weights.reshape(*image.shape[:-3], window, window)
+    border = checked_boundary(boundary)
+    # A tile of one pixel: its keys are its window, as far as that is in the image.
+    reaches = [
+        (window // 2, window // 2)
+        if boundary_of_dim == CIRCULAR
+        else (min(window // 2, n), min(window // 2, size - 1 - n))
+        for n, size, boundary_of_dim in zip(at, image.shape[-2:], border, strict=True)
+    ]
+    row, column = (
+        Span(n - before, n + after + 1, slice(before, before + 1), VALID)
+        for n, (before, after) in zip(at, reaches, strict=True)
+    )
+    keys = _features(batch, row, column, border, patch, 1 / (bandwidth * noise))
+    q, k = cast_for_autocast(keys[..., row.queries, column.queries], keys)
+    W = tuple(n for before, after in reaches for n in (before, after, 1, VALID))
+    weights = dtypes.adjacency(q, k, W, SimilarityKind.DISTANCE, 1.0)
+    weights = weights.reshape(*image.shape[:-3], *keys.shape[-2:])
+    absent = [window // 2 - reach for both in reversed(reaches) for reach in both]
+    return functional.pad(weights, absent)
 
 
 def tile_size(
@@ -253,7 +281,7 @@ def tile_size(
 
     Example:
         >>> tile_size(torch.empty(1, 3000, 4000))
-        (1500, 1334)
+        (1000, 1000)
         >>> tile_size(torch.empty(1, 256, 256))
         (256, 256)
     """
@@ -272,9 +300,9 @@ def tile_size(
 def bytes_per_pixel(image: Tensor, *, window: int = 21, patch: int = 7) -> int:
     """The memory for each pixel of a tile and of its halo while the tile is computed.
 
-    The patches, ``C * patch ** 2``, three times for complex images, and intermediate images, of
-    ``C * (patch + 6)`` numbers. In forward mode and under ``torch.func`` transforms also the
-    weights, ``window ** 2``, three times.
+    The patches, ``C * patch ** 2``, twice, or three times for complex images, and intermediate
+    images, of ``C * (patch + 6)`` numbers. In forward mode and under ``torch.func`` transforms
+    also the weights, ``window ** 2``, three times.
 
     Args:
         image: ``(B, C, H, W)`` or ``(C, H, W)``; only its shape and dtype matter.
@@ -290,7 +318,7 @@ def bytes_per_pixel(image: Tensor, *, window: int = 21, patch: int = 7) -> int:
 
     Example:
         >>> bytes_per_pixel(torch.empty(1, 512, 512))
-        248
+        444
     """
     check_image(image)
     check_width("window", window, image)
@@ -300,17 +328,32 @@ def bytes_per_pixel(image: Tensor, *, window: int = 21, patch: int = 7) -> int:
 
 def _bytes_per_pixel(image: Tensor, window: int, patch: int) -> int:
     channels = image.shape[:-2].numel()
-    copies = 3 if image.is_complex() else 1
+    # The queries of a tile are a copy, and complex numbers become real ones.
+    copies = 3 if image.is_complex() else 2
     numbers = channels * (copies * patch**2 + patch + 6)
     if transform_active():
         numbers += 3 * channels // image.shape[-3] * window**2
     return numbers * image.element_size()
 
 
-def _features(image: Tensor, row: Span, column: Span, patch: int, scale: float | Tensor) -> Tensor:
+def _op_window(window: int, row: Span, column: Span) -> tuple[int, ...]:
+    """The window of a tile as the native ops take it."""
+    if row.boundary == column.boundary == CIRCULAR:
+        return window, window
+    return tuple(n for at in (row, column) for n in (window // 2, window // 2, 1, at.boundary))
+
+
+def _features(
+    image: Tensor,
+    row: Span,
+    column: Span,
+    border: tuple[int, int],
+    patch: int,
+    scale: float | Tensor,
+) -> Tensor:
     """Patches f of a block with ``1/2 |f_i - f_j|^2 = scale^2 d_ij``."""
     reach = patch // 2 + len(_SMOOTHING) // 2
-    smooth = _smoothed(tiling.take(image, row, column, reach))
+    smooth = _smoothed(tiling.take(image, row, column, border, reach))
     offsets = torch.arange(patch, dtype=torch.float64, device="cpu") - patch // 2
     gaussian = torch.exp(-0.5 * (offsets / (max(patch - 1, 1) / 4)) ** 2)
     weights = torch.outer(gaussian, gaussian)

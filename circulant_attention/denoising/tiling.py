@@ -1,8 +1,8 @@
-"""Tiles of a grid that wraps: the block to compute for each tile, and the best size of a tile.
+"""Tiles of an image: the pixels that each of them needs, and the best size of a tile.
 
-A tile with half a window around it is a circulant problem of its own, on a smaller grid. Its
-windows wrap at the wrong places, but only in the rows of pixels nearer than half a window to its
-borders: those of the tile itself are the rows of the whole problem.
+A tile with half a window around it has all keys of its pixels: it is a valid problem of the native
+ops, with its pixels as the queries. Only at a border that truncates windows keys are absent: there
+the halo, too, is computed, and cropped.
 """
 
 from __future__ import annotations
@@ -12,57 +12,81 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from circulant_attention.ops.windows import CIRCULAR, TRUNCATED, VALID
+
 
 @dataclass(frozen=True)
 class Span:
     """The extent of a tile in one dim, with its halo.
 
     Attributes:
-        start: First position of its block, half a window before the tile.
-        stop: One past the last position of the block. Positions beyond the borders wrap.
+        start: First position of its block, which holds the keys.
+        stop: One past the last position of the block. Positions may lie beyond the borders.
         inner: The positions of the tile in the block.
+        boundary: That of the window on the block, as the native ops number it.
     """
 
     start: int
     stop: int
     inner: slice
+    boundary: int
+
+    @property
+    def queries(self) -> slice:
+        """The positions of the queries in the block."""
+        return self.inner if self.boundary == VALID else slice(None)
+
+    @property
+    def crop(self) -> slice:
+        """The positions of the tile in the result."""
+        return slice(None) if self.boundary == VALID else self.inner
 
 
-def spans(size: int, tile: int, halo: int) -> list[Span]:
+def spans(size: int, tile: int, halo: int, boundary: int) -> list[Span]:
     """The tiles of one dim, in order.
 
     Args:
         size: The size of the dim.
         tile: The size of a tile; the last one may be smaller.
         halo: Half a window.
+        boundary: Of the image: ``CIRCULAR`` or ``TRUNCATED``.
 
     Returns:
-        Their spans. The block of a tile is the whole dim if the halo reaches around it.
+        Their spans.
     """
     # A loop over a range would fix the size of a compiled graph.
     if tile >= size:
-        return [Span(0, size, slice(0, size))]
+        return [Span(0, size, slice(0, size), boundary)]
     result = []
     for start in range(0, size, tile):
         stop = min(start + tile, size)
-        whole = _block(stop - start, size, halo) == size
-        result.append(Span(0, size, slice(start, stop)) if whole else span(start, stop, halo))
+        first, last = start - halo, stop + halo
+        if boundary == CIRCULAR or (first >= 0 and last <= size):
+            boundary_of_block = VALID
+        else:
+            first, last, boundary_of_block = max(first, 0), min(last, size), TRUNCATED
+        result.append(Span(first, last, slice(start - first, stop - first), boundary_of_block))
     return result
 
 
-def span(start: int, stop: int, halo: int) -> Span:
-    """The span of the tile from start to stop with its halo, even if that is the whole dim."""
-    return Span(start - halo, stop + halo, slice(halo, halo + stop - start))
+def take(
+    image: Tensor, rows: Span, columns: Span, border: tuple[int, int], margin: int = 0
+) -> Tensor:
+    """The block of an image ``(..., H, W)``, with more pixels around it if there is a margin.
 
-
-def take(image: Tensor, rows: Span, columns: Span, margin: int = 0) -> Tensor:
-    """The block of an image ``(..., H, W)``, with more pixels around it if there is a margin."""
-    for dim, extent in ((-2, rows), (-1, columns)):
+    Beyond its borders, of rows and of columns, an image repeats if they are circular, and is
+    mirrored otherwise.
+    """
+    for dim, extent, boundary in ((-2, rows, border[0]), (-1, columns, border[1])):
         start, stop = extent.start - margin, extent.stop + margin
         size = image.shape[dim]
         if (start, stop) != (0, size):
             positions = torch.arange(start, stop, device=image.device)
-            image = image.index_select(dim, positions.remainder(size))
+            period = size if boundary == CIRCULAR else max(1, 2 * (size - 1))
+            positions = positions.remainder(period)
+            if boundary != CIRCULAR:
+                positions = torch.minimum(positions, period - positions)
+            image = image.index_select(dim, positions)
     return image
 
 
@@ -98,5 +122,5 @@ def best_tile(size: tuple[int, int], halo: int, pixels: int) -> tuple[int, int]:
 
 
 def _block(tile: int, size: int, halo: int) -> int:
-    """The size of a tile's block in one dim."""
-    return min(tile + 2 * halo, size)
+    """The largest size of a tile's block in one dim."""
+    return size if tile >= size else tile + 2 * halo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar, Literal, overload
 
 import torch
@@ -16,6 +15,7 @@ from circulant_attention.checks import (
     check_odd,
     per_dim,
 )
+from circulant_attention.geometry import WindowLike
 from circulant_attention.matrix.circulant import Circulant
 from circulant_attention.nn.pointwise import pointwise_conv
 from circulant_attention.similarity import (
@@ -24,6 +24,7 @@ from circulant_attention.similarity import (
     DotSimilarity,
     check_similarity,
 )
+from circulant_attention.window import Window, dims_of
 
 
 class _CirculantAttention(nn.Module):
@@ -34,7 +35,7 @@ class _CirculantAttention(nn.Module):
         self,
         channels: int,
         heads: int,
-        window: int | Sequence[int],
+        window: WindowLike,
         *,
         similarity: AbstractSimilarity | None = None,
         bandwidth: float | None = None,
@@ -58,8 +59,8 @@ class _CirculantAttention(nn.Module):
             raise ValueError(f"expected bandwidth to be positive and finite, got {bandwidth}")
         self.channels = channels
         self.heads = heads
-        self.window = per_dim("window", window, self.spatial_dims)
-        check_odd(**{f"window[{i}]": width for i, width in enumerate(self.window)})
+        self.window = _checked_window(window, self.spatial_dims)
+        self._smallest_grid = _smallest_grid(self.window, self.spatial_dims)
         self.initial_bandwidth = (channels // heads) ** 0.25 if bandwidth is None else bandwidth
         self.log_bandwidth = None
         if learn_bandwidth:
@@ -97,7 +98,7 @@ class _CirculantAttention(nn.Module):
         """Attend.
 
         Args:
-            x: ``(B, C, *spatial)``; no spatial dim shorter than its window.
+            x: ``(B, C, *spatial)``; no circular dim shorter than the span of the window.
             need_weights: Whether to return the adjacency too.
 
         Returns:
@@ -122,10 +123,10 @@ class _CirculantAttention(nn.Module):
                 f"expected x of shape (B, {self.channels}, *spatial) with {self.spatial_dims} "
                 f"spatial dim(s), got {tuple(x.shape)}"
             )
-        if any(w > size for w, size in zip(self.window, x.shape[2:], strict=True)):
+        if any(n > size for n, size in zip(self._smallest_grid, x.shape[2:], strict=True)):
             raise ValueError(
-                f"expected x with a grid of at least the window {self.window}, "
-                f"got {tuple(x.shape[2:])}"
+                f"expected x with a grid of at least {self._smallest_grid}, the span of the "
+                f"circular window {self.window}, got {tuple(x.shape[2:])}"
             )
 
     def _scaled(self, features: Tensor) -> Tensor:
@@ -153,8 +154,25 @@ class _CirculantAttention(nn.Module):
         return text
 
 
+def _checked_window(window: WindowLike, dims: int) -> tuple[int, ...] | Window:
+    """A Window for ``dims`` spatial dims, or one odd int per dim; raises for anything else."""
+    if isinstance(window, Window):
+        dims_of(window, dims)
+        return window
+    widths = per_dim("window", window, dims)
+    check_odd(**{f"window[{i}]": width for i, width in enumerate(widths)})
+    return widths
+
+
+def _smallest_grid(window: tuple[int, ...] | Window, dims: int) -> tuple[int, ...]:
+    """The sizes of the smallest grid that the window fits."""
+    if not isinstance(window, Window):
+        return window
+    return tuple(dim.span if dim.circular else 1 for dim in dims_of(window, dims))
+
+
 class CirculantAttention2d(_CirculantAttention):
-    r"""Multi-head attention of every pixel to a window around it that wraps at the borders.
+    r"""Multi-head attention of every pixel to a window around it, which wraps or ends at borders.
 
     .. math::
 
@@ -171,7 +189,8 @@ class CirculantAttention2d(_CirculantAttention):
     Args:
         channels: The number of channels C.
         heads: The number of heads; divides C.
-        window: The length of the window: an odd int, or one odd int per spatial dim.
+        window: The length of the window: an odd int, or one odd int per spatial dim; or a
+            :class:`~circulant_attention.Window`.
         similarity: :class:`~circulant_attention.DotSimilarity` (when left out) or
             :class:`~circulant_attention.DistanceSimilarity`.
         bandwidth: The bandwidth of the distance, in the units of q and k; :math:`e^{1/4}` when left
@@ -184,8 +203,8 @@ class CirculantAttention2d(_CirculantAttention):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
-            without the distance.
+        ValueError: If ``heads`` does not divide C, an int in ``window`` is even, a Window has
+            another number of dims, or a bandwidth is given without the distance.
 
     Note:
         With N pixels and K of them in a window: O(N C (C + K)) operations and O(N C) memory. The
@@ -215,7 +234,7 @@ class CirculantAttention1d(_CirculantAttention):
     Args:
         channels: The number of channels C.
         heads: The number of heads; divides C.
-        window: The length of the window, odd.
+        window: The length of the window, odd, or a :class:`~circulant_attention.Window`.
         similarity: The dot product when left out, or the distance.
         bandwidth: The bandwidth of the distance.
         learn_bandwidth: Whether every head learns its bandwidth.
@@ -226,8 +245,8 @@ class CirculantAttention1d(_CirculantAttention):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
-            without the distance.
+        ValueError: If ``heads`` does not divide C, an int in ``window`` is even, a Window has
+            another number of dims, or a bandwidth is given without the distance.
 
     Example:
         >>> import torch
@@ -249,7 +268,8 @@ class CirculantAttention3d(_CirculantAttention):
     Args:
         channels: The number of channels C.
         heads: The number of heads; divides C.
-        window: The length of the window: an odd int, or one odd int per spatial dim.
+        window: The length of the window: an odd int, or one odd int per spatial dim; or a
+            :class:`~circulant_attention.Window`.
         similarity: The dot product when left out, or the distance.
         bandwidth: The bandwidth of the distance.
         learn_bandwidth: Whether every head learns its bandwidth.
@@ -260,8 +280,8 @@ class CirculantAttention3d(_CirculantAttention):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``heads`` does not divide C, a window is even, or a bandwidth is given
-            without the distance.
+        ValueError: If ``heads`` does not divide C, an int in ``window`` is even, a Window has
+            another number of dims, or a bandwidth is given without the distance.
 
     Example:
         >>> import torch

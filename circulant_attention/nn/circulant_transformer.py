@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from circulant_attention.checks import check_positive
+from circulant_attention.geometry import WindowLike
 from circulant_attention.matrix.circulant import Circulant
 from circulant_attention.nn.circulant import (
     CirculantAttention1d,
@@ -36,7 +36,8 @@ class CirculantTransformerBlock(nn.Module):
     Args:
         channels: The number of channels C.
         heads: The number of heads; divides C.
-        window: The length of the window: an odd int, or one odd int per spatial dim.
+        window: The length of the window: an odd int, or one odd int per spatial dim; or a
+            :class:`~circulant_attention.Window`.
         spatial_dims: 1 for sequences, 2 for images, 3 for volumes.
         mlp_ratio: The MLP's hidden channels for each of C.
         similarity: The dot product when left out, or the distance.
@@ -69,7 +70,7 @@ class CirculantTransformerBlock(nn.Module):
         self,
         channels: int,
         heads: int,
-        window: int | Sequence[int],
+        window: WindowLike,
         spatial_dims: int = 2,
         *,
         mlp_ratio: int = 4,
@@ -120,7 +121,7 @@ class CirculantTransformerBlock(nn.Module):
         """Transform.
 
         Args:
-            x: ``(B, C, *spatial)``; no spatial dim shorter than its window.
+            x: ``(B, C, *spatial)``; no circular dim shorter than the span of the window.
             need_weights: Whether to return the adjacency too.
 
         Returns:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from circulant_attention.checks import check_odd, check_positive
 from circulant_attention.denoising import nlm as denoising
-from circulant_attention.denoising.arguments import check_number
+from circulant_attention.denoising.arguments import check_number, checked_boundary
 
 
 class NonlocalDenoiser(nn.Module):
@@ -30,6 +30,9 @@ class NonlocalDenoiser(nn.Module):
         patch: The odd length of a patch in both dims.
         bandwidth: :math:`\beta`, the bandwidth in units of sigma. More averages more, and blurs
             more.
+        boundary: ``"circular"``: images wrap at the borders. ``"truncated"``: windows end there,
+            and patches see the image mirrored; for photographs. Or one for rows and one for
+            columns.
         memory: Bytes for weights and patches. Larger images are computed in tiles; None computes
             every image at once.
 
@@ -62,11 +65,13 @@ class NonlocalDenoiser(nn.Module):
         window: int = 21,
         patch: int = 7,
         bandwidth: float = denoising.DEFAULT_BANDWIDTH,
+        boundary: str | Sequence[str] = "circular",
         memory: int | None = denoising.DEFAULT_MEMORY,
     ) -> None:
         super().__init__()
         check_odd(window=window, patch=patch)
         check_number("bandwidth", bandwidth)
+        checked_boundary(boundary)
         if sigma is not None:
             check_number("sigma", sigma, zero=True)
         if memory is not None:
@@ -75,6 +80,7 @@ class NonlocalDenoiser(nn.Module):
         self.window = window
         self.patch = patch
         self.bandwidth = bandwidth
+        self.boundary = boundary if isinstance(boundary, str) else tuple(boundary)
         self.memory = memory
 
     def forward(
@@ -112,6 +118,7 @@ class NonlocalDenoiser(nn.Module):
             window=self.window,
             patch=self.patch,
             bandwidth=self.bandwidth,
+            boundary=self.boundary,
             tile=tile,
             progress=progress,
         )
@@ -120,5 +127,5 @@ class NonlocalDenoiser(nn.Module):
         """The arguments."""
         return (
             f"sigma={self.sigma}, window={self.window}, patch={self.patch}, "
-            f"bandwidth={self.bandwidth}, memory={self.memory}"
+            f"bandwidth={self.bandwidth}, boundary={self.boundary!r}, memory={self.memory}"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import torch
@@ -21,6 +21,7 @@ from circulant_attention.geometry import neighbours
 from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.ops.windows import key_size, presence, query_size, window_dims
 from circulant_attention.window import WindowDim
 
 
@@ -35,72 +36,94 @@ def warn_of_missing_kernels(device: torch.device) -> None:
 
 
 class _Dim:
-    """The pattern along one spatial dim of ``size`` pixels."""
+    """The pattern along one spatial dim: the keys that each of ``size`` queries sees."""
 
-    def __init__(self, size: int, window: int, device: torch.device) -> None:
-        self.size, self.window = size, window
-        # (size, window): the pixel that each pixel has in each slot.
-        dim = WindowDim(window // 2, window // 2, 1, True)
-        self.columns, _ = neighbours(torch.arange(size, device=device), size, dim)
+    def __init__(self, size: int, keys: int, window: WindowDim, device: torch.device) -> None:
+        self.size, self.keys, self.window = size, keys, window
+        # Both (size, window): the key in each slot, and whether it is there.
+        columns, self.there = neighbours(torch.arange(size, device=device), keys, window)
+        self.columns = columns.clamp(max=keys - 1)
+        last = size - 1 + window.dilation * window.after
+        self.full = window.circular or (window.before == 0 and last < keys)
 
-    def column(self, slot: int) -> Tensor:
-        """The pixel that each pixel has in ``slot``."""
-        return self.columns[:, slot]
+    def transposed(self) -> _Dim:
+        """The queries that each key is seen by."""
+        return _Dim(self.keys, self.size, self.window.mirrored(), self.columns.device)
 
-    def mirror(self, slot: int) -> Tensor:
-        """The slot in which the pixel ``column(slot)`` has this pixel."""
-        pixel = torch.arange(self.size, device=self.columns.device)[:, None]
+    def slot_of(self, seen_by: _Dim, slot: int) -> Tensor:
+        """For each key the slot that it has in the row of the query in ``slot`` of ``seen_by``."""
+        if not self.window.circular:
+            # Offsets ascend in both.
+            return torch.full_like(seen_by.columns[:, slot], self.window.length - 1 - slot)
+        key = torch.arange(self.keys, device=self.columns.device)[:, None]
         # Columns ascend in a row: the slot is the number of smaller ones.
-        return (self.columns[self.column(slot)] < pixel).sum(1)
+        return (self.columns[seen_by.columns[:, slot]] < key).sum(1)
 
 
 class _Pattern:
-    """The columns of the stored entries."""
+    """The entries of a matrix, slot by slot; where one is absent, its column is any pixel."""
 
-    def __init__(self, spatial_size: list[int], window: list[int], device: torch.device) -> None:
-        warn_of_missing_kernels(device)
-        if len(window) != len(spatial_size):
-            raise NotImplementedError(
-                "windows that are not odd and circular, or are dilated, need tensors on a CPU, "
-                f"got tensors on {device}"
-            )
-        self.pixels, self.offsets = prod(spatial_size), prod(window)
-        self._dims = [
-            _Dim(size, width, device) for size, width in zip(spatial_size, window, strict=True)
-        ]
+    def __init__(self, dims: list[_Dim]) -> None:
+        self._dims = dims
+        self.size = [dim.size for dim in dims]
+        self.pixels = prod(self.size)
+        self.offsets = prod(dim.window.length for dim in dims)
+        self._full = all(dim.full for dim in dims)
 
-    def columns(self) -> Iterator[Tensor]:
-        """For each slot, the column ``(N,)`` of its entry in every row."""
+    def transposed(self) -> _Pattern:
+        """The pattern of the transposed matrix."""
+        return _Pattern([dim.transposed() for dim in self._dims])
+
+    def entries(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """For each slot, the columns ``(N,)``, and which entries are present; None for all."""
         for slots in self._slots():
-            yield self._joined(
-                dim.column(slot) for dim, slot in zip(self._dims, slots, strict=True)
+            yield (
+                self._joined([dim.columns[:, s] for dim, s in self._each(slots)]),
+                (
+                    None
+                    if self._full
+                    else self._all([dim.there[:, s] for dim, s in self._each(slots)])
+                ),
             )
 
-    def mirrored(self) -> Iterator[Tensor]:
-        """For each slot, where ``A_ji`` is among the ``N * K`` stored entries, for its ``A_ij``."""
-        for slots, column in zip(self._slots(), self.columns(), strict=True):
-            place = torch.zeros_like(column)
-            for at, (dim, slot) in enumerate(zip(self._dims, slots, strict=True)):
-                shape = [1] * len(self._dims)
-                shape[at] = dim.size
-                expanded = dim.mirror(slot).reshape(shape).expand([d.size for d in self._dims])
-                place = place * dim.window + expanded.flatten()
-            yield column * self.offsets + place
+    def places(self, seen_by: _Pattern) -> Iterator[Tensor]:
+        """For each slot of the transposed pattern, where its entries are among the ``N * K``."""
+        for slots, (query, _) in zip(seen_by._slots(), seen_by.entries(), strict=True):
+            place = torch.zeros_like(query)
+            for at, ((dim, slot), other) in enumerate(
+                zip(self._each(slots), seen_by._dims, strict=True)
+            ):
+                shape = [1] * len(slots)
+                shape[at] = dim.keys
+                found = dim.slot_of(other, slot).reshape(shape).expand(seen_by.size)
+                place = place * dim.window.length + found.flatten()
+            yield query * self.offsets + place
 
     def _slots(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*(range(dim.window) for dim in self._dims))
+        return itertools.product(*(range(dim.window.length) for dim in self._dims))
 
-    def _joined(self, pixels: Iterator[Tensor]) -> Tensor:
+    def _each(self, slots: tuple[int, ...]) -> Iterator[tuple[_Dim, int]]:
+        return zip(self._dims, slots, strict=True)
+
+    def _joined(self, columns: list[Tensor]) -> Tensor:
         """Pixel numbers of the grid from those along each dim."""
-        joined = torch.zeros_like(self._dims[0].columns[:1, 0])
-        for dim, pixel in zip(self._dims, pixels, strict=True):
-            joined = (joined[:, None] * dim.size + pixel).flatten()
+        joined = columns[0]
+        for dim, column in zip(self._dims[1:], columns[1:], strict=True):
+            joined = (joined[:, None] * dim.keys + column).flatten()
+        return joined
+
+    def _all(self, there: list[Tensor]) -> Tensor:
+        joined = there[0]
+        for one in there[1:]:
+            joined = (joined[:, None] & one).flatten()
         return joined
 
 
-def _pattern(x: Tensor, window: list[int]) -> _Pattern:
-    """The pattern on the grid of features ``(G, C, *spatial)``."""
-    return _Pattern(list(x.shape[2:]), window, x.device)
+def _pattern(size: Sequence[int], window: list[int], device: torch.device) -> _Pattern:
+    """The pattern of queries of spatial size ``size``."""
+    warn_of_missing_kernels(device)
+    dims = zip(size, key_size(size, window), window_dims(window, len(size)), strict=True)
+    return _Pattern([_Dim(*dim, device) for dim in dims])
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -115,46 +138,61 @@ def _score(x: Tensor, y: Tensor, kind: int) -> Tensor:
     return (x * y).sum(1)
 
 
+def _kept(x: Tensor, present: Tensor | None) -> Tensor:
+    """``x (*, N)``, with zeros for absent entries."""
+    return x if present is None else x.where(present, 0)
+
+
 def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
     """As the native op of this name."""
-    pattern = _pattern(x, window)
+    pattern = _pattern(x.shape[2:], window, x.device)
     values = x.new_empty(x.shape[0], pattern.pixels, pattern.offsets)
     rows, keys = _rows(x), _rows(y)
-    for slot, column in enumerate(pattern.columns()):
-        values.select(-1, slot).copy_(_score(rows, keys.index_select(2, column), kind))
+    for slot, (column, present) in enumerate(pattern.entries()):
+        score = _score(rows, keys.index_select(2, column), kind)
+        values.select(-1, slot).copy_(_kept(score, present))
     return values
 
 
 def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) -> Tensor:
     """As the native op of this name."""
     scores = similarity(widened(x), widened(y), window, kind) * scale
+    there = presence(window, x.shape[2:], x.device)
+    if there is not None:
+        scores = scores.masked_fill(~there, -torch.inf)
     return scores.softmax(-1).to(x.dtype)
 
 
 def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
+    pattern = _pattern(query_size(x.shape[2:], window), window, x.device)
     features, entries = _rows(x), widened(values)
-    y = torch.zeros_like(features)
-    for slot, column in enumerate(_pattern(x, window).columns()):
-        y += entries[:, None, :, slot] * features.index_select(2, column)
-    return y.reshape(x.shape).to(x.dtype)
+    y = features.new_zeros(*x.shape[:2], pattern.pixels)
+    for slot, (column, present) in enumerate(pattern.entries()):
+        y += _kept(entries[:, None, :, slot] * features.index_select(2, column), present)
+    return y.reshape(*x.shape[:2], *pattern.size).to(x.dtype)
 
 
 def apply_transposed(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
-    pattern = _pattern(x, window)
+    pattern = _pattern(x.shape[2:], window, x.device)
+    seen_by = pattern.transposed()
     features, entries = _rows(x), widened(values).flatten(1)
-    y = torch.zeros_like(features)
-    for column, place in zip(pattern.columns(), pattern.mirrored(), strict=True):
-        y += entries.index_select(1, place)[:, None] * features.index_select(2, column)
-    return y.reshape(x.shape).to(x.dtype)
+    y = features.new_zeros(*x.shape[:2], seen_by.pixels)
+    for (query, present), place in zip(seen_by.entries(), pattern.places(seen_by), strict=True):
+        entry = entries.index_select(1, place)[:, None]
+        y += _kept(entry * features.index_select(2, query), present)
+    return y.reshape(*x.shape[:2], *seen_by.size).to(x.dtype)
 
 
 def transpose(values: Tensor, spatial_size: list[int], window: list[int]) -> Tensor:
     """As the native op of this name."""
+    pattern = _pattern(spatial_size, window, values.device)
+    seen_by = pattern.transposed()
     entries, result = values.flatten(1), values.new_empty(values.shape)
-    for slot, place in enumerate(_Pattern(spatial_size, window, values.device).mirrored()):
-        result.select(-1, slot).copy_(entries.index_select(1, place))
+    places = zip(seen_by.entries(), pattern.places(seen_by), strict=True)
+    for slot, ((_, present), place) in enumerate(places):
+        result.select(-1, slot).copy_(_kept(entries.index_select(1, place), present))
     return result
 
 
@@ -162,16 +200,17 @@ def attention(
     q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """As the native op of this name: the scores are computed twice and not stored."""
-    pattern = _pattern(q, window)
+    pattern = _pattern(q.shape[2:], window, q.device)
     rows, keys, x = _rows(q), _rows(k), _rows(v)
     lse = rows.new_full((q.shape[0], pattern.pixels), -torch.inf)
-    for column in pattern.columns():
-        lse = torch.logaddexp(lse, _score(rows, keys.index_select(2, column), kind) * scale)
-    y = torch.zeros_like(x)
-    for column in pattern.columns():
+    for column, present in pattern.entries():
         score = _score(rows, keys.index_select(2, column), kind) * scale
-        y += (score - lse).exp()[:, None] * x.index_select(2, column)
-    return y.reshape(v.shape).to(v.dtype), lse
+        lse = torch.logaddexp(lse, score if present is None else score.where(present, -torch.inf))
+    y = x.new_zeros(*v.shape[:2], pattern.pixels)
+    for column, present in pattern.entries():
+        score = _score(rows, keys.index_select(2, column), kind) * scale
+        y += _kept((score - lse).exp()[:, None] * x.index_select(2, column), present)
+    return y.reshape(*v.shape[:2], *q.shape[2:]).to(v.dtype), lse
 
 
 def attention_backward(
@@ -186,22 +225,26 @@ def attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As the native op of this name."""
+    pattern = _pattern(q.shape[2:], window, q.device)
     rows, keys, x, dx = _rows(q), _rows(k), _rows(v), _rows(dy)
     dq, dk, dv = torch.zeros_like(rows), torch.zeros_like(keys), torch.zeros_like(x)
     # sum_j P_ij dP_ij, one number per query.
     delta = (dx * _rows(y)).sum(1)
-    for column in _pattern(q, window).columns():
-        # The pixel as the query, its column as the key.
+    # The pixel as the query, its column as the key.
+    for column, present in pattern.entries():
         key = keys.index_select(2, column)
         weight = (_score(rows, key, kind) * scale - lse).exp()
         ds = weight * ((dx * x.index_select(2, column)).sum(1) - delta) * scale
-        dq += ds[:, None] * (key - rows if kind == SimilarityKind.DISTANCE else key)
-        # The pixel as the key, its column as the query: the pattern is symmetric.
+        dq += _kept(ds[:, None] * (key - rows if kind == SimilarityKind.DISTANCE else key), present)
+    # The pixel as the key, its column as the query.
+    for column, present in pattern.transposed().entries():
         query, dx_query = rows.index_select(2, column), dx.index_select(2, column)
         weight = (_score(query, keys, kind) * scale - lse.index_select(1, column)).exp()
         ds = weight * ((dx_query * x).sum(1) - delta.index_select(1, column)) * scale
-        dk += ds[:, None] * (query - keys if kind == SimilarityKind.DISTANCE else query)
-        dv += weight[:, None] * dx_query
+        dk += _kept(
+            ds[:, None] * (query - keys if kind == SimilarityKind.DISTANCE else query), present
+        )
+        dv += _kept(weight[:, None] * dx_query, present)
     return (
         dq.reshape(q.shape).to(q.dtype),
         dk.reshape(k.shape).to(k.dtype),

@@ -62,19 +62,30 @@ def mirrored(window: Sequence[int], dims: int) -> list[int]:
     return [x for before, after, *rest in parts for x in (after, before, *rest)]
 
 
+def window_dims(window: Sequence[int], dims: int) -> tuple[WindowDim, ...]:
+    """The window along each dim, from a query to a key in the grid of the keys.
+
+    A valid dim is a truncated one with more keys: those of query i are at i and after it.
+    """
+    parts = _parts(window, dims)
+    if parts is None:
+        return tuple(WindowDim(w // 2, w // 2, 1, True) for w in window)
+    return tuple(
+        WindowDim(0, before + after, dilation, False)
+        if boundary == VALID
+        else WindowDim(before, after, dilation, boundary == CIRCULAR)
+        for before, after, dilation, boundary in parts
+    )
+
+
 def presence(window: Sequence[int], size: Sequence[int], device: torch.device) -> Tensor | None:
     """Whether each slot ``(N, K)`` has an entry; None if all have."""
     parts = _parts(window, len(size))
     if parts is None or all(part[3] != TRUNCATED for part in parts):
         return None
+    # No key of a valid dim is absent: as in a circular dim of any size.
     dims = tuple(
-        WindowDim(before, after, dilation, boundary == CIRCULAR)
+        WindowDim(before, after, dilation, boundary != TRUNCATED)
         for before, after, dilation, boundary in parts
     )
-    if any(part[3] == VALID for part in parts):
-        # No key of a valid dim is absent: as in a circular dim of any size.
-        dims = tuple(
-            dim._replace(circular=part[3] != TRUNCATED)
-            for dim, part in zip(dims, parts, strict=True)
-        )
     return Geometry(tuple(size), tuple(dim.length for dim in dims), dims).presence(device)

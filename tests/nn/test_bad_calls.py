@@ -5,11 +5,12 @@ import re
 import pytest
 import torch
 
-from circulant_attention import DistanceSimilarity, nn
+from circulant_attention import DistanceSimilarity, Window, nn
 
 NAMES = {
     **{name: getattr(nn, name) for name in nn.__all__},
     "DistanceSimilarity": DistanceSimilarity,
+    "globe": Window(5, dilation=(1, 2), boundary=("truncated", "circular")),
     "zeros": torch.zeros,
     "ones": torch.ones,
     "layer": nn.CirculantAttention2d(4, 2, (3, 5)),
@@ -71,11 +72,25 @@ VALUE_ERRORS = [
     ("CirculantTransformerBlock(4, 2, 3, mlp_ratio=0)", "mlp_ratio"),
     ("layer(zeros(4, 5, 5))", "x of shape (B, 4, *spatial)...(4, 5, 5)"),
     ("layer(zeros(1, 3, 5, 5))", "x of shape ... got (1, 3, 5, 5)"),
-    ("layer(zeros(1, 4, 5, 4))", "grid of at least the window (3, 5), got (5, 4)"),
+    (
+        "layer(zeros(1, 4, 5, 4))",
+        "grid of at least (3, 5), the span of the circular window (3, 5), got (5, 4)",
+    ),
+    (
+        "CirculantAttention2d(4, 2, globe)(zeros(1, 4, 1, 8))",
+        "grid of at least (1, 9), the span of the circular window Window(5, dilation=(1, 2), "
+        "boundary=('truncated', 'circular')), got (1, 8)",
+    ),
+    ("CirculantAttention1d(4, 2, globe)", "one dilation per spatial dim: expected 1, got 2"),
+    ("CirculantTransformerBlock(4, 2, globe, 3)", "one dilation per spatial dim: expected 3"),
     ("NonlocalDenoiser(-1.0)", "sigma to be zero or more, got -1.0"),
     ("NonlocalDenoiser()(zeros(1, 32, 32))", "expected sigma, ... got None"),
     ("NonlocalDenoiser(window=4)", "window to be odd, got 4"),
     ("NonlocalDenoiser(bandwidth=0.0)", "bandwidth to be positive"),
+    (
+        "NonlocalDenoiser(boundary='reflect')",
+        "boundary to be 'circular' or 'truncated', or two of them, got 'reflect'",
+    ),
     ("NonlocalDenoiser(memory=0)", "memory to be at least 1, got 0"),
     (
         "NonlocalDenoiser(1.0)(zeros(1, 9, 32))",

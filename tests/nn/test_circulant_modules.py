@@ -10,9 +10,12 @@ from gradients import outputs_and_gradients
 from peak_memory import PeakMemory
 from torch import nn
 from torch.testing import assert_close
+from windows import CIRCULAR, TRUNCATED, Dim, mask
+from windows import window as window_of
 
 from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity
 from circulant_attention.denoising import nonlocal_means
+from circulant_attention.geometry import make_geometry
 from circulant_attention.nn import (
     CirculantAttention1d,
     CirculantAttention2d,
@@ -23,11 +26,19 @@ from circulant_attention.nn import (
 from circulant_attention.nn.pointwise import pointwise_conv
 
 CLASSES = {1: CirculantAttention1d, 2: CirculantAttention2d, 3: CirculantAttention3d}
+KINDS = {
+    window_of(dims): dims
+    for dims in [
+        (Dim(9, 3, 0, 2, TRUNCATED),),
+        (Dim(4, 2, 1, 1, TRUNCATED), Dim(6, 1, 1, 2, CIRCULAR)),
+    ]
+}
 GRIDS = {
     "sequence": ((9,), 5),
     "image": ((5, 4), (3, 3)),
     "window-per-dim": ((4, 6), (1, 5)),
     "volume": ((3, 4, 3), (3, 1, 3)),
+    **{f"{W}": (tuple(dim.size for dim in dims), W) for W, dims in KINDS.items()},
 }
 # Sums of at most 1e3 products of numbers of order 1 in another order, in float64.
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -49,7 +60,10 @@ def attention_by_hand(layer, x, bandwidths=None):
     else:
         distance = (q.unsqueeze(3) - k.unsqueeze(2)).square().sum(-1)
         scores = -distance / (2 * bandwidths.view(-1, 1, 1) ** 2)
-    near = reference.mask(tuple(x.shape[2:]), layer.window).to(x.device)
+    if layer.window in KINDS:
+        near = mask(KINDS[layer.window]).to(x.device)
+    else:
+        near = reference.mask(tuple(x.shape[2:]), layer.window).to(x.device)
     A = scores.masked_fill(~near, -torch.inf).softmax(-1)
     y = (A @ v).mT.flatten(1, 2).unflatten(2, x.shape[2:])
     return one_pixel_convolution(layer.to_out, y), A
@@ -144,7 +158,7 @@ def test_block_by_hand(grid, device):
     )
     y, A = block(x, need_weights=True)
     assert_close(y, found[0], rtol=0, atol=0)
-    assert A.window == tuple(block.attention.window)
+    assert A.geometry == make_geometry(block.attention.window, size)
 
 
 def test_dropout_is_on_the_results_in_training_only(device):
@@ -188,9 +202,10 @@ def test_convolutions_of_one_pixel_are_those_of_torch(bias, dims, device):
 # Non-local means
 
 
-def test_denoiser_is_nonlocal_means(device):
+@pytest.mark.parametrize("boundary", ["circular", "truncated"])
+def test_denoiser_is_nonlocal_means(boundary, device):
     image = torch.rand(2, 3, 12, 10, dtype=torch.double, device=device)
-    settings = {"window": 5, "patch": 3, "bandwidth": 0.9}
+    settings = {"window": 5, "patch": 3, "bandwidth": 0.9, "boundary": boundary}
     expected = nonlocal_means(image, 0.2, **settings)
     module = NonlocalDenoiser(0.2, **settings)
     assert not list(module.parameters()) and not module.state_dict()

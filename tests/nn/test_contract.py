@@ -11,7 +11,7 @@ from gradients import outputs_and_gradients
 from torch import nn
 from torch.testing import assert_close
 
-from circulant_attention import DistanceSimilarity
+from circulant_attention import DistanceSimilarity, Window
 from circulant_attention import nn as own
 
 # Under autocast these have the results of float32, and those add them in float32 to their input.
@@ -55,7 +55,7 @@ def bag(device=None, dtype=None):
 
 
 def denoiser(device=None, dtype=None):
-    return own.NonlocalDenoiser(0.5, window=3, patch=3, bandwidth=0.9)
+    return own.NonlocalDenoiser(0.5, window=3, patch=3, bandwidth=0.9, boundary="truncated")
 
 
 def distance(**kwargs):
@@ -82,6 +82,24 @@ CASES = {
         (2, 4, 3, 5, 6),
         (1, 4, 1, 3, 1),
         "channels=4, heads=2, window=(1, 3, 1)",
+    ),
+    "CirculantAttention1d-causal": Case(
+        lambda **kw: own.CirculantAttention1d(
+            4, 2, Window(((2, 0),), dilation=2, boundary="truncated"), **kw
+        ),
+        (2, 4, 7),
+        (1, 4, 1),
+        "window=Window(((2, 0),), dilation=2, boundary='truncated'), similarity=DotSimilarity()",
+        insensitive=("to_k.bias",),
+    ),
+    "CirculantTransformerBlock-window": Case(
+        lambda **kw: own.CirculantTransformerBlock(
+            4, 2, Window(4, boundary=("truncated", "circular")), **distance(**kw)
+        ),
+        (2, 4, 5, 6),
+        (1, 4, 1, 4),
+        "window=Window(4, boundary=('truncated', 'circular'))",
+        fixed=("norm", "attention.log_bandwidth"),
     ),
     "CirculantTransformerBlock": Case(
         lambda **kw: own.CirculantTransformerBlock(4, 2, (1, 3), dropout=0.25, **kw),
@@ -185,7 +203,7 @@ CASES = {
         bag, (2, 7, 4), (1, 1, 4), "norm=sigmoid, window=None, stride=None, scale=0.5", out=(4,)
     ),
     "NonlocalDenoiser": Case(
-        denoiser, (3, 2, 5, 6), (1, 1, 3, 3), "sigma=0.5, window=3, patch=3, bandwidth=0.9"
+        denoiser, (3, 2, 5, 6), (1, 1, 3, 3), "bandwidth=0.9, boundary='truncated', memory="
     ),
 }
 

@@ -24,52 +24,89 @@ SIGMA = 0.3
 WINDOW = 5
 PATCH = 3
 
+each_boundary = pytest.mark.parametrize(
+    "boundary", ["circular", "truncated", ("truncated", "circular")], ids=["wraps", "ends", "globe"]
+)
+
 
 def random_image(*shape: int, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Tensor:
     return torch.rand(shape, dtype=dtype, device=device)
 
 
-def smoothed(image: np.ndarray) -> np.ndarray:
+Boundary = str | tuple[str, str]
+
+
+def per_dim(boundary: Boundary) -> tuple[str, str]:
+    return (boundary, boundary) if isinstance(boundary, str) else boundary
+
+
+def inside(positions: np.ndarray, size: int, boundary: Boundary) -> np.ndarray:
+    """The pixels at positions that may lie beyond the borders: a circle, or mirrored at them."""
+    if boundary == "circular":
+        return positions % size
+    mirrored = np.pad(np.arange(size), 50, mode="reflect") if size > 1 else np.zeros(101, int)
+    return mirrored[positions + 50]
+
+
+def smoothed(image: np.ndarray, boundary: Boundary = "circular") -> np.ndarray:
     """``(C, H, W)``, every pixel by its definition."""
     taps = {-1: 3 / 16, 0: 5 / 8, 1: 3 / 16}
-    return sum(
-        a * b * np.roll(image, (-down, -right), (1, 2))
-        for down, a in taps.items()
-        for right, b in taps.items()
-    )
+    rows, columns = (np.arange(size) for size in image.shape[1:])
+    ends = per_dim(boundary)
+
+    def moved(down: int, right: int) -> np.ndarray:
+        below = inside(rows + down, len(rows), ends[0])
+        beside = inside(columns + right, len(columns), ends[1])
+        return image[:, below[:, None], beside]
+
+    return sum(a * b * moved(down, right) for down, a in taps.items() for right, b in taps.items())
 
 
 def window_weights(
-    smooth: np.ndarray, row: int, column: int, window: int, patch: int, h: float
+    smooth: np.ndarray,
+    row: int,
+    column: int,
+    window: int,
+    patch: int,
+    h: float,
+    boundary: Boundary = "circular",
 ) -> np.ndarray:
     """The weights of one pixel as ``(window, window)``, by their definition."""
     channels, height, width = smooth.shape
+    ends = per_dim(boundary)
     reach = np.arange(patch) - patch // 2
     spread = (patch - 1) / 4 or 1
     gaussian = np.exp(-(reach[:, None] ** 2 + reach[None] ** 2) / (2 * spread**2))
     gaussian /= gaussian.sum()
 
     def patch_at(row: int, column: int) -> np.ndarray:
-        rows, columns = (row + reach) % height, (column + reach) % width
+        rows = inside(row + reach, height, ends[0])
+        columns = inside(column + reach, width, ends[1])
         return smooth[:, rows[:, None], columns[None]]
 
-    weights = np.empty((window, window))
+    weights = np.zeros((window, window))
     for down in range(window):
         for right in range(window):
-            other = patch_at(row + down - window // 2, column + right - window // 2)
+            at = row + down - window // 2, column + right - window // 2
+            there = (0 <= n < size for n, size in zip(at, (height, width), strict=True))
+            if any(end == "truncated" and not n for end, n in zip(ends, there, strict=True)):
+                continue
+            other = patch_at(at[0] % height, at[1] % width)
             difference = np.abs(patch_at(row, column) - other) ** 2
             weights[down, right] = np.exp(-(gaussian * difference).sum() / channels / h**2)
     return weights / weights.sum()
 
 
-def denoised(image: np.ndarray, window: int, patch: int, h: float) -> np.ndarray:
+def denoised(
+    image: np.ndarray, window: int, patch: int, h: float, boundary: Boundary = "circular"
+) -> np.ndarray:
     """``(C, H, W)`` by the definition."""
     height, width = image.shape[1:]
-    smooth = smoothed(image)
+    smooth = smoothed(image, boundary)
     result = np.zeros_like(image)
     for row in range(height):
         for column in range(width):
-            weights = window_weights(smooth, row, column, window, patch, h)
+            weights = window_weights(smooth, row, column, window, patch, h, boundary)
             rows = (row + np.arange(window) - window // 2) % height
             columns = (column + np.arange(window) - window // 2) % width
             block = image[:, rows[:, None], columns[None]]
@@ -93,6 +130,7 @@ def rounding(image: Tensor, window: int, patch: int, h: float) -> float:
     return 2 * weight * float(image.abs().max())
 
 
+@each_boundary
 @pytest.mark.parametrize(
     ("shape", "window", "patch", "dtype"),
     [
@@ -105,13 +143,19 @@ def rounding(image: Tensor, window: int, patch: int, h: float) -> float:
     ids=["grey", "colour-batch", "window-of-the-image", "complex", "float32"],
 )
 def test_equals_the_formula(
-    shape: tuple[int, ...], window: int, patch: int, dtype: torch.dtype, device: str
+    shape: tuple[int, ...],
+    window: int,
+    patch: int,
+    dtype: torch.dtype,
+    boundary: Boundary,
+    device: str,
 ) -> None:
     image = random_image(*shape, dtype=dtype, device=device)
-    result = nonlocal_means(image, SIGMA, window=window, patch=patch, bandwidth=1.3)
+    options = {"window": window, "patch": patch, "bandwidth": 1.3, "boundary": boundary}
+    result = nonlocal_means(image, SIGMA, **options)
     assert result.dtype == dtype
     exact = image.to(torch.complex128 if image.is_complex() else torch.float64).cpu().numpy()
-    expected = np.stack([denoised(one, window, patch, 1.3 * SIGMA) for one in exact])
+    expected = np.stack([denoised(one, window, patch, 1.3 * SIGMA, boundary) for one in exact])
     bound = rounding(image, window, patch, 1.3 * SIGMA)
     assert_close(
         result.cpu().to(torch.from_numpy(expected).dtype),
@@ -128,6 +172,7 @@ def test_an_image_without_a_batch(device: str) -> None:
     assert torch.equal(result, expected)
 
 
+@each_boundary
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(
     ("size", "window", "patch", "tile"),
@@ -136,10 +181,11 @@ def test_an_image_without_a_batch(device: str) -> None:
     + [((9, 14), 9, 9, (4, 3))],
     ids=str,
 )
-def test_tiles_give_what_the_whole_image_gives(size, window, patch, tile, dtype, device):
+def test_tiles_give_what_the_whole_image_gives(size, window, patch, tile, dtype, boundary, device):
     image = random_image(1, 2, *size, dtype=dtype, device=device)
-    whole = nonlocal_means(image, SIGMA, window=window, patch=patch)
-    tiled = nonlocal_means(image, SIGMA, window=window, patch=patch, tile=tile)
+    options = {"window": window, "patch": patch, "boundary": boundary}
+    whole = nonlocal_means(image, SIGMA, **options)
+    tiled = nonlocal_means(image, SIGMA, tile=tile, **options)
     assert_close(tiled, whole, rtol=0, atol=rounding(image, window, patch, 0.7 * SIGMA))
 
 
@@ -152,19 +198,42 @@ def test_borders_wrap(device: str) -> None:
     assert_close(moved, expected, rtol=0, atol=rounding(image, WINDOW, PATCH, 0.7 * SIGMA))
 
 
-def test_attention_window_equals_the_formula(device: str) -> None:
+def test_truncated_images_commute_with_mirrors_and_are_local(device: str) -> None:
+    image = random_image(1, 1, 10, 12, device=device)
+    options = {"window": WINDOW, "patch": PATCH, "boundary": "truncated"}
+    bound = rounding(image, WINDOW, PATCH, 0.7 * SIGMA)
+    result = nonlocal_means(image, SIGMA, **options)
+    for dims in [(2,), (3,)]:
+        mirrored = nonlocal_means(image.flip(dims), SIGMA, **options)
+        assert_close(mirrored, result.flip(dims), rtol=0, atol=bound)
+    other = image.clone()
+    # Two pixels of the window, one of the patch, one of the smoothing.
+    other[..., 5:] = 0
+    changed = nonlocal_means(other, SIGMA, **options)
+    assert torch.equal(changed[..., :1], result[..., :1])
+    assert not torch.equal(
+        nonlocal_means(other, SIGMA, **options, tile=3)[..., 4:], result[..., 4:]
+    )
+
+
+@each_boundary
+def test_attention_window_equals_the_formula(boundary: Boundary, device: str) -> None:
     image = random_image(2, 2, 7, 9, device=device)
     bound = rounding(image, WINDOW, PATCH, 0.7 * SIGMA)
-    for pixel in [(0, 0), (3, 4), (6, 8)]:
-        weights = attention_window(image, SIGMA, pixel, window=WINDOW, patch=PATCH)
+    h = 0.7 * SIGMA
+    options = {"patch": PATCH, "boundary": boundary}
+    for pixel in [(0, 0), (3, 4), (6, 8), (1, 7)]:
+        weights = attention_window(image, SIGMA, pixel, window=WINDOW, **options)
         assert weights.shape == (2, WINDOW, WINDOW)
         for one, of_one in zip(image.cpu().numpy(), weights.cpu(), strict=True):
-            expected = window_weights(smoothed(one), *pixel, WINDOW, PATCH, 0.7 * SIGMA)
+            smooth = smoothed(one, boundary)
+            expected = window_weights(smooth, *pixel, WINDOW, PATCH, h, boundary)
             assert_close(of_one, torch.from_numpy(expected), rtol=0, atol=bound)
     # A window of the whole image keeps the pixel in its middle.
     square = image[0, :, :, :7]
-    weights = attention_window(square, SIGMA, (1, 5), window=7, patch=PATCH)
-    expected = window_weights(smoothed(square.cpu().numpy()), 1, 5, 7, PATCH, 0.7 * SIGMA)
+    weights = attention_window(square, SIGMA, (1, 5), window=7, **options)
+    smooth = smoothed(square.cpu().numpy(), boundary)
+    expected = window_weights(smooth, 1, 5, 7, PATCH, h, boundary)
     assert_close(weights.cpu(), torch.from_numpy(expected), rtol=0, atol=bound)
 
 
@@ -258,13 +327,16 @@ def test_progress_counts_every_tile(device: str) -> None:
     assert calls == [(done, 6) for done in range(1, 7)]
 
 
+@each_boundary
 @pytest.mark.parametrize("tile", [None, (4, 3)], ids=["whole", "tiled"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
-def test_gradients(tile: tuple[int, int] | None, dtype: torch.dtype, device: str) -> None:
+def test_gradients(
+    tile: tuple[int, int] | None, dtype: torch.dtype, boundary: Boundary, device: str
+) -> None:
     image = random_image(1, 1, 5, 6, dtype=dtype, device=device).requires_grad_()
 
     def function(image: Tensor) -> Tensor:
-        return nonlocal_means(image, SIGMA, window=3, patch=3, tile=tile)
+        return nonlocal_means(image, SIGMA, window=3, patch=3, tile=tile, boundary=boundary)
 
     assert torch.autograd.gradcheck(function, (image,), check_forward_ad=True, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, (image,), fast_mode=True)
@@ -319,8 +391,9 @@ def test_tile_size_keeps_to_the_memory(shape: tuple[int, ...], window: int, memo
     assert 1 <= columns <= width
 
     def taken(rows: int, columns: int) -> int:
-        block = min(rows + window - 1, height) * min(columns + window - 1, width)
-        return block * bytes_per_pixel(image, window=window)
+        down = height if rows == height else rows + window - 1
+        across = width if columns == width else columns + window - 1
+        return down * across * bytes_per_pixel(image, window=window)
 
     assert taken(rows, columns) <= memory or (rows, columns) == (1, 1)
     assert taken(1, 1) <= memory or (rows, columns) == (1, 1)
@@ -337,7 +410,8 @@ def test_best_tile_costs_least() -> None:
         return blocks * block(rows, columns)
 
     def block(rows: int, columns: int) -> int:
-        return min(rows + 2 * halo, size[0]) * min(columns + 2 * halo, size[1])
+        down = size[0] if rows == size[0] else rows + 2 * halo
+        return down * (size[1] if columns == size[1] else columns + 2 * halo)
 
     for room in range(25, 130):
         fitting = [
@@ -393,6 +467,9 @@ def test_memory_is_bounded(device: str) -> None:
         ({"patch": 2}, ValueError, "expected patch to be odd and positive, got 2"),
         ({"patch": 11}, ValueError, "patch not larger than the image of 9 x 10 pixels, got 11"),
         ({"bandwidth": 0}, ValueError, "expected bandwidth to be positive, got 0"),
+        ({"boundary": "0"}, ValueError, "boundary to be 'circular' or 'truncated', .* got '0'"),
+        ({"boundary": ["circular"]}, ValueError, r"or two of them, got \['circular'\]"),
+        ({"boundary": True}, TypeError, "expected boundary to be a string or two, got True"),
         ({"tile": 0}, ValueError, "expected tile to be positive, got 0"),
         ({"tile": (1, 2, 3)}, TypeError, "expected tile to be an int, two ints or None"),
     ],

@@ -50,6 +50,8 @@ def names() -> dict[str, Any]:
         "A": A,  # 2 batches of 3 heads
         "A1": matrix(SIZE, 3, "cpu", heads=1),
         "narrow": Circulant((3, 1), (2, 3, *SIZE)),
+        "even": Circulant(ca.Window(4), (2, 3, *SIZE)),
+        "ends": Circulant(ca.Window(3, boundary="truncated"), (2, 3, *SIZE)),
         "x": F(),
         "u": F(6, 2),  # a good x for A
         "y": F(6, 2),
@@ -103,6 +105,60 @@ WINDOWS = [
     ("True", TypeError, "W odd int or one odd int per spatial dim got bool"),
     ("(3, 3.0)", TypeError, "W ints got (3, 3.0)"),
     ("(3, True)", TypeError, "W ints got (3, True)"),
+    ("Window((3, 3, 3))", ValueError, "W one size per spatial dim expected 2, got 3"),
+    ("Window(3, dilation=(1,))", ValueError, "W one dilation per spatial dim expected 2, got 1"),
+    (
+        "Window(3, boundary=['circular'])",
+        ValueError,
+        "W one boundary per spatial dim expected 2, got 1",
+    ),
+    (
+        "Window(6, boundary=('circular', 'truncated'))",
+        ValueError,
+        "circular window W not span more than the grid, got Window(6, boundary= with a span of 6 "
+        "for spatial dim 0 of size 5 (spatial size 5 x 4",
+    ),
+    ("Window(3, dilation=(1, 2))", ValueError, "span of 5 for spatial dim 1 of size 4"),
+    ("Window((3, (0, 4)))", ValueError, "span of 5 for spatial dim 1 of size 4"),
+]
+# Arguments of Window.
+WINDOW = [
+    ("2.5", TypeError, "size of a window int or one int or pair per spatial dim, got 2.5"),
+    ("'3'", TypeError, "size of a window int per spatial dim, got '3'"),
+    ("(3, None)", TypeError, "size of a window int or pair, got (3, None)"),
+    ("()", ValueError, "size of a window to have entries, got ()"),
+    ("(0, 3)", ValueError, "size of a window from 1 to 2**30, got (0, 3)"),
+    ("-3", ValueError, "size of a window from 1 to 2**30, got -3"),
+    ("(2**31, 3)", ValueError, "size of a window from 1 to 2**30, got (2147483648, 3)"),
+    ("((1, 2, 3),)", TypeError, "pair of ints (before, after) in size, got (1, 2, 3)"),
+    ("((1, 0.5),)", TypeError, "pair of ints (before, after) in size, got (1, 0.5)"),
+    ("((-1, 3), 3)", ValueError, "at least 0 in size window holds the pixel itself, got (-1, 3)"),
+    ("((2, -1), 3)", ValueError, "at least 0 in size window holds the pixel itself, got (2, -1)"),
+    ("((2**31, 0),)", ValueError, "at most 2**30 in size, got (2147483648, 0)"),
+    ("3, dilation=0", ValueError, "dilation of a window from 1 to 2**30, got 0"),
+    ("3, dilation=(1, -2)", ValueError, "dilation of a window from 1 to 2**30, got (1, -2)"),
+    ("3, dilation='2'", TypeError, "dilation int or one int per spatial dim, got '2'"),
+    ("3, dilation=1.0", TypeError, "dilation int or one int per spatial dim, got 1.0"),
+    ("3, dilation=True", TypeError, "dilation int or one int per spatial dim, got True"),
+    ("3, boundary='reflect'", ValueError, "boundary 'circular' or 'truncated', got 'reflect'"),
+    (
+        "3, boundary=('truncated', 'zeros')",
+        ValueError,
+        "boundary 'circular' or 'truncated', got ('truncated', 'zeros')",
+    ),
+    ("3, boundary=0", TypeError, "boundary string or one per spatial dim, got 0"),
+    ("3, boundary=None", TypeError, "boundary string or one per spatial dim, got None"),
+    ("3, boundary=()", ValueError, "boundary of a window to have entries, got ()"),
+    (
+        "(3, 3), dilation=(1, 2, 3)",
+        ValueError,
+        "one entry per spatial dim, got size of 2, dilation of 3",
+    ),
+    (
+        "3, dilation=(1, 2), boundary=['circular']",
+        ValueError,
+        "one entry per spatial dim, got dilation of 2, boundary of 1",
+    ),
 ]
 TAKE_A_WINDOW = [
     "Circulant(*, (2, 1, 5, 4))",
@@ -141,6 +197,7 @@ HEADS = [
 ]
 SETTINGS = [
     *each(TAKE_A_WINDOW, WINDOWS),
+    *each(["Window(*)"], WINDOW),
     *each(TAKE_A_SIMILARITY, SIMILARITIES),
     *each(["circulant_mh_attention(x, x, x, 3, *)"], HEADS, x="q"),
     *each(["circulant_mh_adjacency(D, x, x, 3, *)"], HEADS, x="x"),
@@ -457,6 +514,20 @@ METHODS = [
         *("*", ValueError, f"{ONE_GEOMETRY} (5, 4) and (3, 1)"),
         "A + narrow; A - narrow; dot(A, narrow); torch.allclose(A, narrow)",
     ),
+    *every(
+        *("*", ValueError, f"{ONE_GEOMETRY} (5, 4) and Window(3, boundary='truncated')"),
+        "A + ends; A - 2 * ends; A * ends; dot(A, ends); torch.lerp(A, ends, 0.5); "
+        "torch.maximum(A, ends)",
+    ),
+    *every(
+        *("*", ValueError, "window Window(4) got (5, 4) and Window(((1, 2), (1, 2)))"),
+        "even + even.mT; even * even.mT; torch.lerp(even, even.mT, 0.5)",
+    ),
+    ("cat(A, ends, dim=0)", ValueError, "Circulants of one spatial size, window"),
+    ("cat(even, even.mT, dim=1)", ValueError, "Circulants of one spatial size, window"),
+    ("softmax_(A, ends)", ValueError, "shape and window of A Window(3, boundary='truncated') got"),
+    ("Circulant(A.data, Window(3, boundary='truncated'), (5, 4))", ValueError, "data pattern"),
+    ("Circulant(ends.data, 3, (5, 4))", ValueError, "data"),
     ("A + Circulant(3, (2, 3, 4, 5))", ValueError, f"{ONE_GEOMETRY} (4, 5) and (3, 3)"),
     ("A + Circulant(3, (4, 3, 5, 4))", ValueError, "batch size 2 or 1 got 4"),
     ("A - Circulant(3, (2, 2, 5, 4))", ValueError, "number of heads 3 or 1 got 2"),
@@ -553,6 +624,7 @@ LAST_CHECKED = """circulant_attention(x, x, x, 4); circulant_attention(x, x, F(3
     circulant_mh_attention(x, x, F(2, 5), 3, 2); circulant_mh_adjacency(D, x, x, 3, 5)
     circulant_adjacency(D, x, x, 7); mh(A, F(2, 4)); A.mT @ x; circulant_transposed_attention(A, x)
     circulant_similarity_(A, D, x, x); circulant_attention_(x, A, u); A[0, 0, :, 20]
+    circulant_attention(x, x, x, Window(3, dilation=2)); even.mT + even; cat(even.mT, even)
     cat(A.mT, A[:1]); A.mT.sum((0, -1)); A.mT + Circulant(3, (2, 2, 5, 4))"""
 
 

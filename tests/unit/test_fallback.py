@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from windows import CIRCULAR, TRUNCATED, VALID, Dim, key_sizes, native, sizes, table
 
 import circulant_attention as ca
 from circulant_attention.ops import fallback
@@ -16,6 +17,7 @@ from circulant_attention.ops.library import NAMESPACE
 
 _native = getattr(torch.ops, NAMESPACE)
 
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 GRIDS = [
     ((7,), [3]),
     ((5,), [5]),
@@ -24,19 +26,28 @@ GRIDS = [
     ((2, 3, 4), [1, 3, 3]),
     ((4, 5, 6), [3, 1, 5]),
 ]
+WINDOWS = {
+    "causal": (Dim(7, 2, 0, 1, TRUNCATED),),
+    "larger": (Dim(3, 4, 5, 1, TRUNCATED), Dim(4, 1, 1, 1, CIRCULAR)),
+    "even": (Dim(6, 2, 1, 1, TRUNCATED), Dim(5, 2, 1, 1, CIRCULAR)),
+    "one-sided": (Dim(4, 0, 1, 3, CIRCULAR), Dim(7, 3, 0, 2, CIRCULAR)),
+    "dilated": (Dim(5, 1, 1, 2, CIRCULAR), Dim(6, 1, 2, 2, TRUNCATED)),
+    "halo": (Dim(3, 2, 1, 2, VALID), Dim(1, 3, 3, 1, VALID)),
+    "all": (Dim(3, 1, 0, 2, TRUNCATED), Dim(2, 0, 2, 1, VALID), Dim(3, 1, 1, 1, CIRCULAR)),
+}
 SCALE = 0.7
 
 
 def calls(
-    size: tuple[int, ...], window: list[int], dtype: torch.dtype
+    size: Sequence[int], keys: Sequence[int], window: list[int], present: Tensor, dtype: torch.dtype
 ) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Each native op and arguments for it."""
+    """Each native op and arguments for it, with queries on ``size`` and keys on ``keys``."""
 
-    def features(channels: int) -> Tensor:
-        return torch.randn(2, channels, *size, dtype=dtype)
+    def features(channels: int, grid: Sequence[int]) -> Tensor:
+        return torch.randn(2, channels, *grid, dtype=dtype)
 
-    values = torch.randn(2, math.prod(size), math.prod(window), dtype=dtype)
-    q, k, v, dy = features(3), features(3), features(4), features(4)
+    values = torch.randn(2, *present.shape, dtype=dtype).where(present, 0)
+    q, k, v, dy = features(3, size), features(3, keys), features(4, keys), features(4, size)
     for kind in ca.ops.primitives.SimilarityKind:
         yield "similarity", (q, k, window, kind)
         yield "adjacency", (q, k, window, kind, SCALE)
@@ -44,8 +55,9 @@ def calls(
         y, lse = _native.attention(q, k, v, window, kind, SCALE)
         yield "attention_backward", (dy, q, k, v, y, lse, window, kind, SCALE)
     yield "apply", (values, v, window)
-    yield "apply_transposed", (values, v, window)
-    yield "transpose", (values, size, window)
+    yield "apply_transposed", (values, dy, window)
+    if size == keys:
+        yield "transpose", (values, size, window)
     yield "softmax_backward", (values, values.softmax(-1))
     if dtype in (torch.float32, torch.float64):
         rows = values.flatten(1)
@@ -58,15 +70,13 @@ def test_every_native_op_has_a_fallback():
     assert defined - {"unchanged"} == {op.__name__ for op in fallback._OPS}
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("size", "window"), GRIDS)
-def test_values(size, window, dtype):
+def check(arguments: Iterator[tuple[str, tuple[object, ...]]], dtype: torch.dtype) -> None:
     """As the kernels: both round sums of at most 75 terms in another order, halves once more."""
     half = dtype in (torch.float16, torch.bfloat16)
     rounding = torch.finfo(dtype).eps if half else 100 * torch.finfo(dtype).eps
-    for name, arguments in calls(size, window, dtype):
-        expected = getattr(_native, name)(*arguments)
-        found = getattr(fallback, name)(*arguments)
+    for name, inputs in arguments:
+        expected = getattr(_native, name)(*inputs)
+        found = getattr(fallback, name)(*inputs)
         if isinstance(expected, Tensor):
             expected, found = (expected,), (found,)
         for one, other in zip(expected, found, strict=True):
@@ -75,6 +85,29 @@ def test_values(size, window, dtype):
             assert_close(
                 other, one, rtol=rounding, atol=rounding * largest, msg=f"{name}: {{}}".format
             )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("size", "window"), GRIDS)
+def test_values(size, window, dtype):
+    present = torch.ones(math.prod(size), math.prod(window), dtype=torch.bool)
+    check(calls(size, size, window, present, dtype), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dims", WINDOWS.values(), ids=WINDOWS)
+def test_values_of_other_windows(dims, dtype):
+    check(calls(sizes(dims), key_sizes(dims), native(dims), table(dims) >= 0, dtype), dtype)
+
+
+def test_pixels_that_are_not_seen_do_not_matter():
+    """Not even infinities: an absent key is no factor zero."""
+    window = [1, 0, 1, 1]
+    x = torch.tensor([[[1.0, 2.0, math.inf]]])
+    values = torch.tensor([[[0.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
+    assert fallback.apply(values, x, window).tolist() == [[[1, 3, math.inf]]]
+    y, _ = fallback.attention(*(torch.ones(1, 1, 3),) * 2, x, window, 0, 1.0)
+    assert y.tolist() == [[[1, 1.5, math.inf]]]
 
 
 def test_a_gpu_without_kernels_is_announced():
@@ -115,7 +148,13 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ca.circulant_attention(q, k, v, 3)[0]
 
 
-FUNCTIONS = [heads_attention, through_matrix, fused]
+def other_windows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    W = ca.Window(((2, 0), 4), dilation=(2, 1), boundary=("truncated", "circular"))
+    y, A = ca.circulant_mh_attention(q, k, v, W, 2)
+    return y + A.mT @ ca.mh @ v
+
+
+FUNCTIONS = [heads_attention, through_matrix, fused, other_windows]
 
 
 def derivatives(function, inputs: list[Tensor]) -> list[Tensor]:
