@@ -80,7 +80,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> biased_attention_backward(
     const int64_t heads = biases.offsets->size(0);
     dbias = sum_rows(offset_sums, shape.groups / heads, heads, blocks, offsets);
   }
-  if (biases.keys && biases.keys->size(0) < shape.groups) {
+  if (biases.keys && biases.keys->size(0) != shape.groups) {
     const int64_t rows = biases.keys->size(0);
     dkey_bias = sum_rows(key_sums, 1, rows, shape.groups / rows, keys);
   }
