@@ -21,6 +21,10 @@
 // kind     0: dot, 1: distance
 // q, k     (G, C, *spatial); v, y: the same with C of their own
 // S        scale * similarity(q, k), the scores
+// bias     (H, K), added to the scores of each offset, in the order of the offsets; group g uses
+// row
+//          g % H
+// key_bias (P, pixels of the keys), added to the scores of each key; group g uses row g / (G / P)
 // P        exp(S - lse), the weights of attention
 // lse      (G, N), log sum_j exp(S_ij); float32 for the half types, else of the dtype of q
 // dx       the gradient of the loss with respect to x
@@ -50,6 +54,17 @@ STABLE_TORCH_LIBRARY(circulant_attention, m) {
   m.def(
       "attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor y, Tensor lse, "
       "int[] window, int kind, float scale) -> (Tensor dq, Tensor dk, Tensor dv)");
+  // `attention` with S_ij = scale * similarity(q, k)_ij + bias_o + key_bias_j, o the offset of key
+  // j. The biases have the dtype of lse. Where one is -infinity the key is absent; a row without
+  // any key has y = 0, lse = -infinity and zero gradients.
+  m.def(
+      "biased_attention(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? key_bias, "
+      "int[] window, int kind, float scale) -> (Tensor y, Tensor lse)");
+  // The gradients of `biased_attention` from those of y and lse; zero-sized for a missing bias.
+  m.def(
+      "biased_attention_backward(Tensor dy, Tensor q, Tensor k, Tensor v, Tensor? bias, "
+      "Tensor? key_bias, Tensor y, Tensor lse, Tensor? dlse, int[] window, int kind, "
+      "float scale) -> (Tensor dq, Tensor dk, Tensor dv, Tensor dbias, Tensor dkey_bias)");
   // The gradient of values from `weights` (..., K), their row softmax, and the gradient of these.
   m.def("softmax_backward(Tensor grad, Tensor weights) -> Tensor");
   // alpha a + beta b for a, b (G, n) in float32 or float64; alpha, beta: one factor or G.

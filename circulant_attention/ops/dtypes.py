@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from circulant_attention.ops import attention as fused
+from circulant_attention.ops import biased_attention as biased
 from circulant_attention.ops import primitives
 from circulant_attention.ops.adjacency import adjacency as real_adjacency
+from circulant_attention.ops.precision import sum_dtype
 from circulant_attention.ops.primitives import SimilarityKind
 
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -90,4 +92,24 @@ def attention(
     q, k = promote(q, k)
     real_q, real_k, real_v = (complex_to_channels(x).to(dtype) for x in (q, k, v))
     y = fused.attention(real_q, real_k, real_v, list(window), kind, scale)
+    return channels_to_complex(y) if v.is_complex() else y
+
+
+def biased_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
+    window: tuple[int, ...],
+    kind: SimilarityKind,
+    scale: float,
+) -> Tensor:
+    """Fused attention with real biases, which are added in the dtype of the sums."""
+    dtype = real_dtype(torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype))
+    q, k = promote(q, k)
+    real_q, real_k, real_v = (complex_to_channels(x).to(dtype) for x in (q, k, v))
+    settings = (list(window), kind, scale)
+    bias, key_bias = (None if x is None else x.to(sum_dtype(dtype)) for x in (bias, key_bias))
+    y, _ = biased.biased_attention(real_q, real_k, real_v, bias, key_bias, *settings)
     return channels_to_complex(y) if v.is_complex() else y

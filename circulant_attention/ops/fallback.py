@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import neighbours
+from circulant_attention.ops.biased_fallback import biased_attention, biased_attention_backward
 from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
@@ -276,6 +277,8 @@ _OPS = (
     transpose,
     attention,
     attention_backward,
+    biased_attention,
+    biased_attention_backward,
     softmax_backward,
     linear_combination,
     new_values,

@@ -56,3 +56,36 @@ def _attention_backward(
 ) -> int:
     """Scores again, dq and dk over the channels of q; dv and dy . v over those of v."""
     return _flops_per_channel(q, window) * (3 * q[1] + 2 * v[1])
+
+
+@register_flop_formula(_ops.biased_attention)
+def _biased_attention(
+    q: Shape,
+    k: Shape,
+    v: Shape,
+    bias: Shape | None,
+    key_bias: Shape | None,
+    window: Shape,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """As attention: the biases are not counted."""
+    return _attention(q, k, v, window)
+
+
+@register_flop_formula(_ops.biased_attention_backward)
+def _biased_attention_backward(
+    dy: Shape,
+    q: Shape,
+    k: Shape,
+    v: Shape,
+    bias: Shape | None,
+    key_bias: Shape | None,
+    y: Shape,
+    lse: Shape,
+    dlse: Shape | None,
+    window: Shape,
+    *_: Any,
+    **__: Any,
+) -> int:
+    return _attention_backward(dy, q, k, v, y, lse, window)

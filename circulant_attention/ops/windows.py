@@ -26,6 +26,12 @@ def _parts(window: Sequence[int], dims: int) -> list[tuple[int, ...]] | None:
     return [tuple(window[i : i + 4]) for i in range(0, len(window), 4)]
 
 
+def four_numbers(window: Sequence[int], dims: int) -> list[tuple[int, ...]]:
+    """The reaches before and after, the dilation and the boundary of each dim."""
+    parts = _parts(window, dims)
+    return [(w // 2, w // 2, 1, CIRCULAR) for w in window] if parts is None else parts
+
+
 def offsets(window: Sequence[int], dims: int) -> int:
     """K, the offsets of a window."""
     parts = _parts(window, dims)

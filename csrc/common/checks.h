@@ -199,4 +199,20 @@ inline void check_attended(const Tensor& dy, const Tensor& y, const Tensor& lse,
                   op, ": lse must be (G, N), as attention returns it");
 }
 
+// Checks the biases of q, (H, K) and (P, pixels of the keys), and dlse as lse.
+inline void check_biases(const std::optional<Tensor>& bias, const std::optional<Tensor>& key_bias,
+                         const Tensor& q, const Geometry& geometry, const char* op) {
+  const auto check = [&](const Tensor& x, int64_t width, const char* name) {
+    STD_TORCH_CHECK(x.scalar_type() == sum_type(q), op, ": ", name, " must be ",
+                    torch::headeronly::toString(sum_type(q)), ", got ",
+                    torch::headeronly::toString(x.scalar_type()));
+    STD_TORCH_CHECK(x.dim() == 2 && x.size(1) == width, op, ": ", name, " must have ", width,
+                    " columns");
+    STD_TORCH_CHECK(x.size(0) > 0 && q.size(0) % x.size(0) == 0, op, ": the rows of ", name,
+                    " must divide the ", q.size(0), " groups, got ", x.size(0));
+  };
+  if (bias) check(*bias, geometry.offsets(), "bias");
+  if (key_bias) check(*key_bias, geometry.key_pixels(), "key_bias");
+}
+
 }  // namespace circulant

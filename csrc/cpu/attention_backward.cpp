@@ -11,13 +11,6 @@
 namespace circulant {
 namespace {
 
-// A gradient like `x` in the type of the sums, filled with zeros or uninitialized.
-Tensor new_sums(const Tensor& x, bool zeros) {
-  Tensor sums = new_output(x, x.sizes(), sum_type(x));
-  if (zeros) torch::stable::zero_(sums);
-  return sums;
-}
-
 std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy_, const Tensor& q_,
                                                       const Tensor& k_, const Tensor& v_,
                                                       const Tensor& y_, const Tensor& lse_,
@@ -32,8 +25,8 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward(const Tensor& dy_, const T
   const Geometry g = simplified(shape.geometry);
   const PairPhases pairs = pair_phases(
       g, shape.groups, pair_cut(g, shape.groups, shape.channels + shape.value_channels));
-  const Tensor dq = new_sums(q, false), dk = new_sums(k, pairs.zeros),
-               dv = new_sums(v, pairs.zeros);
+  const Tensor dq = new_sums(q, q.sizes(), false), dk = new_sums(k, k.sizes(), pairs.zeros),
+               dv = new_sums(v, v.sizes(), pairs.zeros);
   run_phases(kernels().attention_backward,
              AttentionBackwardParams{
                  g, shape.dtype, shape.channels, shape.value_channels, kind == kDistance, scale,

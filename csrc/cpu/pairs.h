@@ -206,6 +206,7 @@ struct PairPhase {
 inline std::vector<PairItem> pair_items(const Geometry& g, int64_t groups, const PairCut& cut,
                                         const PairPhase& phase) {
   std::vector<PairItem> items;
+  int64_t first_block = 0;
   const bool rows_alternate = !cut.rows_rotate && cut.rows > 1;
   const auto add_items = [&](int64_t group, int64_t plane_class, int64_t row_class,
                              const Geometry& own) {
@@ -222,13 +223,15 @@ inline std::vector<PairItem> pair_items(const Geometry& g, int64_t groups, const
                 : alternating_spans(own.dims[1], cut.rows, kPairRowsTogether, r);
         if (h.queries.size() <= 0 || h.keys.size() <= 0) continue;
         for (int64_t c = phase.column_parity; c < cut.columns; c += 2) {
+          const int64_t block = ((first_block + p) * cut.rows + r) * cut.columns + c;
           items.push_back({{group, d.queries, h.queries, part_of(g.dims[2].size, c, cut.columns),
                             plane_class, row_class},
                            d.keys,
                            h.keys,
                            phase.offsets,
                            !phase.stores_dq,
-                           phase.stores_dk_dv ? h.first : Span{}});
+                           phase.stores_dk_dv ? h.first : Span{},
+                           block});
         }
       }
     }
@@ -236,9 +239,15 @@ inline std::vector<PairItem> pair_items(const Geometry& g, int64_t groups, const
   for (int64_t group = 0; group < groups; ++group) {
     for_each_class(g, [&](int64_t plane_class, int64_t row_class, const Geometry& own) {
       add_items(group, plane_class, row_class, own);
+      first_block += cut.planes;
     });
   }
   return items;
+}
+
+// The blocks of queries of a group.
+inline int64_t blocks_of_group(const Geometry& g, const PairCut& cut) {
+  return g.dims[0].classes() * g.dims[1].classes() * cut.planes * cut.rows * cut.columns;
 }
 
 struct PairPhases {

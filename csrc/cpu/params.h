@@ -56,6 +56,8 @@ struct PairItem {
   bool add_dq;
   // The key rows whose dk and dv are stored; to those of the others the item adds.
   Span stored_rows;
+  // The number of its block of queries in all groups.
+  int64_t block = 0;
 };
 
 // values = similarity(x, y), the dot product or the distance.
@@ -100,6 +102,15 @@ struct TransposeParams {
   void* result;
 };
 
+// What is added to the scores, in the type of the sums; null for nothing.
+struct Biases {
+  // (heads, K): group g has row g % heads. And (rows, pixels of the keys): row g / groups_per_row.
+  const void *offsets = nullptr, *keys = nullptr;
+  int64_t heads = 1, groups_per_row = 1;
+
+  CIRCULANT_INLINE bool any() const { return offsets != nullptr || keys != nullptr; }
+};
+
 // y, lse = attention(q, k, v). v and y have `value_channels`.
 struct AttentionParams {
   using Item = WorkItem;
@@ -110,6 +121,7 @@ struct AttentionParams {
   double scale;
   const void *q, *k, *v;
   void *y, *lse;
+  Biases biases = {};
 };
 
 // dq, dk, dv from dy and the inputs and outputs of attention; `scale` multiplies the similarity.
@@ -123,6 +135,11 @@ struct AttentionBackwardParams {
   double scale;
   const void *dy, *q, *k, *v, *y, *lse;
   void *dq, *dk, *dv;
+  Biases biases = {};
+  const void* dlse = nullptr;  // null for zeros
+  // Of the gradients of the scores: (blocks, K), to which items add the sums over their queries,
+  // and (G, pixels of the keys). Null if the biases are.
+  void *offset_sums = nullptr, *key_sums = nullptr;
 };
 
 // result_ij = weights_ij (grad_ij - sum_k weights_ik grad_ik), for rows of `width` entries. An item

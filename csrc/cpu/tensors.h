@@ -51,6 +51,14 @@ inline Tensor new_output(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayR
   return new_output(x, sizes, x.scalar_type());
 }
 
+// Sums over tensors like `x`, in their type: zeros or uninitialized.
+inline Tensor new_sums(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                       bool zeros) {
+  Tensor sums = new_output(x, sizes, sum_type(x));
+  if (zeros) torch::stable::zero_(sums);
+  return sums;
+}
+
 // The same matrix as a grid of fewer and longer dims: without dims of one pixel, and with adjacent
 // dims without a window merged. Rows and columns keep their numbers.
 inline Geometry simplified(const Geometry& g) {

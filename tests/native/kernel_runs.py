@@ -45,6 +45,7 @@ FILES = [
     "tests/native/test_adjacency_kernels.py",
     "tests/native/test_attention_kernels.py",
     "tests/native/test_window_kernels.py",
+    "tests/native/test_biased_attention_kernels.py",
     "tests/unit/test_softmax.py",
 ]
 

@@ -10,10 +10,10 @@
 
 #include "../params.h"
 #include "../simd/prefetch.h"
+#include "biases.h"
 #include "entry.h"
 #include "microkernels.h"
 #include "packing.h"
-#include "presence.h"
 #include "query_tiles.h"
 #include "row_block.h"
 #include "running_softmax.h"
@@ -38,12 +38,12 @@ class AttentionKernel {
               segment_),
         values_(arena, key_image<const S>(a.v, item, a.value_channels, a.geometry), geometry_, item,
                 segment_),
-        presence_(arena, geometry_.dims[2], keys_.pitch()),
         q_tiles_(arena, item.columns, a.channels),
         y_tiles_(arena, item.columns, a.value_channels),
         lse_tiles_(arena, item.columns, 1),
         softmax_(arena.take<T>(q_tiles_.count() * RunningSoftmax<T>::kSize)),
         block_{kTileRows, geometry_.dims[0].window, geometry_.dims[1].window},
+        biases_(arena, a.biases, a.geometry, geometry_, item, block_.key_rows(), keys_.pitch()),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         value_rows_(arena.take<const T*>(block_.key_rows())),
         scores_(arena.take<T>(key_rows_at_a_time<T>(segment_.size()) *
@@ -52,12 +52,13 @@ class AttentionKernel {
   void run() {
     keys_.clear();
     values_.clear();
-    presence_.start(keys_.placement(), segment_);
+    biases_.start(keys_.placement(), segment_);
     for_each_row_block(
         geometry_, item_, block_,
         [this](int64_t d) {
           keys_.start_plane(d, block_.present_planes, 0);
           values_.start_plane(d, block_.present_planes, 0);
+          biases_.start_plane(d, block_.present_planes, 0);
         },
         [this](int64_t d, int64_t h, int64_t i) { row_block(d, h, i); });
   }
@@ -90,7 +91,10 @@ class AttentionKernel {
     lse_tiles_.store(lse_, d, h, block_.rows,
                      [](int64_t, int64_t, int64_t, Vec<T> lse) { return lse; });
     y_tiles_.store(y_, d, h, block_.rows, [this](int64_t t, int64_t, int64_t r, Vec<T> y) {
-      return softmax(t).inverse_sum(r) * y;
+      const Vec<T> inverse = softmax(t).inverse_sum(r);
+      // A row without any key, to which biases can lead: its sum is zero.
+      if (biases_.any()) return inverse == T(__builtin_inf()) ? Vec<T>{} : inverse * y;
+      return inverse * y;
     });
   }
 
@@ -99,12 +103,13 @@ class AttentionKernel {
     if (offsets.size() < geometry_.dims[2].window) {
       keys_.start_segment(i, offsets);
       values_.start_segment(i, offsets);
-      presence_.start(keys_.placement(), offsets);
+      biases_.start_segment(i, keys_.placement(), offsets);
     }
     keys_.pack_until(i + block_.plane_rows());
     values_.pack_until(i + block_.plane_rows());
     point_to_key_rows(keys_, block_, i, key_rows_);
     point_to_key_rows(values_, block_, i, value_rows_);
+    biases_.pack(block_, i, i + block_.plane_rows(), keys_.placement());
   }
 
   // Of tile t.
@@ -129,13 +134,15 @@ class AttentionKernel {
   void add_key_rows(int64_t t, int64_t begin, int64_t end, int64_t window) {
     const int64_t size = scores_size<T>(window), dilation = geometry_.dims[2].dilation;
     const T factor = T(-0.5 * a_.scale * kLog2E);
-    const T* biases = presence_.biases(q_tiles_.columns(t), t * L);
+    const ScoreStart<T> tile = biases_.of_tile(q_tiles_.columns(t), t * L);
+    const bool biased = biases_.any();
     T *q = q_tiles_.tile(t), *y = y_tiles_.tile(t);
     RunningSoftmax<T> softmax = this->softmax(t);
     for (int64_t j = begin; j < end; ++j) {
       const int64_t skipped = block_.first_query(j) * L;
       score_window<T>(a_.distance, block_.queries(j), window, q + skipped, key_rows_[j] + t * L,
-                      dilation, keys_.pitch(), a_.channels, factor, biases,
+                      dilation, keys_.pitch(), a_.channels, factor,
+                      biased ? biases_.of_key_row(tile, block_, j, t * L) : tile,
                       scores_ + (j - begin) * size + skipped, softmax.highest() + skipped);
       prefetcher_.step();
     }
@@ -156,10 +163,10 @@ class AttentionKernel {
   Image<T> lse_;
   Span segment_;
   KeyRows<S> keys_, values_;
-  Presence<T> presence_;
   QueryTiles<T> q_tiles_, y_tiles_, lse_tiles_;
   T* softmax_;
   RowBlock block_;
+  ScoreBiases<T> biases_;
   const T **key_rows_, **value_rows_;
   T* scores_;
   Prefetcher prefetcher_;

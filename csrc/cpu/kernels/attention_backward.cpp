@@ -3,7 +3,8 @@
 // With P = exp(S - lse), dP_ij = dy_i . v_j and delta_i = dy_i . y_i:
 //   dS = scale P (dP - delta), the gradient of the similarity,
 //   dv_j = sum_i P_ij dy_i, dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i,
-// and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
+// and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij. The gradient of a bias
+// is the sum of dS / scale over its scores. With dlse, delta_i is dy_i . y_i - dlse_i.
 //
 // A block of rows of queries at a time, and for it a few key rows at a time: for every tile, P, dS
 // and the contribution to dq; then, with P and dS of all columns, the contributions to dk and dv.
@@ -12,10 +13,11 @@
 #include "../params.h"
 #include "../simd/math.h"
 #include "../simd/prefetch.h"
+#include "biases.h"
 #include "entry.h"
 #include "microkernels.h"
+#include "offset_sums.h"
 #include "packing.h"
-#include "presence.h"
 #include "query_tiles.h"
 #include "row_block.h"
 #include "scatter.h"
@@ -39,17 +41,18 @@ class AttentionBackwardKernel {
         v_(key_image<const S>(a.v, item_, a.value_channels, a.geometry)),
         y_(query_image<const S>(a.y, item_, a.value_channels, a.geometry)),
         lse_(query_image<const T>(a.lse, item_, 1, a.geometry)),
+        dlse_(query_image<const T>(a.dlse, item_, a.dlse != nullptr, a.geometry)),
         dq_(query_image<T>(a.dq, item_, a.channels, a.geometry)),
+        key_sums_(key_image<T>(a.key_sums, item_, a.key_sums != nullptr, a.geometry)),
         columns_{item_.columns, a.geometry.dims[2], pairs.offsets},
         block_{smaller(kTileRows, item_.rows.size()), geometry_.dims[0].window,
                geometry_.dims[1].window},
         keys_(arena, k_, geometry_, item_, pairs.offsets),
         values_(arena, v_, geometry_, item_, pairs.offsets),
-        presence_(arena, geometry_.dims[2], keys_.pitch()),
-        // For the distance, an additional channel sums dS.
-        q_rows_(arena, columns_, a.channels + a.distance, block_.rows),
+        biases_(arena, a.biases, a.geometry, geometry_, item_, block_.key_rows(), keys_.pitch()),
+        q_rows_(arena, columns_, a.channels + sums(), block_.rows),
         dy_rows_(arena, columns_, a.value_channels, block_.rows),
-        dk_rows_(arena, columns_, geometry_, item_.rows, a.channels + a.distance,
+        dk_rows_(arena, columns_, geometry_, item_.rows, a.channels + sums(),
                  key_image<T>(a.dk, item_, a.channels, a.geometry), pairs.stored_rows),
         dv_rows_(arena, columns_, geometry_, item_.rows, a.value_channels,
                  key_image<T>(a.dv, item_, a.value_channels, a.geometry), pairs.stored_rows),
@@ -61,6 +64,7 @@ class AttentionBackwardKernel {
         log_sums_(arena, item_.columns, 1),
         deltas_(arena, item_.columns, 1),
         gradient_sums_(arena, item_.columns, 1),
+        offset_sums_(arena, a.offset_sums != nullptr ? geometry_.offsets() : 0),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         value_rows_(arena.take<const T*>(block_.key_rows())),
         scores_(arena.take<T>(scores_size<T>(columns_.window()))),
@@ -69,10 +73,11 @@ class AttentionBackwardKernel {
   void run() {
     keys_.clear();
     values_.clear();
-    presence_.start(keys_.placement(), pairs_.offsets);
+    biases_.start(keys_.placement(), pairs_.offsets);
+    offset_sums_.clear();
     q_rows_.clear();
     dy_rows_.clear();
-    if (a_.distance) q_rows_.fill_channel(a_.channels, T(1));
+    if (sums()) q_rows_.fill_channel(a_.channels, T(1));
     weights_.clear();
     score_gradients_.clear();
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
@@ -82,9 +87,15 @@ class AttentionBackwardKernel {
                                  present_of(dim, d, dim.window));
       if (planes.size() > 0) run_plane(d, planes);
     }
+    if (a_.offset_sums != nullptr) {
+      offset_sums_.add_to(static_cast<T*>(a_.offset_sums) + pairs_.block * geometry_.offsets());
+    }
   }
 
  private:
+  // Whether an additional channel of dk sums dS: for the distance, and the gradients of key biases.
+  bool sums() const { return a_.distance || a_.key_sums != nullptr; }
+
   static Span common(const Span& a, const Span& b) {
     return {larger(a.begin, b.begin), smaller(a.end, b.end)};
   }
@@ -98,6 +109,7 @@ class AttentionBackwardKernel {
                              present_of(dim, item_.rows.begin, item_.rows.size() + dim.window - 1));
     keys_.start_plane(d, planes, rows.begin);
     values_.start_plane(d, planes, rows.begin);
+    biases_.start_plane(d, planes, rows.begin);
     dk_rows_.start_plane(d, planes, rows.begin);
     dv_rows_.start_plane(d, planes, rows.begin);
     for (int64_t h = item_.rows.begin; h < item_.rows.end; h += kTileRows) {
@@ -111,6 +123,7 @@ class AttentionBackwardKernel {
         dv_rows_.enter_until(block_rows.end);
         point_to_key_rows(keys_, block_, i, key_rows_);
         point_to_key_rows(values_, block_, i, value_rows_);
+        biases_.pack(block_, i, block_rows.end, keys_.placement());
         row_block(d, h, i, planes, {block_rows.begin - i, block_rows.end - i});
       }
       leave_until(larger(rows.begin, smaller(i + block_.rows, rows.end)));
@@ -119,9 +132,14 @@ class AttentionBackwardKernel {
   }
 
   void leave_until(int64_t until) {
-    dk_rows_.leave_until(until, a_.distance ? &k_ : nullptr);
-    dv_rows_.leave_until(until, static_cast<const Image<const S>*>(nullptr));
+    dk_rows_.leave_until(until, T(outer_scale()), a_.distance ? &k_ : nullptr,
+                         a_.key_sums != nullptr ? &key_sums_ : nullptr);
+    dv_rows_.leave_until(until, T(1), static_cast<const Image<const S>*>(nullptr), nullptr);
   }
+
+  // dS has the scale as a factor, or with biases, which need it without, dq and dk have.
+  double inner_scale() const { return biases_.any() ? 1 : a_.scale; }
+  double outer_scale() const { return biases_.any() ? a_.scale : 1; }
 
   // The queries of rows h.. of plane d, with `planes` of the window and `rows` of the block's key
   // rows in each. Their first key row is row i of the item's keys.
@@ -141,12 +159,15 @@ class AttentionBackwardKernel {
         j = end;
       }
     }
+    offset_sums_.end_block();
+    const T scale = T(outer_scale());
     dq_tiles_.store(dq_, d, h, block_.rows,
                     [=](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
                       if (a_.distance) {
                         const Vec<T> q = load(q_tiles_.tile(t) + (c * kTileRows + r) * L);
                         sum -= load(gradient_sums_.tile(t) + r * L) * q;
                       }
+                      sum *= scale;
                       if (!pairs_.add_dq) return sum;
                       const T* dq = dq_.row(c, d, h + r) + item_.columns.begin + t * L;
                       return sum + load_first(dq, q_tiles_.lanes(t));
@@ -175,12 +196,29 @@ class AttentionBackwardKernel {
     dq_tiles_.clear();
     gradient_sums_.clear();
     log_sums_.load(lse_, d, h, block_.rows, T(kLog2E));
-    deltas_.clear();
+    if (biases_.any()) raise_log_sums_of_empty_rows();
+    if (a_.dlse != nullptr) {
+      deltas_.load(dlse_, d, h, block_.rows, T(-1));
+    } else {
+      deltas_.clear();
+    }
     dy_tiles_.load(dy_, d, h, block_.rows, T(1));
     for (int64_t c = 0; c < a_.value_channels; ++c) {
       dy_rows_.pack(dy, c, block_.rows);
       for (int64_t r = 0; r < block_.rows; ++r) {
         add_deltas(c, r, y.row(c, r) + item_.columns.begin);
+      }
+    }
+  }
+
+  // With infinity all weights of a row without keys are zero.
+  void raise_log_sums_of_empty_rows() {
+    const Vec<T> infinity = broadcast(T(__builtin_inf()));
+    for (int64_t t = 0; t < log_sums_.count(); ++t) {
+      for (int64_t r = 0; r < block_.rows; ++r) {
+        T* place = log_sums_.tile(t) + r * L;
+        const Vec<T> log_sum = load(place);
+        store(place, log_sum == -infinity ? infinity : log_sum);
       }
     }
   }
@@ -199,33 +237,41 @@ class AttentionBackwardKernel {
     const int64_t window = columns_.window(), size = scores_size<T>(window);
     const int64_t dilation = columns_.dim.dilation;
     const T factor = T(-0.5 * a_.scale * kLog2E);
-    const T* biases = presence_.biases(q_tiles_.columns(t), t * L);
+    const ScoreStart<T> tile = biases_.of_tile(q_tiles_.columns(t), t * L), zero{};
+    const bool biased = biases_.any(), sums_offsets = a_.offset_sums != nullptr;
     for (int64_t j = begin; j < end; ++j) {
       const int64_t first = block_.first_query(j), rows = block_.queries(j);
       T* gradients = gradients_ + (j - begin) * size + first * L;
       score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L, key_rows_[j] + t * L,
-                      dilation, keys_.pitch(), a_.channels, factor, biases, scores_ + first * L,
-                      nullptr);
+                      dilation, keys_.pitch(), a_.channels, factor,
+                      biased ? biases_.of_key_row(tile, block_, j, t * L) : tile,
+                      scores_ + first * L, nullptr);
       prefetcher_.step();
       score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_rows_[j] + t * L,
-                      dilation, values_.pitch(), a_.value_channels, T(1), nullptr, gradients,
-                      nullptr);
+                      dilation, values_.pitch(), a_.value_channels, T(1), zero, gradients, nullptr);
       prefetcher_.step();
       with_rows(rows, [=](auto n) {
-        this->template differentiate<decltype(n)::value>(t, j - begin, first, gradients);
+        constexpr int rows = decltype(n)::value;
+        if (sums_offsets) {
+          this->template differentiate<rows, true>(t, j, begin, first, gradients);
+        } else {
+          this->template differentiate<rows, false>(t, j, begin, first, gradients);
+        }
       });
     }
     gather_key_rows(block_, begin, end, gradients_, key_rows_, t * L, dilation, keys_.pitch(),
                     window, a_.channels, dq_tiles_.tile(t));
   }
 
-  // Turns the scores and dP of one key row, dP in `gradients`, into P and dS.
-  template <int rows>
-  void differentiate(int64_t t, int64_t j, int64_t first, T* gradients) {
+  // Turns the scores and dP of key row `row`, dP in `gradients`, into P and dS. Weights start at
+  // key row `begin`.
+  template <int rows, bool sums_offsets>
+  void differentiate(int64_t t, int64_t row, int64_t begin, int64_t first, T* gradients) {
+    const int64_t j = row - begin;
     // Local copies: the compiler knows that no store changes them.
     const ShearedWeights<T> all_weights = weights_, all_gradients = score_gradients_;
     const int64_t window = columns_.window(), lanes = q_tiles_.lanes(t);
-    const Vec<T> scale = broadcast(T(a_.scale));
+    const Vec<T> scale = broadcast(T(inner_scale()));
     Vec<T> log_sum[rows], delta[rows], sum[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
       log_sum[r] = load(log_sums_.tile(t) + (first + r) * L);
@@ -233,6 +279,12 @@ class AttentionBackwardKernel {
       sum[r] = load(gradient_sums_.tile(t) + (first + r) * L);
     }
     const T* scores = scores_ + first * L;
+    T* offset_sum = nullptr;
+    if constexpr (sums_offsets) {
+      offset_sum = offset_sums_.at(biases_.first_offset(block_, row) + columns_.offsets.begin);
+    }
+    const int64_t next_row = geometry_.dims[2].window * L;
+    const auto in_grid = lane_numbers<T>() < static_cast<Int<T>>(lanes);
     for (int64_t d = 0; d < window; ++d) {
       const bool whole = all_weights.whole(d, t * L, lanes);
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -240,6 +292,10 @@ class AttentionBackwardKernel {
         const Vec<T> gradient = weight * scale * (load(gradients + r * L) - delta[r]);
         sum[r] += gradient;
         store(gradients + r * L, gradient);
+        if constexpr (sums_offsets) {
+          T* s = offset_sum - r * next_row;
+          store(s, load(s) + (in_grid ? gradient : Vec<T>{}));
+        }
         T* weight_place = all_weights.place(j, d, first + r, t * L);
         T* gradient_place = all_gradients.place(j, d, first + r, t * L);
         if (whole) {
@@ -252,6 +308,7 @@ class AttentionBackwardKernel {
       }
       scores += kTileRows * L;
       gradients += kTileRows * L;
+      if constexpr (sums_offsets) offset_sum += L;
     }
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
       store(gradient_sums_.tile(t) + (first + r) * L, sum[r]);
@@ -263,16 +320,17 @@ class AttentionBackwardKernel {
   const WorkItem& item_;
   Geometry geometry_;  // of the classes
   Image<const S> dy_, q_, k_, v_, y_;
-  Image<const T> lse_;
-  Image<T> dq_;
+  Image<const T> lse_, dlse_;
+  Image<T> dq_, key_sums_;
   KeyColumns columns_;
   RowBlock block_;
   KeyRows<S> keys_, values_;
-  Presence<T> presence_;
+  ScoreBiases<T> biases_;
   QueryRows<T> q_rows_, dy_rows_;
   SumRows<T> dk_rows_, dv_rows_;
   ShearedWeights<T> weights_, score_gradients_;
   QueryTiles<T> q_tiles_, dy_tiles_, dq_tiles_, log_sums_, deltas_, gradient_sums_;
+  OffsetSums<T> offset_sums_;
   const T **key_rows_, **value_rows_;
   T *scores_, *gradients_;
   Prefetcher prefetcher_;

@@ -28,22 +28,45 @@ constexpr int most_columns(int rows) {
   return (kRegisters == 32 ? wide : narrow)[rows - 1];
 }
 
+// What scores start at: keys[d step] + offsets[d - r row] for offset d and query row r; null for
+// zero. A value of -infinity says that the key is absent.
+template <class T>
+struct ScoreStart {
+  const T *keys, *offsets;
+  int64_t row;
+
+  bool any() const { return keys != nullptr || offsets != nullptr; }
+  // From offset d on.
+  ScoreStart from(int64_t d, int64_t step) const {
+    return {keys == nullptr ? nullptr : keys + d * step, offsets == nullptr ? nullptr : offsets + d,
+            row};
+  }
+};
+
 // scores[d][row] = sum_c q[c][row] k[c][d], or factor sum_c (q[c][row] - k[c][d])^2 for a distance.
-// Unless `bias` is null, adds bias[d] to scores[d]: zero, or -infinity where the key is absent.
+// Adds what `start` has unless it is null.
 // Raises highest[row] to the highest of the scores, unless `highest` is null.
 template <class T, bool distance, int rows, int offsets>
 void score(const T* q, const T* k, int64_t step, int64_t pitch, int64_t channels, T factor,
-           const T* bias, T* scores, T* highest) {
+           const ScoreStart<T>* start, T* scores, T* highest) {
   constexpr int L = kLanes<T>;
   Vec<T> sums[offsets][rows] = {};
-  const auto add_bias = [&]() __attribute__((always_inline)) {
-    if (bias == nullptr) return;
-    CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
-      const Vec<T> b = load(bias + d * step);
-      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) sums[d][r] += b;
+  const auto add_start = [&]() __attribute__((always_inline)) {
+    if (start == nullptr) return;
+    if (start->keys != nullptr) {
+      CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
+        const Vec<T> bias = load(start->keys + d * step);
+        CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) sums[d][r] += bias;
+      }
+    }
+    if (start->offsets != nullptr) {
+      CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
+        const T* bias = start->offsets - r * start->row;
+        CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) sums[d][r] += broadcast(bias[d]);
+      }
     }
   };
-  if constexpr (!distance) add_bias();
+  if constexpr (!distance) add_start();
   for (int64_t c = 0; c < channels; ++c) {
     Vec<T> query[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) query[r] = load(q + r * L);
@@ -69,7 +92,7 @@ void score(const T* q, const T* k, int64_t step, int64_t pitch, int64_t channels
     CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) sums[d][r] *= broadcast(factor);
     }
-    add_bias();
+    add_start();
   }
   CIRCULANT_UNROLL for (int d = 0; d < offsets; ++d) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -170,7 +193,7 @@ void scatter(T* const* sums, int64_t at, int64_t pitch, ScatterWeights<T> weight
 // Calls of the functions above for any number of rows, offsets and channels.
 
 template <class T>
-using Score = void(const T*, const T*, int64_t, int64_t, int64_t, T, const T*, T*, T*);
+using Score = void(const T*, const T*, int64_t, int64_t, int64_t, T, const ScoreStart<T>*, T*, T*);
 template <class T>
 using Gather = void(const T*, const T* const*, int64_t, int64_t, int64_t, int64_t, int64_t, T*);
 template <class T>
@@ -226,13 +249,15 @@ inline void with_rows(int64_t rows, F&& f) {
 // `score` for a whole window of offsets.
 template <class T>
 void score_window(bool distance, int64_t rows, int64_t window, const T* q, const T* k, int64_t step,
-                  int64_t pitch, int64_t channels, T factor, const T* bias, T* scores, T* highest) {
-  with_rows(rows, [=](auto n) {
+                  int64_t pitch, int64_t channels, T factor, const ScoreStart<T>& start, T* scores,
+                  T* highest) {
+  with_rows(rows, [&](auto n) {
     constexpr int rows = decltype(n)::value;
-    for_equal_parts(window, most_columns(rows), [=](int64_t d, int64_t offsets) {
+    for_equal_parts(window, most_columns(rows), [&](int64_t d, int64_t offsets) {
+      const ScoreStart<T> part = start.from(d, step);
       Score<T>* f = distance ? score_of<T, true, rows>(offsets, ColumnNumbers<rows>{})
                              : score_of<T, false, rows>(offsets, ColumnNumbers<rows>{});
-      f(q, k + d * step, step, pitch, channels, factor, bias == nullptr ? nullptr : bias + d * step,
+      f(q, k + d * step, step, pitch, channels, factor, part.any() ? &part : nullptr,
         scores + d * kTileRows * kLanes<T>, highest);
     });
   });

@@ -97,7 +97,7 @@ inline void for_each_present(const RowBlock& block, F&& f) {
 
 // Points rows[j] to the packed key row j of the block whose first row is number i of its item.
 template <class S>
-inline void point_to_key_rows(const KeyRows<S>& keys, const RowBlock& block, int64_t i,
+inline void point_to_key_rows(const RowsAround<S>& keys, const RowBlock& block, int64_t i,
                               const Compute<S>** rows) {
   for (int64_t p = 0; p < block.planes; ++p) {
     for (int64_t j = 0; j < block.plane_rows(); ++j) *rows++ = keys.row(p, i + j);

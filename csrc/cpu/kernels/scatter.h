@@ -190,11 +190,13 @@ class SumRows {
     }
   }
 
-  // Adds the rows before `until` to the result. With `subtract` the last channel holds the sums of
-  // the weights, and channel c gets sum_c - weight * subtract_c.
+  // Adds the rows before `until`, times `factor`, to the result. With one more channel than that,
+  // the last one holds the sums of the weights. Then channel c gets sum_c - weight * subtract_c
+  // unless `subtract` is null, and `weights` the sums unless it is.
   template <class S>
-  void leave_until(int64_t until, const Image<const S>* subtract) {
-    const int64_t channels = channels_ - (subtract != nullptr);
+  void leave_until(int64_t until, T factor, const Image<const S>* subtract,
+                   const Image<T>* weights) {
+    const int64_t channels = result_.channels;
     for (int64_t p = planes_.begin; p < planes_.end; ++p) {
       const int64_t d = plane_dim_.neighbour(plane_, p);
       // Channel by channel: the rows of one channel are adjacent in memory.
@@ -202,10 +204,14 @@ class SumRows {
         for (int64_t i = left_; i < until; ++i) {
           const int64_t h = row_dim_.key(first_row_ + i);
           const T* row = ring_.row(p, i);
-          const bool add = i < stored_.begin || i >= stored_.end;
-          add_row(row + c * pitch(), result_.row(c, d, h), add, row + channels * pitch(),
-                  subtract != nullptr ? subtract->row(c, d, h) : nullptr);
+          add_row(row + c * pitch(), result_.row(c, d, h), is_added(i), factor,
+                  row + channels * pitch(), subtract != nullptr ? subtract->row(c, d, h) : nullptr);
         }
+      }
+      for (int64_t i = left_; weights != nullptr && i < until; ++i) {
+        add_row(ring_.row(p, i) + channels * pitch(),
+                weights->row(0, d, row_dim_.key(first_row_ + i)), is_added(i), T(1),
+                static_cast<const T*>(nullptr), static_cast<const S*>(nullptr));
       }
     }
     left_ = until;
@@ -217,12 +223,15 @@ class SumRows {
   int64_t keys() const { return columns_.count(); }
 
  private:
+  bool is_added(int64_t i) const { return i < stored_.begin || i >= stored_.end; }
+
   // Adds one row of sums to a row of the result, or stores it there; both of one channel.
   template <class S>
-  void add_row(const T* sums, T* result, bool add, const T* weights, const S* x) const {
+  void add_row(const T* sums, T* result, bool add, T factor, const T* weights, const S* x) const {
     const auto add_lanes = [&](int64_t key, int64_t column, int64_t lanes) {
       Vec<T> sum = load_first(sums + key, lanes);
       if (x != nullptr) sum -= load_first(weights + key, lanes) * load_first(x + column, lanes);
+      sum *= factor;
       if (add) sum += load_first(result + column, lanes);
       store_first(result + column, sum, lanes);
     };

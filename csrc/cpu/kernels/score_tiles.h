@@ -96,11 +96,12 @@ class ScoreTiles {
   // unless `highest` is null.
   void score(int64_t t, int64_t begin, int64_t end, int64_t window, T factor, const T* biases,
              T* highest, T* scores) {
+    const ScoreStart<T> start{biases, nullptr, 0};
     for (int64_t j = begin; j < end; ++j, scores += scores_size<T>(window)) {
       const int64_t skipped = block_.first_query(j) * L;
       score_window<T>(distance_, block_.queries(j), window, tiles_.tile(t) + skipped,
                       key_rows_[j] + t * L, geometry_.dims[2].dilation, keys_.pitch(), channels_,
-                      factor, biases, scores + skipped,
+                      factor, start, scores + skipped,
                       highest == nullptr ? nullptr : highest + skipped);
       prefetcher_.step();
     }
