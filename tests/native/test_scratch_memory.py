@@ -34,10 +34,15 @@ def calls(size, window, channels, dtype):
     pixels, offsets = math.prod(size), math.prod(window)
     values = torch.full((1, pixels, offsets), 0.5, dtype=dtype)
     y, lse = ops.attention(q, k, v, window, 0, 0.3)
+    biases = torch.zeros(1, offsets), torch.zeros(1, pixels)
     return {
         "attention": lambda: ops.attention(q, k, v, window, 0, 0.3),
         "attention_backward": lambda: ops.attention_backward(
             dy, q, k, v, y, lse, window, 0, 0.3
+        ),
+        "biased_attention": lambda: ops.biased_attention(q, k, v, *biases, window, 0, 0.3),
+        "biased_attention_backward": lambda: ops.biased_attention_backward(
+            dy, q, k, v, *biases, y, lse, None, window, 0, 0.3
         ),
         "similarity": lambda: ops.similarity(q, k, window, 0),
         "adjacency": lambda: ops.adjacency(q, k, window, 0, 0.3),
@@ -92,7 +97,7 @@ def test_scratch_memory_grows_neither_with_the_window_nor_with_the_entries(size,
     )
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
-    assert len(found) == 2 * 7
+    assert len(found) == 2 * 9
     # Three gradients in float32, 3 MB for each of 2 threads, and outputs rounded up to large pages.
     bound = 3 * 4 * math.prod(size) * channels + 2 * 3e6 + 2 * 2**21
     assert max(found.values()) < bound, (found, bound)

@@ -13,6 +13,7 @@
 #include "../params.h"
 #include "../simd/math.h"
 #include "../simd/prefetch.h"
+#include "attended_queries.h"
 #include "biases.h"
 #include "entry.h"
 #include "microkernels.h"
@@ -35,13 +36,8 @@ class AttentionBackwardKernel {
         pairs_(pairs),
         item_(pairs.queries),
         geometry_(geometry_of_classes(a.geometry, item_)),
-        dy_(query_image<const S>(a.dy, item_, a.value_channels, a.geometry)),
-        q_(query_image<const S>(a.q, item_, a.channels, a.geometry)),
         k_(key_image<const S>(a.k, item_, a.channels, a.geometry)),
         v_(key_image<const S>(a.v, item_, a.value_channels, a.geometry)),
-        y_(query_image<const S>(a.y, item_, a.value_channels, a.geometry)),
-        lse_(query_image<const T>(a.lse, item_, 1, a.geometry)),
-        dlse_(query_image<const T>(a.dlse, item_, a.dlse != nullptr, a.geometry)),
         dq_(query_image<T>(a.dq, item_, a.channels, a.geometry)),
         key_sums_(key_image<T>(a.key_sums, item_, a.key_sums != nullptr, a.geometry)),
         columns_{item_.columns, a.geometry.dims[2], pairs.offsets},
@@ -50,19 +46,14 @@ class AttentionBackwardKernel {
         keys_(arena, k_, geometry_, item_, pairs.offsets),
         values_(arena, v_, geometry_, item_, pairs.offsets),
         biases_(arena, a.biases, a.geometry, geometry_, item_, block_.key_rows(), keys_.pitch()),
-        q_rows_(arena, columns_, a.channels + sums(), block_.rows),
-        dy_rows_(arena, columns_, a.value_channels, block_.rows),
+        queries_(arena, a, item_, columns_, block_.rows, sums()),
         dk_rows_(arena, columns_, geometry_, item_.rows, a.channels + sums(),
                  key_image<T>(a.dk, item_, a.channels, a.geometry), pairs.stored_rows),
         dv_rows_(arena, columns_, geometry_, item_.rows, a.value_channels,
                  key_image<T>(a.dv, item_, a.value_channels, a.geometry), pairs.stored_rows),
         weights_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
         score_gradients_(arena, columns_, smaller(kTileRows, block_.key_rows()), block_.rows),
-        q_tiles_(arena, item_.columns, a.channels),
-        dy_tiles_(arena, item_.columns, a.value_channels),
         dq_tiles_(arena, item_.columns, a.channels),
-        log_sums_(arena, item_.columns, 1),
-        deltas_(arena, item_.columns, 1),
         gradient_sums_(arena, item_.columns, 1),
         offset_sums_(arena, a.offset_sums != nullptr ? geometry_.offsets() : 0),
         key_rows_(arena.take<const T*>(block_.key_rows())),
@@ -75,9 +66,7 @@ class AttentionBackwardKernel {
     values_.clear();
     biases_.start(keys_.placement(), pairs_.offsets);
     offset_sums_.clear();
-    q_rows_.clear();
-    dy_rows_.clear();
-    if (sums()) q_rows_.fill_channel(a_.channels, T(1));
+    queries_.clear();
     weights_.clear();
     score_gradients_.clear();
     for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
@@ -144,18 +133,20 @@ class AttentionBackwardKernel {
   // The queries of rows h.. of plane d, with `planes` of the window and `rows` of the block's key
   // rows in each. Their first key row is row i of the item's keys.
   void row_block(int64_t d, int64_t h, int64_t i, const Span& planes, const Span& rows) {
-    const int64_t tiles = q_tiles_.count();
+    const int64_t tiles = queries_.q_tiles.count();
     prefetch(d, h, 2 * planes.size() * rows.size() * tiles);
-    load_queries(d, h);
+    queries_.load_rows(d, h, block_.rows);
+    dq_tiles_.clear();
+    gradient_sums_.clear();
     for (int64_t p = planes.begin; p < planes.end; ++p) {
       const int64_t last = p * block_.plane_rows() + rows.end;
       for (int64_t j = p * block_.plane_rows() + rows.begin; j < last;) {
         const int64_t end = smaller(last, scatter_end(block_, j));
         for (int64_t t = 0; t < tiles; ++t) add_key_rows(t, j, end);
-        scatter_key_rows(block_, j, end, i, weights_, dy_rows_, dv_rows_, columns_.window(),
+        scatter_key_rows(block_, j, end, i, weights_, queries_.dy_rows, dv_rows_, columns_.window(),
                          columns_.dim.dilation);
-        scatter_key_rows(block_, j, end, i, score_gradients_, q_rows_, dk_rows_, columns_.window(),
-                         columns_.dim.dilation);
+        scatter_key_rows(block_, j, end, i, score_gradients_, queries_.q_rows, dk_rows_,
+                         columns_.window(), columns_.dim.dilation);
         j = end;
       }
     }
@@ -164,13 +155,13 @@ class AttentionBackwardKernel {
     dq_tiles_.store(dq_, d, h, block_.rows,
                     [=](int64_t t, int64_t c, int64_t r, Vec<T> sum) -> Vec<T> {
                       if (a_.distance) {
-                        const Vec<T> q = load(q_tiles_.tile(t) + (c * kTileRows + r) * L);
+                        const Vec<T> q = load(queries_.q_tiles.tile(t) + (c * kTileRows + r) * L);
                         sum -= load(gradient_sums_.tile(t) + r * L) * q;
                       }
                       sum *= scale;
                       if (!pairs_.add_dq) return sum;
                       const T* dq = dq_.row(c, d, h + r) + item_.columns.begin + t * L;
-                      return sum + load_first(dq, q_tiles_.lanes(t));
+                      return sum + load_first(dq, queries_.q_tiles.lanes(t));
                     });
   }
 
@@ -179,57 +170,11 @@ class AttentionBackwardKernel {
     const int64_t next = h + block_.rows, rows = smaller(kTileRows, item_.rows.end - next);
     prefetcher_.clear();
     if (rows > 0) {
-      q_.prefetch(prefetcher_, d, next, rows);
-      dy_.prefetch(prefetcher_, d, next, rows);
-      y_.prefetch(prefetcher_, d, next, rows);
+      queries_.prefetch(prefetcher_, d, next, rows);
       keys_.prefetch(prefetcher_, rows);
       values_.prefetch(prefetcher_, rows);
     }
     prefetcher_.spread(steps);
-  }
-
-  void load_queries(int64_t d, int64_t h) {
-    const RowsOfImage<const S> q(q_, d, h, block_.rows), dy(dy_, d, h, block_.rows),
-        y(y_, d, h, block_.rows);
-    for (int64_t c = 0; c < a_.channels; ++c) q_rows_.pack(q, c, block_.rows);
-    q_tiles_.load(q_, d, h, block_.rows, a_.distance ? T(1) : T(a_.scale * kLog2E));
-    dq_tiles_.clear();
-    gradient_sums_.clear();
-    log_sums_.load(lse_, d, h, block_.rows, T(kLog2E));
-    if (biases_.any()) raise_log_sums_of_empty_rows();
-    if (a_.dlse != nullptr) {
-      deltas_.load(dlse_, d, h, block_.rows, T(-1));
-    } else {
-      deltas_.clear();
-    }
-    dy_tiles_.load(dy_, d, h, block_.rows, T(1));
-    for (int64_t c = 0; c < a_.value_channels; ++c) {
-      dy_rows_.pack(dy, c, block_.rows);
-      for (int64_t r = 0; r < block_.rows; ++r) {
-        add_deltas(c, r, y.row(c, r) + item_.columns.begin);
-      }
-    }
-  }
-
-  // With infinity all weights of a row without keys are zero.
-  void raise_log_sums_of_empty_rows() {
-    const Vec<T> infinity = broadcast(T(__builtin_inf()));
-    for (int64_t t = 0; t < log_sums_.count(); ++t) {
-      for (int64_t r = 0; r < block_.rows; ++r) {
-        T* place = log_sums_.tile(t) + r * L;
-        const Vec<T> log_sum = load(place);
-        store(place, log_sum == -infinity ? infinity : log_sum);
-      }
-    }
-  }
-
-  // Adds the part of row r of channel c to delta.
-  void add_deltas(int64_t c, int64_t r, const S* y) {
-    for (int64_t t = 0; t < dy_tiles_.count(); ++t) {
-      const Vec<T> dy = load(dy_tiles_.tile(t) + (c * kTileRows + r) * L);
-      T* delta = deltas_.tile(t) + r * L;
-      store(delta, fma(dy, load_first(y + t * L, dy_tiles_.lanes(t)), load(delta)));
-    }
   }
 
   // P and dS of tile t and key rows [begin, end), and their contribution to dq.
@@ -237,18 +182,19 @@ class AttentionBackwardKernel {
     const int64_t window = columns_.window(), size = scores_size<T>(window);
     const int64_t dilation = columns_.dim.dilation;
     const T factor = T(-0.5 * a_.scale * kLog2E);
-    const ScoreStart<T> tile = biases_.of_tile(q_tiles_.columns(t), t * L), zero{};
+    const ScoreStart<T> tile = biases_.of_tile(queries_.q_tiles.columns(t), t * L), zero{};
     const bool biased = biases_.any(), sums_offsets = a_.offset_sums != nullptr;
     for (int64_t j = begin; j < end; ++j) {
       const int64_t first = block_.first_query(j), rows = block_.queries(j);
       T* gradients = gradients_ + (j - begin) * size + first * L;
-      score_window<T>(a_.distance, rows, window, q_tiles_.tile(t) + first * L, key_rows_[j] + t * L,
-                      dilation, keys_.pitch(), a_.channels, factor,
+      score_window<T>(a_.distance, rows, window, queries_.q_tiles.tile(t) + first * L,
+                      key_rows_[j] + t * L, dilation, keys_.pitch(), a_.channels, factor,
                       biased ? biases_.of_key_row(tile, block_, j, t * L) : tile,
                       scores_ + first * L, nullptr);
       prefetcher_.step();
-      score_window<T>(false, rows, window, dy_tiles_.tile(t) + first * L, value_rows_[j] + t * L,
-                      dilation, values_.pitch(), a_.value_channels, T(1), zero, gradients, nullptr);
+      score_window<T>(false, rows, window, queries_.dy_tiles.tile(t) + first * L,
+                      value_rows_[j] + t * L, dilation, values_.pitch(), a_.value_channels, T(1),
+                      zero, gradients, nullptr);
       prefetcher_.step();
       with_rows(rows, [=](auto n) {
         constexpr int rows = decltype(n)::value;
@@ -270,12 +216,12 @@ class AttentionBackwardKernel {
     const int64_t j = row - begin;
     // Local copies: the compiler knows that no store changes them.
     const ShearedWeights<T> all_weights = weights_, all_gradients = score_gradients_;
-    const int64_t window = columns_.window(), lanes = q_tiles_.lanes(t);
+    const int64_t window = columns_.window(), lanes = queries_.q_tiles.lanes(t);
     const Vec<T> scale = broadcast(T(inner_scale()));
     Vec<T> log_sum[rows], delta[rows], sum[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      log_sum[r] = load(log_sums_.tile(t) + (first + r) * L);
-      delta[r] = load(deltas_.tile(t) + (first + r) * L);
+      log_sum[r] = load(queries_.log_sums.tile(t) + (first + r) * L);
+      delta[r] = load(queries_.deltas.tile(t) + (first + r) * L);
       sum[r] = load(gradient_sums_.tile(t) + (first + r) * L);
     }
     const T* scores = scores_ + first * L;
@@ -319,17 +265,16 @@ class AttentionBackwardKernel {
   const PairItem& pairs_;
   const WorkItem& item_;
   Geometry geometry_;  // of the classes
-  Image<const S> dy_, q_, k_, v_, y_;
-  Image<const T> lse_, dlse_;
+  Image<const S> k_, v_;
   Image<T> dq_, key_sums_;
   KeyColumns columns_;
   RowBlock block_;
   KeyRows<S> keys_, values_;
   ScoreBiases<T> biases_;
-  QueryRows<T> q_rows_, dy_rows_;
+  AttendedQueries<S> queries_;
   SumRows<T> dk_rows_, dv_rows_;
   ShearedWeights<T> weights_, score_gradients_;
-  QueryTiles<T> q_tiles_, dy_tiles_, dq_tiles_, log_sums_, deltas_, gradient_sums_;
+  QueryTiles<T> dq_tiles_, gradient_sums_;
   OffsetSums<T> offset_sums_;
   const T **key_rows_, **value_rows_;
   T *scores_, *gradients_;
