@@ -15,6 +15,7 @@ import torch
 
 from circulant_attention.demo.output import Problem, Tolerant, writable
 from circulant_attention.similarity import DistanceSimilarity, circulant_adjacency
+from circulant_attention.window import BOUNDARIES
 
 PROGRAM = "python -m circulant_attention"
 
@@ -93,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_odd,
         default=7,
         help="pixels of the patches that are compared in each dim, odd (default: %(default)s)",
+    )
+    add(
+        "--boundary",
+        choices=BOUNDARIES,
+        default="circular",
+        help="whether windows and patches wrap at the borders, or windows end there and patches "
+        "are mirrored, which suits photographs (default: %(default)s)",
     )
     add(
         "--output",

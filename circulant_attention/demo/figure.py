@@ -25,6 +25,7 @@ class Mark(NamedTuple):
     name: str
     pixel: tuple[int, int]
     weights: Tensor
+    boundary: str
 
 
 def shown_part(size: torch.Size) -> tuple[slice, slice]:
@@ -51,7 +52,8 @@ def draw(title: str, panels: dict[str, Tensor], marks: list[Mark], format: str) 
     images = upper.subplots(1, len(panels))
     for axes, (name, image) in zip(images, panels.items(), strict=True):
         _show(axes, image[:, rows, columns], name, extent=extent)
-    for i, (colour, (name, at, weights)) in enumerate(zip(_COLOURS, marks, strict=True)):
+    for i, (colour, mark) in enumerate(zip(_COLOURS, marks, strict=True)):
+        name, at, weights, boundary = mark
         window = len(weights)
         corner = [n - window // 2 - 0.5 for n in at]
         for axes in images:
@@ -61,8 +63,12 @@ def draw(title: str, panels: dict[str, Tensor], marks: list[Mark], format: str) 
             axes.add_patch(box)
         around = torch.arange(window) - window // 2
         near = [(n + around) % size for n, size in zip(at, noisy.shape[1:], strict=True)]
+        seen = noisy[:, near[0][:, None], near[1]]
+        if boundary == "truncated":
+            there = [near_one == n + around for near_one, n in zip(near, at, strict=True)]
+            seen = seen * (there[0][:, None] & there[1])
         left, right = (lower.add_subplot(1, 2 * len(marks), 2 * i + k) for k in (1, 2))
-        _show(left, noisy[:, near[0][:, None], near[1]], f"{name}: its window")
+        _show(left, seen, f"{name}: its window")
         text = f"weights, up to {100 * float(weights.max()):.2g} %"
         _show(right, weights[None] / weights.max(), text, cmap="inferno")
         for axes in (left, right):

@@ -67,6 +67,7 @@ def run(options: Namespace) -> int:
             noisy.to(options.device),
             options.sigma,
             **sizes,
+            boundary=options.boundary,
             tile=tile,
             progress=lambda *_: bar.update(),
         ).cpu()
@@ -151,7 +152,8 @@ def _describe(options: Namespace, photo: Photograph, tile: tuple[int, int], tile
     if photo.dtype.kind == "f":
         unit = f"for pixels from {photo.black:g} to {photo.white:g}"
     weights = height * width * window**2
-    block = min(tile[0] + window - 1, height) * min(tile[1] + window - 1, width)
+    sides = zip(tile, (height, width), strict=True)
+    block = math.prod(n if part == n else part + window - 1 for part, n in sides)
     memory = block * bytes_per_pixel(photo.pixels, window=window, patch=patch) / 2**20
     threads = f", {torch.get_num_threads()} threads" if options.device.type == "cpu" else ""
     _say("photograph", f"{photo.name}, {height} x {width} pixels, {colour}, {photo.depth}{alpha}")
@@ -159,7 +161,9 @@ def _describe(options: Namespace, photo: Photograph, tile: tuple[int, int], tile
         _say("added noise", f"Gaussian, sigma {options.add_noise:g} {unit}")
     _say("noise", f"sigma {sigma:.3g} {unit}, {options.origin}")
     _say("features", f"patches of {patch} x {patch} pixels, {channels * patch**2} channels")
-    _say("window", f"{window} x {window}, {window**2} neighbours a pixel, {weights:,} weights")
+    at_borders = "wraps" if options.boundary == "circular" else "ends"
+    neighbours = f"{window**2} neighbours a pixel, {weights:,} weights, {at_borders} at borders"
+    _say("window", f"{window} x {window}, {neighbours}")
     _say("bandwidth", f"h = {DEFAULT_BANDWIDTH} sigma = {DEFAULT_BANDWIDTH * sigma:.3g}")
     _say("tiles", f"{tiles} of {tile[0]} x {tile[1]} pixels, {memory:.0f} MiB each at the most")
     _say("device", f"{options.device}{threads}")
@@ -206,13 +210,14 @@ def _compare(
 
 def _draw(options: Namespace, noisy: Tensor, panels: dict[str, Tensor]) -> bytes:
     window, patch, sigma = options.window, options.patch, options.sigma
+    borders = {"window": window, "patch": patch, "boundary": options.boundary}
     pixels = _CAMERA_PIXELS
     if options.image:
         parts = figure.shown_part(noisy.shape)
         at = [[int(p.start + f * (p.stop - p.start)) for p in parts] for f in _FRACTIONS]
         pixels = {f"({row}, {column})": (row, column) for row, column in at}
     marks = [
-        figure.Mark(name, at, attention_window(noisy, sigma, at, window=window, patch=patch))
+        figure.Mark(name, at, attention_window(noisy, sigma, at, **borders), options.boundary)
         for name, at in pixels.items()
     ]
     title = (

@@ -86,6 +86,23 @@ def test_without_arguments(tmp_path, monkeypatch, capsys):
     assert drawn[..., :3].std() > 30
 
 
+def test_truncated_borders(tmp_path, monkeypatch, capsys):
+    """A dark and a bright border; the windows that are drawn end there, too."""
+    monkeypatch.chdir(tmp_path)
+    image = np.zeros((40, 40), np.uint8)
+    image[:, 20:] = 255
+    io.imsave("photo.png", image, check_contrast=False)
+    ratios = {}
+    for boundary in ("circular", "truncated"):
+        options = ["--add-noise=0.2", "--window=31", "--figure=figure.png"]
+        assert main(["photo.png", *options, "--boundary", boundary]) == 0
+        text = capsys.readouterr().out
+        ratios[boundary] = decibels(text)["circulant attention"]
+        assert f"{'wraps' if boundary == 'circular' else 'ends'} at borders" in text
+    # Patches at the borders of the default look like the edge: fewer pixels are averaged.
+    assert ratios["truncated"] > ratios["circular"] + 0.2
+
+
 @pytest.mark.parametrize(
     ("arguments", "added", "sigma", "origin", "files"),
     [
@@ -307,6 +324,7 @@ def test_refuses_arrays_without_pixels():
         ("--sigma 1e-9", "--sigma must lie between"),
         ("--add-noise 0", "--add-noise: must be positive, got 0"),
         ("--add-noise 25", "--add-noise must lie between 1e-06 and 1 .* got 25"),
+        ("--boundary reflect", "argument --boundary: invalid choice: 'reflect'"),
         ("--device abacus", "--device: cannot use abacus"),
         ("--device meta", "--device: must be cpu or cuda, got meta"),
         ("--device cuda:99", "--device: cannot use cuda:99"),
