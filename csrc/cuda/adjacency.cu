@@ -21,6 +21,7 @@
 #include <cmath>
 
 #include "attention_mainloop.cuh"
+#include "entries.cuh"
 #include "kernels.h"
 
 namespace circulant {
@@ -49,6 +50,7 @@ __device__ __forceinline__ void compute_scores(const AttentionBlock<A>& block,
       score[i][tap] = tap < taps ? score[i][tap] * log2_scale : A(-INFINITY);
     }
   }
+  mask_absent(block, A(-INFINITY), score);
 }
 
 // Adds the scores of a step to the largest score so far and the sum of exponentials relative to it.
@@ -88,6 +90,33 @@ __device__ __forceinline__ void join_warps(const AttentionBlock<A>& block,
   }
 }
 
+// The offsets of a pixel that have the lowest plane, row and column.
+struct FirstOffsets {
+  int d, h, w;
+};
+
+// The memory of attention's weights is not used otherwise: those of a step on their way to A,
+// [32][out_pitch], and then the first offsets of each pixel, in the order of AttentionTable::pixel.
+template <class A>
+__device__ __forceinline__ FirstOffsets* first_offsets(const AttentionBlock<A>& block) {
+  return reinterpret_cast<FirstOffsets*>(block.weights() +
+                                         32 * out_pitch<A>(block.p.strips.per_step));
+}
+
+// Complete after the next barrier.
+template <class A>
+__device__ __forceinline__ void tabulate_first_offsets(const AttentionBlock<A>& block) {
+  const Tile& tile = block.p.tile;
+  const Place place = block.place();
+  for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
+    const int lane = i >> kLogThreadPixels, row = tile.lane_row(lane);
+    const int w = tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1));
+    first_offsets(block)[i] = {place.d.axis.first_offset(place.d.pixel(tile.row_d(row))),
+                               place.h.axis.first_offset(place.h.pixel(tile.row_h(row))),
+                               place.w.axis.first_offset(place.w.pixel(w))};
+  }
+}
+
 // Writes the weights of a step to one group of A, one pixel of each thread at a time: neighbouring
 // threads write neighbouring entries of a row, rotated at a border as CSR order demands.
 template <class T, class A>
@@ -95,10 +124,8 @@ __device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T*
                                               const A (&weight)[kThreadPixels][kStripTaps]) {
   constexpr int columns = kAttentionWarps * kStripTaps;
   const AttentionPlan& p = block.p;
-  const Extents &size = p.pattern.size, &window = p.pattern.window;
-  const Extents origin = p.tile.origin(blockIdx.x, size);
+  const Extents& window = p.pattern.window;
   const int64_t K = p.pattern.offsets();
-  // [32][pitch]: the memory of attention's weights is not used otherwise.
   A* const out = block.weights();
   const int pitch = out_pitch<A>(p.strips.per_step);
   // A thread writes one entry of the rows of every fourth lane's pixel.
@@ -119,13 +146,11 @@ __device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T*
     for (int lane = threadIdx.x / columns; lane < 32; lane += kAttentionThreads / columns) {
       const int pixel = block.table().pixel[lane * kThreadPixels + i];
       if (pixel < 0) continue;
-      const int row = p.tile.lane_row(lane);
-      const int d = origin.d + p.tile.row_d(row), h = origin.h + p.tile.row_h(row);
-      const int w = origin.w + p.tile.lane_w(lane, kLogThreadPixels) + i;
-      const int slot = (slot_of_offset(d, strip.a, size.d, window.d) * window.h +
-                        slot_of_offset(h, strip.b, size.h, window.h)) *
+      const FirstOffsets first = first_offsets(block)[lane * kThreadPixels + i];
+      const int slot = (rotated(strip.a, first.d, window.d) * window.h +
+                        rotated(strip.b, first.h, window.h)) *
                            window.w +
-                       slot_of_offset(w, tap, size.w, window.w);
+                       rotated(tap, first.w, window.w);
       values[pixel * K + slot] = T(out[lane * pitch + column]);
     }
   }
@@ -138,6 +163,7 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
   using A = accumulate_t<T>;
   const AttentionBlock<A> block{p};
   block.tabulate_tile();
+  tabulate_first_offsets(block);
   const int last = p.strips.steps() - 1;
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
@@ -165,6 +191,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
           score[i][tap] = std::exp2(score[i][tap] - largest[i]) * total[i];
         }
       }
+      // Also in rows that are NaN.
+      mask_absent(block, A(0), score);
       write_weights(block, values + int64_t(g) * p.pixels * p.pattern.offsets(), step, score);
     }
   }
@@ -179,7 +207,7 @@ void adjacency(const T* x, const T* y, T* values, const AttentionProblem& proble
   const AttentionShape& shape = problem.shape;
   const AttentionPlan p = plan_attention("adjacency", problem.pattern, problem.groups,
                                          shape.channels, shape.value_channels, sizeof(A));
-  launch({"adjacency", p.tile.count(p.pattern.size), p.groups, kAttentionThreads, size_t(p.shared),
+  launch({"adjacency", count_places(p.pattern, p.tile), p.groups, kAttentionThreads, size_t(p.shared),
           stream},
          adjacency_kernel<T>, Operands<T>{x, y, shape.channels, shape.distance}, values,
          A(shape.log2_scale), p);

@@ -13,7 +13,8 @@
 // regs     product[4 pixels][8 taps]         sum[8 channels][4 pixels] (4 channels)
 //
 // The halo are the pixels that the tile meets in the strips of a step, wrapped when they are
-// staged. Weights never leave the block.
+// staged, zero where they are absent. The tile has pixels of one class. Weights never leave the
+// block.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +52,7 @@ struct AttentionPlan {
   Strips strips;
   Tile tile{};
   int groups = 0;
-  int64_t pixels = 0;
+  int64_t pixels = 0, halo_pixels = 0;  // of the grids of tile and halo
   int channel_blocks = 0;  // blocks with the same tile and other channels of the sums
   int halo_pitch = 0;
   int chunk = 0;                               // channels in shared memory for the products
@@ -70,10 +71,10 @@ struct AttentionTable {
   int pixel[kTilePixels];  // in the order of the threads that own them; -1 beyond the grid
   // Of a step:
   int halo_h, halo_rows, halo_w;
-  int first_w;                      // the first column of the halo, not wrapped
+  int lacks;                        // whether pixels of the halo are absent
   int strip_halo[kAttentionWarps];  // where the halo of a strip begins in that of the step
   int strip_taps[kAttentionWarps];  // the taps of a strip in the window, 0 for none
-  // The first pixel of each row of the halo follows.
+  // The columns and the rows of the halo follow.
 };
 
 }  // namespace circulant

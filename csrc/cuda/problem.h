@@ -14,21 +14,66 @@ namespace circulant {
 constexpr int64_t kMaxPixels = int64_t(1) << 30, kMaxChannels = kMaxPixels,
                   kMaxAttentionGroups = kMaxPixels;
 
+// The most offsets of a window.
+constexpr int64_t kMaxOffsets = int64_t(1) << 29;
+
 struct Extents {
   int d, h, w;
 };
 
-// A Geometry of odd circular windows in 32 bits.
+using Axis = DimOf<int>;
+
+// A Geometry in 32 bits: pixels and their neighbours, the keys of queries or the queries of keys.
 struct Pattern {
-  Extents size;
-  Extents window;
+  Extents size, keys;  // of the grids of the pixels and of their neighbours
+  Extents window, before, dilation, circular;
+  Extents classes, length;  // how many classes of pixels, and the pixels of the longest
 
-  explicit Pattern(const Geometry& g)
-      : size{int(g.dims[0].size), int(g.dims[1].size), int(g.dims[2].size)},
-        window{int(g.dims[0].window), int(g.dims[1].window), int(g.dims[2].window)} {}
+  explicit Pattern(const Geometry& g) {
+    const auto each = [&g](const auto& of) {
+      return Extents{int(of(g.dims[0])), int(of(g.dims[1])), int(of(g.dims[2]))};
+    };
+    size = each([](const Dim& dim) { return dim.size; });
+    keys = each([](const Dim& dim) { return dim.keys; });
+    window = each([](const Dim& dim) { return dim.window; });
+    before = each([](const Dim& dim) { return dim.before; });
+    // The neighbour at an only offset is the pixel itself.
+    dilation = each([](const Dim& dim) { return dim.window == 1 ? 1 : dim.dilation; });
+    circular = each([](const Dim& dim) { return dim.window == 1 || dim.circular; });
+    count_classes();
+  }
+  // The pattern of the neighbours.
+  Pattern transposed() const {
+    Pattern p = *this;
+    p.size = keys;
+    p.keys = size;
+    p.before = {d().after(), h().after(), w().after()};
+    p.count_classes();
+    return p;
+  }
 
+  __host__ __device__ Axis d() const {
+    return {size.d, keys.d, before.d, window.d, dilation.d, circular.d != 0};
+  }
+  __host__ __device__ Axis h() const {
+    return {size.h, keys.h, before.h, window.h, dilation.h, circular.h != 0};
+  }
+  __host__ __device__ Axis w() const {
+    return {size.w, keys.w, before.w, window.w, dilation.w, circular.w != 0};
+  }
   __host__ __device__ int pixels() const { return size.d * size.h * size.w; }
+  __host__ __device__ int key_pixels() const { return keys.d * keys.h * keys.w; }
   __host__ __device__ int64_t offsets() const { return int64_t(window.d) * window.h * window.w; }
+  // How many combinations of classes in each dim.
+  __host__ __device__ int class_count() const { return classes.d * classes.h * classes.w; }
+  // Whether neighbours can be absent.
+  __host__ __device__ bool is_bounded() const { return !(circular.d && circular.h && circular.w); }
+
+ private:
+  void count_classes() {
+    classes = {d().classes(), h().classes(), w().classes()};
+    length = {d().of_class(0).size, h().of_class(0).size, w().of_class(0).size};
+  }
 };
 
 struct Problem {

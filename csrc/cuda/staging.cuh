@@ -33,41 +33,59 @@ __device__ __forceinline__ void copy_in_batches(int first, int end, int stride, 
   }
 }
 
-// Writes the first pixel of each row of the halo to `row_start`, which is complete after the next
-// barrier. Called by all threads of a block.
-__device__ __forceinline__ void tabulate_halo(const Pattern& pattern, const Tile& tile,
-                                              const Extents& origin, const StepBox& box,
-                                              int* row_start) {
-  const Extents &size = pattern.size, &window = pattern.window;
-  const int halo_h = box.halo_h(tile), halo_rows = box.halo_rows(tile);
-  for (int r = threadIdx.x; r < halo_rows; r += blockDim.x) {
-    const int d = origin.d + box.a - window.d / 2 + r / halo_h;
-    const int h = origin.h + box.b - window.h / 2 + r % halo_h;
-    row_start[r] =
-        (halo_coordinate(d, size.d, window.d) * size.h + halo_coordinate(h, size.h, window.h)) *
-        size.w;
-  }
-}
-
-// Columns of a halo, the same in each of its rows; `first` is not wrapped.
-struct HaloColumns {
-  int first, count;
+// A column of a grid, -1 for none, and the offset of its pixels that has the lowest column.
+struct alignas(8) Column {
+  int pixel, first;
 };
 
-// Copies the halo of one channel to `to`, [rows][pitch]. Called by all lanes of a warp, which take
-// neighbouring columns.
-template <int batch, class T, class A>
-__device__ __forceinline__ void stage_halo(const T* from, A* to, const int* row_start, int rows,
-                                           const HaloColumns& columns, int pitch,
-                                           const Pattern& pattern, int lane) {
-#pragma unroll 1
-  for (int j = lane; j < columns.count; j += 32) {
-    const T* const column =
-        from + halo_coordinate(columns.first + j, pattern.size.w, pattern.window.w);
-    copy_in_batches<T, batch>(
-        0, rows, 1, [&](int r) { return column[row_start[r]]; },
-        [&](int r, T value) { to[r * pitch + j] = A(value); });
+// Which neighbours the halo of a step has, in shared memory: the first pixel of each row, and each
+// column; -1 for absent ones.
+struct Halo {
+  int* rows;
+  int* columns;
+
+  // Fills the tables, which are complete after the next barrier. Called by all threads of a block.
+  __device__ __forceinline__ void tabulate(const Place& place, const Tile& tile,
+                                           const StepBox& box) const {
+    const int halo_h = box.halo_h(tile), halo_rows = box.halo_rows(tile);
+    for (int r = threadIdx.x; r < halo_rows; r += blockDim.x) {
+      const int d = place.d.neighbour(place.d.halo(box.a) + r / halo_h);
+      const int h = place.h.neighbour(place.h.halo(box.b) + r % halo_h);
+      rows[r] = d < 0 || h < 0 ? -1 : (d * place.h.axis.keys + h) * place.w.axis.keys;
+    }
+    const int halo_w = box.halo_w(tile, place.w.axis.window);
+    for (int j = threadIdx.x; j < halo_w; j += blockDim.x) {
+      columns[j] = place.w.neighbour(place.w.halo(box.tap) + j);
+    }
   }
-}
+  // Whether neighbours are absent.
+  static __device__ bool lacks(const Place& place, const Tile& tile, const StepBox& box) {
+    return place.d.lacks(place.d.halo(box.a), box.halo_d(tile)) ||
+           place.h.lacks(place.h.halo(box.b), box.halo_h(tile)) ||
+           place.w.lacks(place.w.halo(box.tap), box.halo_w(tile, place.w.axis.window));
+  }
+
+  // Copies the halo of one channel to `to`, [rows][pitch]; zero where neighbours are absent. Called
+  // by all lanes of a warp, which take neighbouring columns.
+  template <int batch, class T, class A>
+  __device__ __forceinline__ void stage(const T* from, A* to, int row_count, int column_count,
+                                        int pitch, bool lacks, int lane) const {
+#pragma unroll 1
+    for (int j = lane; j < column_count; j += 32) {
+      const int column = columns[j];
+      const auto store = [&](int r, T value) { to[r * pitch + j] = A(value); };
+      if (lacks) {
+        copy_in_batches<T, batch>(
+            0, row_count, 1,
+            [&](int r) { return column >= 0 && rows[r] >= 0 ? from[rows[r] + column] : T(0); },
+            store);
+      } else {
+        const T* const in_column = from + column;
+        copy_in_batches<T, batch>(
+            0, row_count, 1, [&](int r) { return in_column[rows[r]]; }, store);
+      }
+    }
+  }
+};
 
 }  // namespace circulant

@@ -68,13 +68,67 @@ std::optional<Tile> choose_tile(int log_pixels, int log_w, int log_rows, const E
   return best;
 }
 
-// The coordinate, wrapped, of position `i` of a halo in a dim of n pixels; i >= -(w/2). Pixels of
-// the grid have neighbours up to n - 1 + w/2. Later positions are never read: they are clamped, so
-// that one subtraction wraps.
-__device__ __forceinline__ int halo_coordinate(int i, int n, int w) {
-  const int last = n - 1 + w / 2;
-  i = i < last ? i : last;
-  return i < 0 ? i + n : (i >= n ? i - n : i);
+// One dim of a tile in a class of pixels, which are numbered by their position in it.
+struct Line {
+  Axis axis;
+  int classes;
+  int number;  // of the class
+  int origin;  // the first position of the tile
+
+  __device__ Axis positions() const { return axis.of_class(number, classes); }
+  // The pixel of position `i` of the tile, -1 beyond the grid.
+  __device__ int pixel(int i) const {
+    const int t = origin + i;
+    return t < positions().size ? axis.pixel_of_class(number, t) : -1;
+  }
+  // The first position of the halo that begins at offset `o`, not wrapped.
+  __device__ int halo(int o) const { return origin + o - axis.before; }
+  // The pixel at position `t` of a halo, wrapped, -1 if it is absent. Pixels of a circle have
+  // neighbours up to the last one and `after`. Later positions are never read: they are clamped, so
+  // that one subtraction wraps.
+  __device__ int neighbour(int t) const {
+    const Axis of_class = positions();
+    if (axis.circular) t = min(t, of_class.keys - 1 + axis.after());
+    const int key = of_class.key(t);
+    return key < 0 ? -1 : axis.pixel_of_class(number, key);
+  }
+  // Whether some of the `count` positions of a halo from `first` on are absent.
+  __device__ bool lacks(int first, int count) const {
+    return !axis.circular && (first < 0 || first + count > positions().keys);
+  }
+  // Whether all are.
+  __device__ bool lacks_all(int first, int count) const {
+    return !axis.circular && (first + count <= 0 || first >= positions().keys);
+  }
+};
+
+// A tile of the pixels of one class, in each dim.
+struct Place {
+  Line d, h, w;
+
+  // `index` numbers classes, then tiles: neighbouring blocks read the same sectors of memory.
+  __device__ Place(const Pattern& p, const Tile& tile, int index)
+      : Place(p, tile, p.class_count(), index) {}
+
+  // The pixel of a row of the tile in column 0, -1 beyond the grid.
+  __device__ int row_start(const Tile& tile, int row) const {
+    const int i = d.pixel(tile.row_d(row)), j = h.pixel(tile.row_h(row));
+    return i < 0 || j < 0 ? -1 : (i * h.axis.size + j) * w.axis.size;
+  }
+
+ private:
+  __device__ Place(const Pattern& p, const Tile& tile, int classes, int index)
+      : Place(p, tile.origin(classes == 1 ? index : index / classes, p.length),
+              classes == 1 ? 0 : index % classes) {}
+  __device__ Place(const Pattern& p, const Extents& origin, int number)
+      : d{p.d(), p.classes.d, number / p.classes.w / p.classes.h, origin.d},
+        h{p.h(), p.classes.h, number / p.classes.w % p.classes.h, origin.h},
+        w{p.w(), p.classes.w, number % p.classes.w, origin.w} {}
+};
+
+// How many tiles cover all classes of a pattern.
+inline int64_t count_places(const Pattern& p, const Tile& tile) {
+  return tile.count(p.length) * p.class_count();
 }
 
 }  // namespace circulant
