@@ -50,16 +50,13 @@ struct DimOf {
     return j < 0 || j >= keys ? -1 : j;
   }
   // The key at offset o of query i, -1 if it is absent.
-  CIRCULANT_INLINE I neighbour(I i, I o) const {
-    return key(i + dilation * (o - before));
-  }
+  CIRCULANT_INLINE I neighbour(I i, I o) const { return key(i + dilation * (o - before)); }
   // The offset of query i that has the lowest column.
   CIRCULANT_INLINE I first_offset(I i) const {
     if (!circular) return 0;
     const I left = dilation * before - i, right = keys - i;
-    if (left > 0) return steps(left);
-    if (dilation * after() >= right) return before + steps(right);
-    return 0;
+    if (left <= 0 && dilation * after() < right) return 0;
+    return left > 0 ? steps(left) : before + steps(right);
   }
   // The slot of query i that holds offset o.
   CIRCULANT_INLINE I slot_of_offset(I i, I o) const {
@@ -81,19 +78,8 @@ struct DimOf {
     return a;
   }
   CIRCULANT_INLINE DimOf of_class(I c) const {
-    return dilation == 1 ? *this : of_class(c, classes());
-  }
-  // The same where the number of classes is known.
-  CIRCULANT_INLINE DimOf of_class(I c, I classes) const {
     if (dilation == 1) return *this;
-    return {size_of_class(size, c, classes), size_of_class(keys, c, classes), before, window, 1,
-            circular};
-  }
-  // Pixel t of class c, on the grid of the queries or of the keys.
-  CIRCULANT_INLINE I pixel_of_class(I c, I t) const {
-    if (dilation == 1) return t;
-    const int64_t i = c + int64_t{t} * dilation;
-    return static_cast<I>(circular ? i % size : i);
+    return {size_of_class(size, c), size_of_class(keys, c), before, window, 1, circular};
   }
 
  private:
@@ -102,9 +88,9 @@ struct DimOf {
   CIRCULANT_INLINE I steps(I distance) const {
     return dilation == 1 ? distance : (distance + dilation - 1) / dilation;
   }
-  // How many of n pixels are in class c.
-  CIRCULANT_INLINE I size_of_class(I n, I c, I classes) const {
-    if (circular) return n / classes;
+  // The pixels of class c, of n.
+  CIRCULANT_INLINE I size_of_class(I n, I c) const {
+    if (circular) return n / classes();
     return n > c ? steps(n - c) : 0;
   }
 };

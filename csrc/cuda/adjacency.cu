@@ -107,7 +107,8 @@ __device__ __forceinline__ FirstOffsets* first_offsets(const AttentionBlock<A>& 
 template <class A>
 __device__ __forceinline__ void tabulate_first_offsets(const AttentionBlock<A>& block) {
   const Tile& tile = block.p.tile;
-  const Place place = block.place();
+  const AttentionPlan& p = block.p;
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x));
   for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
     const int lane = i >> kLogThreadPixels, row = tile.lane_row(lane);
     const int w = tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1));
@@ -147,10 +148,10 @@ __device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T*
       const int pixel = block.table().pixel[lane * kThreadPixels + i];
       if (pixel < 0) continue;
       const FirstOffsets first = first_offsets(block)[lane * kThreadPixels + i];
-      const int slot = (rotated(strip.a, first.d, window.d) * window.h +
-                        rotated(strip.b, first.h, window.h)) *
-                           window.w +
-                       rotated(tap, first.w, window.w);
+      const int slot =
+          (rotated(strip.a, first.d, window.d) * window.h + rotated(strip.b, first.h, window.h)) *
+              window.w +
+          rotated(tap, first.w, window.w);
       values[pixel * K + slot] = T(out[lane * pitch + column]);
     }
   }
@@ -173,17 +174,21 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
       largest[i] = kLowest<A>;
       total[i] = 0;
     }
+    // Both ways in one loop, so that the code is there once.
 #pragma unroll 1
-    for (int step = 0; step <= last; ++step) {
-      compute_scores(block, features, g, step, log2_scale, score);
-      add_scores(score, largest, total);
-    }
-    join_warps(block, largest, total);
+    for (int n = 0; n <= 2 * last + 1; ++n) {
+      const bool forwards = n <= last;
+      const int step = forwards ? n : 2 * last + 1 - n;
+      if (n != last + 1) compute_scores(block, features, g, step, log2_scale, score);
+      if (forwards) {
+        add_scores(score, largest, total);
+        continue;
+      }
+      if (n == last + 1) {
+        join_warps(block, largest, total);
 #pragma unroll
-    for (int i = 0; i < kThreadPixels; ++i) total[i] = A(1) / total[i];
-#pragma unroll 1
-    for (int step = last; step >= 0; --step) {
-      if (step < last) compute_scores(block, features, g, step, log2_scale, score);
+        for (int i = 0; i < kThreadPixels; ++i) total[i] = A(1) / total[i];
+      }
 #pragma unroll
       for (int i = 0; i < kThreadPixels; ++i) {
 #pragma unroll
@@ -207,8 +212,8 @@ void adjacency(const T* x, const T* y, T* values, const AttentionProblem& proble
   const AttentionShape& shape = problem.shape;
   const AttentionPlan p = plan_attention("adjacency", problem.pattern, problem.groups,
                                          shape.channels, shape.value_channels, sizeof(A));
-  launch({"adjacency", count_places(p.pattern, p.tile), p.groups, kAttentionThreads, size_t(p.shared),
-          stream},
+  launch({"adjacency", count_tiles(p.pattern, p.tile), p.groups, kAttentionThreads,
+          size_t(p.shared), stream},
          adjacency_kernel<T>, Operands<T>{x, y, shape.channels, shape.distance}, values,
          A(shape.log2_scale), p);
 }

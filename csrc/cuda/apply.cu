@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   constexpr int warp_channels = kWarpChannels<A>, taps = kTaps<A>;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const Place place(p.pattern, p.tile, blockIdx.x / p.channel_blocks);
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks));
   const int first_channel = blockIdx.x % p.channel_blocks * p.block_channels;
   const int channels = min(p.block_channels, p.channels - first_channel);
   // The first of this thread's pixels and channels, in the block.
@@ -93,13 +93,12 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   const int tile_h = p.tile.h(), tile_rows = p.tile.rows(), pitch = entry_pitch<A>(p.tile);
   const int64_t x_pixels = p.pattern.key_pixels();
   // Of a group.
-  const int64_t entry_count =
-      (transposed ? x_pixels : p.pattern.pixels()) * p.pattern.offsets();
+  const int64_t entry_count = (transposed ? x_pixels : p.pattern.pixels()) * p.pattern.offsets();
 
   // The row of x that row h of the tile meets at window row b is in place (h + b) mod tile_h.
   A* const halo = reinterpret_cast<A*>(dynamic_shared_memory);  // [channels][tile_rows][halo_pitch]
   A* const entries = halo + p.block_channels * tile_rows * p.halo_pitch;  // [batch][pitch]
-  // The columns of the halo and, for rows of A that are those of the tile, of the tile.
+  // The columns of the halo and of the tile.
   Column* const halo_columns = reinterpret_cast<Column*>(entries + p.batch * pitch);
   Column* const tile_columns = halo_columns + p.halo_pitch;
 
@@ -120,7 +119,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
           // Other rows of the window have the same columns.
           if (window_row == 0 || p.segment < window.w) {
             tabulate_columns<true>(place.w, begin, halo_w, halo_columns);
-            if (!transposed) tabulate_columns<false>(place.w, 0, p.tile.w(), tile_columns);
+            tabulate_columns<false>(place.w, 0, p.tile.w(), tile_columns);
             __syncthreads();  // the columns are complete
           }
           const int first_row = b > 0 && p.segment >= window.w ? tile_h - 1 : 0;
@@ -145,9 +144,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
             }
           }
         }
-        stage_entries<transposed>(
-            values + g * entry_count, entries, pitch, place, p.tile, {a, b, begin, count},
-            p.log_lanes, transposed ? halo_columns + begin - segment_begin : tile_columns);
+        stage_entries<transposed>(values + g * entry_count, entries, pitch, place, p.tile,
+                                  {a, b, begin, count}, p.log_lanes,
+                                  transposed ? halo_columns + begin - segment_begin : tile_columns);
         __syncthreads();  // halo and entries are complete
         const A* from_halo =
             halo +
@@ -177,20 +176,22 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
 
     // Epilogue. opaque() keeps its addresses out of the registers of the mainloop.
     const int row = opaque(pixel_row), w = opaque(pixel_w);
-    const int start = place.row_start(p.tile, row), column = place.w.pixel(w);
-    if (start < 0 || column < 0) continue;
+    const int start = place.row_start(p.tile, row);
+    if (start < 0 || tile_columns[w].pixel < 0) continue;
+    int column[kThreadPixels];
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) column[i] = tile_columns[w + i].pixel;
     const int64_t y_pixels = p.pattern.pixels();
     T* to = y + (g * p.channels + first_channel + channel) * y_pixels + start;
 #pragma unroll
     for (int c = 0; c < warp_channels; ++c) {
       if (channel + c >= channels) break;
       if (size.w % kThreadPixels == 0 && p.pattern.dilation.w == 1) {
-        store_packed(to + column, sum[c]);
+        store_packed(to + column[0], sum[c]);
       } else {
 #pragma unroll
         for (int i = 0; i < kThreadPixels; ++i) {
-          const int at = place.w.pixel(w + i);
-          if (at >= 0) to[at] = T(sum[c][i]);
+          if (column[i] >= 0) to[column[i]] = T(sum[c][i]);
         }
       }
       to += y_pixels;
@@ -261,11 +262,13 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
     p.channel_blocks = divide_up(p.channels, p.block_channels);
     int log_pixels = kLogWarpPixels;
     while (1 << (log_pixels - kLogWarpPixels) < pixel_warps) ++log_pixels;
-    const auto tile = choose_tile(log_pixels, kLogThreadPixels, log_pixels, p.pattern.length, cost);
+    const auto tile =
+        choose_tile(log_pixels, kLogThreadPixels, log_pixels, p.pattern.lengths(), cost);
     if (!tile) fail_to_tile(op, p.pattern, p.channels, value_bytes, limit);
     p.tile = *tile;
     // Smaller blocks if there are too few to give each multiprocessor two.
-    if (count_places(p.pattern, p.tile) * p.channel_blocks * p.groups >= 2 * device.multiprocessors ||
+    if (count_tiles(p.pattern, p.tile) * p.channel_blocks * p.groups >=
+            2 * device.multiprocessors ||
         p.warps == 1)
       break;
     (pixel_warps > 1 ? pixel_warps : p.channel_warps) /= 2;
@@ -285,7 +288,7 @@ void apply(const T* values, const T* x, T* y, const Problem& problem, bool trans
            cudaStream_t stream) {
   const char* op = transposed ? "apply_transposed" : "apply";
   const ApplyPlan p = plan<accumulate_t<T>>(problem, transposed, op);
-  const int64_t blocks = count_places(p.pattern, p.tile) * p.channel_blocks;
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({op, blocks, p.groups, 32 * p.warps, p.shared, stream},
          transposed ? apply_kernel<T, true> : apply_kernel<T, false>, values, x, y, p);
 }

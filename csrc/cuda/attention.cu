@@ -139,7 +139,7 @@ void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
   const AttentionPlan p =
       plan_attention("attention", problem.pattern, problem.groups, shape.channels,
                      shape.value_channels, sizeof(accumulate_t<T>));
-  const int64_t blocks = count_places(p.pattern, p.tile) * p.channel_blocks;
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({"attention", blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
          attention_kernel<T>, Operands<T>{q, k, shape.channels, shape.distance}, v, y, lse, shape,
          p);

@@ -52,12 +52,10 @@ __device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const 
                                           const A* lse, const A* delta) {
   __syncthreads();  // the products have been computed from the staging
   const int size = f.queries_halo ? block.halo_size() : kTilePixels;
-  if (f.queries_halo) {
-    if (block.warp() == 0) block.stage_halo(lse, block.staged());
-    if (block.warp() == 1) block.stage_halo(delta, block.staged() + size);
-  } else {
-    if (block.warp() == 0) block.stage_tile(lse, block.staged());
-    if (block.warp() == 1) block.stage_tile(delta, block.staged() + size);
+  if (block.warp() < 2) {
+    const A* const from = block.warp() == 0 ? lse : delta;
+    A* const to = block.staged() + block.warp() * size;
+    f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
   }
   __syncthreads();  // lse and delta are complete
   return size;
@@ -142,6 +140,7 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
     A sum[kWarpChannels<A>][kThreadPixels] = {};
     __syncthreads();  // the totals have been read
     fill(block.total(), A(0));
+    __syncthreads();  // the totals are complete, if no step follows
 #pragma unroll 1
     for (int step = 0; step < p.strips.steps(); ++step) {
       if (block.is_empty(step)) continue;
@@ -213,7 +212,7 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
     const AttentionPlan p =
         plan_attention(op, gradient.queries_halo ? problem.pattern.transposed() : problem.pattern,
                        problem.groups, channels, gradient.channels, sizeof(accumulate_t<T>));
-    const int64_t blocks = count_places(p.pattern, p.tile) * p.channel_blocks;
+    const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
     launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
            attention_backward_kernel<T>, gradient, lse, delta, shape, p);
   }

@@ -61,15 +61,18 @@ struct AttentionBlock {
   __device__ __forceinline__ int warp_taps() const {
     return warp() < p.strips.per_step ? table().strip_taps[warp()] : 0;
   }
-  // Which of the pixels that this thread meets at the taps of its warp's strip exist: bit i + tap for
-  // tap `tap` of pixel i.
+  // Which of the pixels that this thread meets at the taps of its warp's strip exist: bit i + tap
+  // for tap `tap` of pixel i.
   __device__ __forceinline__ unsigned present() const {
-    const int at = thread_halo() + table().strip_halo[warp()];
-    if (halo().rows[at / p.halo_pitch] < 0) return 0;
-    const int* const columns = halo().columns + at % p.halo_pitch;
+    const HaloBounds& bounds = table().bounds;
+    const int at = thread_halo() + table().strip_halo[warp()], row = at / p.halo_pitch;
+    if (!bounds.has_row(row / table().halo_h, row % table().halo_h)) return 0;
+    const int first = at % p.halo_pitch;
     unsigned bits = 0;
 #pragma unroll 1
-    for (int j = 0; j < kThreadPixels + kStripTaps - 1; ++j) bits |= unsigned(columns[j] >= 0) << j;
+    for (int j = 0; j < kThreadPixels + kStripTaps - 1; ++j) {
+      bits |= unsigned(bounds.has_column(first + j)) << j;
+    }
     return bits;
   }
   // How many values a channel of the halo has.
@@ -81,15 +84,23 @@ struct AttentionBlock {
            p.tile.lane_w(lane(), kLogThreadPixels);
   }
 
-  __device__ __forceinline__ Place place() const {
-    return {p.pattern, p.tile, static_cast<int>(opaque(blockIdx.x)) / p.channel_blocks};
+  __device__ __forceinline__ Strips strips() const {
+    Strips strips = p.strips;
+    strips.in_row = opaque(strips.in_row);
+    strips.in_plane = opaque(strips.in_plane);
+    return strips;
   }
+  __device__ __forceinline__ Place place() const { return {p.pattern, table().spot}; }
 
   // Fills the part of the tile. Complete after the next barrier.
   __device__ __forceinline__ void tabulate_tile() const {
-    const Place place = this->place();
+    const Spot spot =
+        Spot::of_block(p.pattern, p.tile, static_cast<int>(blockIdx.x) / p.channel_blocks);
+    if (threadIdx.x == 0) table().spot = spot;
+    const Place place(p.pattern, spot);
     for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
-      const int lane = i >> kLogThreadPixels, start = place.row_start(p.tile, p.tile.lane_row(lane));
+      const int lane = i >> kLogThreadPixels,
+                start = place.row_start(p.tile, p.tile.lane_row(lane));
       const int w =
           place.w.pixel(p.tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1)));
       table().pixel[i] = start < 0 || w < 0 ? -1 : start + w;
@@ -99,20 +110,14 @@ struct AttentionBlock {
   // Whether no pixel of the tile has a neighbour in the strips of a step.
   __device__ __forceinline__ bool is_empty(int step) const {
     if (!p.pattern.is_bounded()) return false;
-    const Place place = this->place();
-    const StepBox box(p.strips, step);
-    return place.d.lacks_all(place.d.halo(box.a), box.halo_d(p.tile)) ||
-           place.h.lacks_all(place.h.halo(box.b), box.halo_h(p.tile)) ||
-           place.w.lacks_all(place.w.halo(box.tap), box.halo_w(p.tile, p.pattern.window.w));
+    return HaloBounds(place(), p.tile, StepBox(strips(), step)).is_empty();
   }
 
   // Fills the part of a step. Complete after the next barrier.
   __device__ __forceinline__ void tabulate_step(int step) const {
     const Extents& window = p.pattern.window;
     const Place place = this->place();
-    Strips strips = p.strips;
-    strips.in_row = opaque(strips.in_row);
-    strips.in_plane = opaque(strips.in_plane);
+    const Strips strips = this->strips();
     const StepBox box(strips, step);
     const int halo_h = box.halo_h(p.tile);
     halo().tabulate(place, p.tile, box);
@@ -127,7 +132,7 @@ struct AttentionBlock {
       table().halo_h = halo_h;
       table().halo_rows = box.halo_rows(p.tile);
       table().halo_w = box.halo_w(p.tile, window.w);
-      table().lacks = Halo::lacks(place, p.tile, box);
+      table().bounds = HaloBounds(place, p.tile, box);
     }
   }
 
@@ -148,8 +153,8 @@ struct AttentionBlock {
   // Copies the halo of one channel.
   template <class T>
   __device__ __forceinline__ void stage_halo(const T* from, A* to) const {
-    halo().template stage<4>(from, to, table().halo_rows, table().halo_w, p.halo_pitch,
-                             table().lacks, lane());
+    halo().template stage<4>(from, to, table().halo_rows, table().halo_h, table().halo_w,
+                             p.halo_pitch, table().bounds, lane());
   }
 
  private:

@@ -85,7 +85,7 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
 template <class A>
 __device__ __forceinline__ void mask_absent(const AttentionBlock<A>& block, A value,
                                             A (&entry)[kThreadPixels][kStripTaps]) {
-  if (!block.table().lacks || block.warp_taps() == 0) return;
+  if (!block.table().bounds.lacks || block.warp_taps() == 0) return;
   const unsigned present = block.present();
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {

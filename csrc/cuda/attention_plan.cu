@@ -90,9 +90,9 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
       return (alone ? kAlone : 1.0) * strips.steps() *
              (16.0 * std::max(per_step, 4) + 24.0 * per_step + 6.0 * loads + 40);
     };
-    const auto tile = choose_tile(kLogTilePixels, kLogThreadPixels, 5, pattern.length, cost);
+    const auto tile = choose_tile(kLogTilePixels, kLogThreadPixels, 5, pattern.lengths(), cost);
     if (!tile) continue;
-    const double total = cost(*tile) * static_cast<double>(tile->count(pattern.length));
+    const double total = cost(*tile) * static_cast<double>(tile->count(pattern.lengths()));
     if (least >= 0 && total >= least) continue;
     least = total;
     const Layout l = layout(*tile);

@@ -21,6 +21,7 @@
 
 #include <cuda_runtime.h>
 
+#include "staging.cuh"
 #include "strips.cuh"
 #include "tile.cuh"
 
@@ -53,7 +54,7 @@ struct AttentionPlan {
   Tile tile{};
   int groups = 0;
   int64_t pixels = 0, halo_pixels = 0;  // of the grids of tile and halo
-  int channel_blocks = 0;  // blocks with the same tile and other channels of the sums
+  int channel_blocks = 0;               // blocks with the same tile and other channels of the sums
   int halo_pitch = 0;
   int chunk = 0;                               // channels in shared memory for the products
   int statistics = 0, table = 0, staging = 0;  // where these begin in shared memory, in bytes
@@ -69,9 +70,10 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
 // for them.
 struct AttentionTable {
   int pixel[kTilePixels];  // in the order of the threads that own them; -1 beyond the grid
+  Spot spot;
   // Of a step:
   int halo_h, halo_rows, halo_w;
-  int lacks;                        // whether pixels of the halo are absent
+  HaloBounds bounds;
   int strip_halo[kAttentionWarps];  // where the halo of a strip begins in that of the step
   int strip_taps[kAttentionWarps];  // the taps of a strip in the window, 0 for none
   // The columns and the rows of the halo follow.

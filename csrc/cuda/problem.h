@@ -23,11 +23,31 @@ struct Extents {
 
 using Axis = DimOf<int>;
 
+// The classes of a dim, see geometry.h. Some have one pixel less than the longest.
+struct Classes {
+  int count = 1;
+  int length = 0, longest = 0;          // pixels of the longest classes, and how many of them
+  int key_length = 0, key_longest = 0;  // the same of the keys
+  unsigned turn = 0;                    // of a dilated circle, 2^32 dilation / size
+
+  Classes() = default;
+  explicit Classes(const Axis& a) : count(a.classes()) {
+    const int step = a.circular ? count : a.dilation;
+    length = (a.size - 1) / step + 1;
+    longest = a.size - (length - 1) * step;
+    key_length = (a.keys - 1) / step + 1;
+    key_longest = a.keys - (key_length - 1) * step;
+    if (a.circular && a.dilation > 1) {
+      turn = static_cast<unsigned>((uint64_t(a.dilation) << 32) / a.size);
+    }
+  }
+};
+
 // A Geometry in 32 bits: pixels and their neighbours, the keys of queries or the queries of keys.
 struct Pattern {
   Extents size, keys;  // of the grids of the pixels and of their neighbours
   Extents window, before, dilation, circular;
-  Extents classes, length;  // how many classes of pixels, and the pixels of the longest
+  Classes classes[kSpatialDims];
 
   explicit Pattern(const Geometry& g) {
     const auto each = [&g](const auto& of) {
@@ -64,15 +84,22 @@ struct Pattern {
   __host__ __device__ int pixels() const { return size.d * size.h * size.w; }
   __host__ __device__ int key_pixels() const { return keys.d * keys.h * keys.w; }
   __host__ __device__ int64_t offsets() const { return int64_t(window.d) * window.h * window.w; }
+  // The sizes of the longest class in each dim.
+  __host__ __device__ Extents lengths() const {
+    return {classes[0].length, classes[1].length, classes[2].length};
+  }
   // How many combinations of classes in each dim.
-  __host__ __device__ int class_count() const { return classes.d * classes.h * classes.w; }
+  __host__ __device__ int class_count() const {
+    return classes[0].count * classes[1].count * classes[2].count;
+  }
   // Whether neighbours can be absent.
   __host__ __device__ bool is_bounded() const { return !(circular.d && circular.h && circular.w); }
 
  private:
   void count_classes() {
-    classes = {d().classes(), h().classes(), w().classes()};
-    length = {d().of_class(0).size, h().of_class(0).size, w().of_class(0).size};
+    classes[0] = Classes(d());
+    classes[1] = Classes(h());
+    classes[2] = Classes(w());
   }
 };
 

@@ -40,7 +40,9 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kBlockTaps = kWarps * kStripTaps;
 constexpr int kMaxChunk = kWarps;  // a warp stages one channel
-constexpr int kLoads = 8;          // in flight per thread
+// Loads in flight per thread.
+template <class A>
+constexpr int kLoads = sizeof(A) == 8 ? 4 : 8;
 
 // Limit of the staging, so that two blocks fit a multiprocessor of any architecture.
 constexpr size_t kSharedMemory = 32 * 1024;
@@ -93,10 +95,11 @@ __global__ void __launch_bounds__(kThreads, 2)
   A* const out = tile;                                          // [32][kOutPitch]
   Column* const tile_column = reinterpret_cast<Column*>(dynamic_shared_memory + p.table);
   TileRow* const tile_row = reinterpret_cast<TileRow*>(tile_column + p.tile.w());
-  int* const halo_column = reinterpret_cast<int*>(tile_row + tile_rows);
+  HaloBounds& bounds = *reinterpret_cast<HaloBounds*>(tile_row + tile_rows);
+  int* const halo_column = reinterpret_cast<int*>(&bounds + 1);
   const Halo halo_table{halo_column + p.halo_pitch, halo_column};
 
-  const Place place(p.pattern, p.tile, blockIdx.x / steps);
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / steps));
   for (int r = threadIdx.x; r < tile_rows; r += kThreads) {
     tile_row[r] = {place.row_start(p.tile, r),
                    place.d.axis.first_offset(place.d.pixel(p.tile.row_d(r))),
@@ -104,7 +107,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   tabulate_columns<false>(place.w, 0, p.tile.w(), tile_column);
   halo_table.tabulate(place, p.tile, box);
-  const bool lacks = Halo::lacks(place, p.tile, box);
+  if (threadIdx.x == 0) bounds = HaloBounds(place, p.tile, box);
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the channels.
@@ -118,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         A* const to = tile + warp * tile_rows * tile_pitch;
         for (int j = lane; j < p.tile.w(); j += 32) {
           const int w = tile_column[j].pixel;
-          copy_in_batches<T, kLoads>(
+          copy_in_batches<T, kLoads<A>>(
               0, tile_rows, 1,
               [&](int r) {
                 const int start = tile_row[r].start;
@@ -126,9 +129,9 @@ __global__ void __launch_bounds__(kThreads, 2)
               },
               [&](int r, T value) { to[r * tile_pitch + j] = A(value); });
         }
-        halo_table.stage<kLoads>(y + channel * p.pattern.key_pixels(),
-                                 halo + warp * halo_rows * p.halo_pitch, halo_rows, halo_w,
-                                 p.halo_pitch, lacks, lane);
+        halo_table.stage<kLoads<A>>(y + channel * p.pattern.key_pixels(),
+                                    halo + warp * halo_rows * p.halo_pitch, halo_rows,
+                                    box.halo_h(p.tile), halo_w, p.halo_pitch, bounds, lane);
       }
       __syncthreads();  // the chunk is complete
       if (!strip_exists) continue;
@@ -159,10 +162,10 @@ __global__ void __launch_bounds__(kThreads, 2)
                          rotated(tap, of_column.first, window.w);
         A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
         if (distance) result *= A(-0.5);
-        if (lacks) {
-          const int halo_r = (p.tile.row_d(r) + out_strip.a - box.a) * box.halo_h(p.tile) +
-                             p.tile.row_h(r) + out_strip.b - box.b;
-          if (halo_table.rows[halo_r] < 0 || halo_table.columns[j + tap - box.tap] < 0) result = 0;
+        if (bounds.lacks && !(bounds.has_row(p.tile.row_d(r) + out_strip.a - box.a,
+                                             p.tile.row_h(r) + out_strip.b - box.b) &&
+                              bounds.has_column(j + tap - box.tap))) {
+          result = 0;
         }
         values[(g * p.pattern.pixels() + of_row.start + of_column.pixel) * K + slot] = T(result);
       }
@@ -185,7 +188,7 @@ SimilarityPlan plan(const Problem& problem) {
   };
   const auto bytes = [&](const Tile& t, int chunk) {
     return staging_bytes(t, chunk) + t.rows() * sizeof(TileRow) + t.w() * sizeof(Column) +
-           (odd_pitch<A>(t.w() + box.w) + halo_rows(t)) * sizeof(int);
+           sizeof(HaloBounds) + (odd_pitch<A>(t.w() + box.w) + halo_rows(t)) * sizeof(int);
   };
   const auto chunk = [&](const Tile& t) {
     int channels = std::max(1, std::min(kMaxChunk, p.channels));
@@ -201,7 +204,7 @@ SimilarityPlan plan(const Problem& problem) {
     return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 11.0 * loads / chunk(t);
   };
   const auto tile =
-      choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.length, cost);
+      choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.lengths(), cost);
   if (!tile) fail_to_tile("similarity", p.pattern, p.channels, sizeof(A), kDefaultSharedMemory);
   p.tile = *tile;
   p.chunk = chunk(p.tile);
@@ -217,7 +220,7 @@ template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
   const SimilarityPlan p = plan<accumulate_t<T>>(problem);
-  const int64_t blocks = count_places(p.pattern, p.tile) * p.strips.steps();
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.strips.steps();
   launch({"similarity", blocks, p.groups, kThreads, p.shared, stream},
          distance ? similarity_kernel<T, true> : similarity_kernel<T, false>, x, y, values, p);
 }

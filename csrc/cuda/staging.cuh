@@ -38,52 +38,68 @@ struct alignas(8) Column {
   int pixel, first;
 };
 
-// Which neighbours the halo of a step has, in shared memory: the first pixel of each row, and each
-// column; -1 for absent ones.
+// Which positions of a halo exist, in each dim.
+struct HaloBounds {
+  Stretch d, h, w;
+  int lacks;  // whether some do not
+
+  __device__ HaloBounds(const Place& place, const Tile& tile, const StepBox& box)
+      : d(place.d.stretch(box.a, box.halo_d(tile))),
+        h(place.h.stretch(box.b, box.halo_h(tile))),
+        w(place.w.stretch(box.tap, box.halo_w(tile, place.w.axis.window))) {
+    lacks = d.begin > 0 || d.end < box.halo_d(tile) || h.begin > 0 || h.end < box.halo_h(tile) ||
+            w.begin > 0 || w.end < box.halo_w(tile, place.w.axis.window);
+  }
+  __device__ bool is_empty() const {
+    return d.begin >= d.end || h.begin >= h.end || w.begin >= w.end;
+  }
+  __device__ bool has_row(int i, int j) const {
+    return d.begin <= i && i < d.end && h.begin <= j && j < h.end;
+  }
+  __device__ bool has_column(int j) const { return w.begin <= j && j < w.end; }
+};
+
+// The halo of a step, in shared memory: the first pixel of each row, and each column. Absent ones
+// are 0, so that they can be read.
 struct Halo {
-  int* rows;
-  int* columns;
+  int *rows, *columns;
 
   // Fills the tables, which are complete after the next barrier. Called by all threads of a block.
   __device__ __forceinline__ void tabulate(const Place& place, const Tile& tile,
                                            const StepBox& box) const {
     const int halo_h = box.halo_h(tile), halo_rows = box.halo_rows(tile);
     for (int r = threadIdx.x; r < halo_rows; r += blockDim.x) {
-      const int d = place.d.neighbour(place.d.halo(box.a) + r / halo_h);
-      const int h = place.h.neighbour(place.h.halo(box.b) + r % halo_h);
-      rows[r] = d < 0 || h < 0 ? -1 : (d * place.h.axis.keys + h) * place.w.axis.keys;
+      const int d = max(place.d.neighbour(place.d.halo(box.a) + r / halo_h), 0);
+      const int h = max(place.h.neighbour(place.h.halo(box.b) + r % halo_h), 0);
+      rows[r] = (d * place.h.axis.keys + h) * place.w.axis.keys;
     }
     const int halo_w = box.halo_w(tile, place.w.axis.window);
     for (int j = threadIdx.x; j < halo_w; j += blockDim.x) {
-      columns[j] = place.w.neighbour(place.w.halo(box.tap) + j);
+      columns[j] = max(place.w.neighbour(place.w.halo(box.tap) + j), 0);
     }
   }
-  // Whether neighbours are absent.
-  static __device__ bool lacks(const Place& place, const Tile& tile, const StepBox& box) {
-    return place.d.lacks(place.d.halo(box.a), box.halo_d(tile)) ||
-           place.h.lacks(place.h.halo(box.b), box.halo_h(tile)) ||
-           place.w.lacks(place.w.halo(box.tap), box.halo_w(tile, place.w.axis.window));
-  }
 
-  // Copies the halo of one channel to `to`, [rows][pitch]; zero where neighbours are absent. Called
-  // by all lanes of a warp, which take neighbouring columns.
+  // Copies the halo of one channel to `to`, [halo_d * halo_h][pitch]; zero where it is absent.
+  // Called by all lanes of a warp, which take neighbouring columns.
   template <int batch, class T, class A>
-  __device__ __forceinline__ void stage(const T* from, A* to, int row_count, int column_count,
-                                        int pitch, bool lacks, int lane) const {
+  __device__ __forceinline__ void stage(const T* from, A* to, int row_count, int halo_h, int halo_w,
+                                        int pitch, const HaloBounds& bounds, int lane) const {
 #pragma unroll 1
-    for (int j = lane; j < column_count; j += 32) {
-      const int column = columns[j];
-      const auto store = [&](int r, T value) { to[r * pitch + j] = A(value); };
-      if (lacks) {
-        copy_in_batches<T, batch>(
-            0, row_count, 1,
-            [&](int r) { return column >= 0 && rows[r] >= 0 ? from[rows[r] + column] : T(0); },
-            store);
-      } else {
-        const T* const in_column = from + column;
-        copy_in_batches<T, batch>(
-            0, row_count, 1, [&](int r) { return in_column[rows[r]]; }, store);
+    for (int j = lane; j < halo_w; j += 32) {
+      const T* const column = from + columns[j];
+      copy_in_batches<T, batch>(
+          0, row_count, 1, [&](int r) { return column[rows[r]]; },
+          [&](int r, T value) { to[r * pitch + j] = A(value); });
+    }
+    if (!bounds.lacks) return;
+#pragma unroll 1
+    for (int r = 0, d = 0, h = 0; r < row_count; ++r) {
+      const bool has_row = bounds.has_row(d, h);
+#pragma unroll 1
+      for (int j = lane; j < halo_w; j += 32) {
+        if (!has_row || !bounds.has_column(j)) to[r * pitch + j] = 0;
       }
+      if (++h == halo_h) h = 0, ++d;
     }
   }
 };

@@ -68,37 +68,62 @@ std::optional<Tile> choose_tile(int log_pixels, int log_w, int log_rows, const E
   return best;
 }
 
-// One dim of a tile in a class of pixels, which are numbered by their position in it.
+// Where a tile is: its first position in a class of pixels, and the number of the class. Positions
+// number the pixels of a class.
+struct Spot {
+  Extents origin, number;
+
+  __device__ static Spot of_block(const Pattern& p, const Tile& tile, int index) {
+    const int classes = p.class_count();
+    if (classes == 1) return {tile.origin(index, p.lengths()), {0, 0, 0}};
+    // Neighbouring blocks have other classes of the same tile: they read the same sectors of
+    // memory.
+    const int number = index % classes, row = number / p.classes[2].count;
+    return {tile.origin(index / classes, p.lengths()),
+            {row / p.classes[1].count, row % p.classes[1].count, number % p.classes[2].count}};
+  }
+};
+
+// Positions of a halo from `first`, not wrapped, `begin` to `end` of which exist.
+struct Stretch {
+  int first, begin, end;
+};
+
+// One dim of a tile.
 struct Line {
   Axis axis;
-  int classes;
-  int number;  // of the class
-  int origin;  // the first position of the tile
+  const Classes& classes;
+  int origin, number;
 
-  __device__ Axis positions() const { return axis.of_class(number, classes); }
+  // The pixels, and the keys, of the class.
+  __device__ int length() const { return classes.length - (number >= classes.longest); }
+  __device__ int keys() const { return classes.key_length - (number >= classes.key_longest); }
   // The pixel of position `i` of the tile, -1 beyond the grid.
-  __device__ int pixel(int i) const {
-    const int t = origin + i;
-    return t < positions().size ? axis.pixel_of_class(number, t) : -1;
-  }
-  // The first position of the halo that begins at offset `o`, not wrapped.
-  __device__ int halo(int o) const { return origin + o - axis.before; }
-  // The pixel at position `t` of a halo, wrapped, -1 if it is absent. Pixels of a circle have
+  __device__ int pixel(int i) const { return origin + i < length() ? at(origin + i) : -1; }
+  // The neighbour at position `t` of a halo, wrapped, -1 if it is absent. Pixels of a circle have
   // neighbours up to the last one and `after`. Later positions are never read: they are clamped, so
   // that one subtraction wraps.
   __device__ int neighbour(int t) const {
-    const Axis of_class = positions();
-    if (axis.circular) t = min(t, of_class.keys - 1 + axis.after());
-    const int key = of_class.key(t);
-    return key < 0 ? -1 : axis.pixel_of_class(number, key);
+    const int n = keys();
+    if (!axis.circular) return t < 0 || t >= n ? -1 : at(t);
+    t = min(t, n - 1 + axis.after());
+    return at(t < 0 ? t + n : (t >= n ? t - n : t));
   }
-  // Whether some of the `count` positions of a halo from `first` on are absent.
-  __device__ bool lacks(int first, int count) const {
-    return !axis.circular && (first < 0 || first + count > positions().keys);
+  // The halo of the tile at `count` offsets from `o` on.
+  __device__ int halo(int o) const { return origin + o - axis.before; }
+  __device__ Stretch stretch(int o, int count) const {
+    const int first = halo(o);
+    if (axis.circular) return {first, 0, count};
+    return {first, max(-first, 0), min(keys() - first, count)};
   }
-  // Whether all are.
-  __device__ bool lacks_all(int first, int count) const {
-    return !axis.circular && (first + count <= 0 || first >= positions().keys);
+
+ private:
+  // The pixel at position `t` of the class: (number + t dilation) mod size on a circle.
+  __device__ int at(int t) const {
+    // Without turns, or one less than there are.
+    const unsigned turns = static_cast<unsigned>(uint64_t(unsigned(t)) * classes.turn >> 32);
+    const int i = static_cast<int>(unsigned(t) * unsigned(axis.dilation) - turns * axis.size);
+    return number + (classes.turn != 0 && i >= axis.size ? i - axis.size : i);
   }
 };
 
@@ -106,29 +131,21 @@ struct Line {
 struct Place {
   Line d, h, w;
 
-  // `index` numbers classes, then tiles: neighbouring blocks read the same sectors of memory.
-  __device__ Place(const Pattern& p, const Tile& tile, int index)
-      : Place(p, tile, p.class_count(), index) {}
+  __device__ Place(const Pattern& p, const Spot& s)
+      : d{p.d(), p.classes[0], s.origin.d, s.number.d},
+        h{p.h(), p.classes[1], s.origin.h, s.number.h},
+        w{p.w(), p.classes[2], s.origin.w, s.number.w} {}
 
-  // The pixel of a row of the tile in column 0, -1 beyond the grid.
+  // The first pixel of a row of the tile, -1 beyond the grid.
   __device__ int row_start(const Tile& tile, int row) const {
     const int i = d.pixel(tile.row_d(row)), j = h.pixel(tile.row_h(row));
     return i < 0 || j < 0 ? -1 : (i * h.axis.size + j) * w.axis.size;
   }
-
- private:
-  __device__ Place(const Pattern& p, const Tile& tile, int classes, int index)
-      : Place(p, tile.origin(classes == 1 ? index : index / classes, p.length),
-              classes == 1 ? 0 : index % classes) {}
-  __device__ Place(const Pattern& p, const Extents& origin, int number)
-      : d{p.d(), p.classes.d, number / p.classes.w / p.classes.h, origin.d},
-        h{p.h(), p.classes.h, number / p.classes.w % p.classes.h, origin.h},
-        w{p.w(), p.classes.w, number % p.classes.w, origin.w} {}
 };
 
 // How many tiles cover all classes of a pattern.
-inline int64_t count_places(const Pattern& p, const Tile& tile) {
-  return tile.count(p.length) * p.class_count();
+inline int64_t count_tiles(const Pattern& p, const Tile& tile) {
+  return tile.count(p.lengths()) * p.class_count();
 }
 
 }  // namespace circulant

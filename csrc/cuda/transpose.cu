@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, 8)
   const Extents& window = p.pattern.window;
   const int window_rows = window.d * window.h, window_row = blockIdx.x % window_rows;
   const int a = window_row / window.h, b = window_row % window.h;
-  const Place place(p.pattern, p.tile, blockIdx.x / window_rows);
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / window_rows));
   const int lane = threadIdx.x & ((1 << p.log_lanes) - 1), first = threadIdx.x >> p.log_lanes;
   const int64_t K = p.pattern.offsets(), group_entries = p.pattern.pixels() * K;
   T* const entries = reinterpret_cast<T*>(dynamic_shared_memory);  // [kTaps][kPitch]
@@ -61,11 +61,11 @@ __global__ void __launch_bounds__(kThreads, 8)
     const int row = i >> p.tile.log_w, start = place.row_start(p.tile, row);
     const int d = place.d.pixel(p.tile.row_d(row)), h = place.h.pixel(p.tile.row_h(row));
     const int w = place.w.pixel(i & (p.tile.w() - 1));
-    pixels[i] = {start < 0 || w < 0 ? -1 : start + w,
-                 (place.d.axis.slot_of_offset(d, a) * window.h +
-                  place.h.axis.slot_of_offset(h, b)) *
-                     window.w,
-                 place.w.axis.first_offset(w)};
+    pixels[i] = {
+        start < 0 || w < 0 ? -1 : start + w,
+        (place.d.axis.slot_of_offset(d, a) * window.h + place.h.axis.slot_of_offset(h, b)) *
+            window.w,
+        place.w.axis.first_offset(w)};
   }
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     for (int begin = 0; begin < window.w; begin += kTaps) {
@@ -93,7 +93,7 @@ TransposePlan plan(const Problem& problem) {
   p.log_lanes = log_tap_lanes(std::min(p.pattern.window.w, kTaps));
   // Reading takes a step per column of a row and lane of a tap: narrow tiles take more steps.
   const int extra = (1 << p.log_lanes) - 1;
-  p.tile = *choose_tile(kLogPixels, 0, kLogPixels, p.pattern.length,
+  p.tile = *choose_tile(kLogPixels, 0, kLogPixels, p.pattern.lengths(),
                         [&](const Tile& t) { return t.pixels() + t.rows() * extra; });
   return p;
 }
@@ -104,7 +104,7 @@ template <class T>
 void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream) {
   const TransposePlan p = plan(problem);
   const Extents& window = p.pattern.window;
-  const int64_t blocks = count_places(p.pattern, p.tile) * window.d * window.h;
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * window.d * window.h;
   const size_t shared = kTaps * kPitch * sizeof(T) + (p.tile.w() + kTaps) * sizeof(Column) +
                         p.tile.pixels() * sizeof(TilePixel);
   launch({"transpose", blocks, p.groups, kThreads, shared, stream}, transpose_kernel<T>, values,
