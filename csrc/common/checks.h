@@ -91,12 +91,14 @@ inline Geometry checked_geometry(const Tensor& x, const std::vector<int64_t>& wi
   return checked_geometry(x.sizes().data() + 2, x.dim() - 2, window, op, of_keys);
 }
 
-// Refuses all but odd circular windows without dilation.
-inline void check_odd_circular(const Geometry& geometry, const char* op) {
-  for (const Dim& dim : geometry.dims) {
-    STD_TORCH_CHECK(dim.circular && dim.dilation == 1 && dim.before == dim.after(), op,
-                    ": on this device windows must be odd and circular, without dilation");
+// The sizes (groups, channels, *spatial) of a tensor like `x` on the grid of the queries, or on
+// that of the keys.
+inline std::vector<int64_t> image_sizes(const Tensor& x, const Geometry& g, bool of_keys) {
+  std::vector<int64_t> sizes{x.size(0), x.size(1)};
+  for (int64_t d = kSpatialDims + 2 - x.dim(); d < kSpatialDims; ++d) {
+    sizes.push_back(of_keys ? g.dims[d].keys : g.dims[d].size);
   }
+  return sizes;
 }
 
 inline void check_same_dtype(const Tensor& a, const Tensor& b, const char* op) {

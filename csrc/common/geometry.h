@@ -18,7 +18,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include <torch/headeronly/macros/Macros.h>
 
@@ -30,55 +29,55 @@ namespace circulant {
 
 constexpr int kSpatialDims = 3;
 
-struct Dim {
-  int64_t size, keys;  // of the grids of queries and of keys
-  int64_t before, window, dilation;
+// I is the type of indices: 64 bits on CPUs, 32 in CUDA kernels, where 64-bit arithmetic costs
+// several times as much.
+template <class I>
+struct DimOf {
+  I size, keys;  // of the grids of queries and of keys
+  I before, window, dilation;
   bool circular;
 
-  CIRCULANT_INLINE int64_t after() const { return window - 1 - before; }
+  CIRCULANT_INLINE I after() const { return window - 1 - before; }
   // The distance from the first to the last offset.
-  CIRCULANT_INLINE int64_t reach() const { return dilation * (window - 1); }
+  CIRCULANT_INLINE I reach() const { return dilation * (window - 1); }
   // The relation of the keys to the queries.
-  CIRCULANT_INLINE Dim transposed() const {
+  CIRCULANT_INLINE DimOf transposed() const {
     return {keys, size, after(), window, dilation, circular};
   }
   // The key at position j, -1 if it is absent; a circular dim takes -keys <= j < 2 keys.
-  CIRCULANT_INLINE int64_t key(int64_t j) const {
+  CIRCULANT_INLINE I key(I j) const {
     if (circular) return j < 0 ? j + keys : (j >= keys ? j - keys : j);
     return j < 0 || j >= keys ? -1 : j;
   }
   // The key at offset o of query i, -1 if it is absent.
-  CIRCULANT_INLINE int64_t neighbour(int64_t i, int64_t o) const {
-    return key(i + dilation * (o - before));
-  }
+  CIRCULANT_INLINE I neighbour(I i, I o) const { return key(i + dilation * (o - before)); }
   // The offset of query i that has the lowest column.
-  CIRCULANT_INLINE int64_t first_offset(int64_t i) const {
+  CIRCULANT_INLINE I first_offset(I i) const {
     if (!circular) return 0;
-    const int64_t left = dilation * before - i, right = keys - i;
-    if (left > 0) return steps(left);
-    if (dilation * after() >= right) return before + steps(right);
-    return 0;
+    const I left = dilation * before - i, right = keys - i;
+    if (left <= 0 && dilation * after() < right) return 0;
+    return left > 0 ? steps(left) : before + steps(right);
   }
   // The slot of query i that holds offset o.
-  CIRCULANT_INLINE int64_t slot_of_offset(int64_t i, int64_t o) const {
-    const int64_t s = o - first_offset(i);
+  CIRCULANT_INLINE I slot_of_offset(I i, I o) const {
+    const I s = o - first_offset(i);
     return s < 0 ? s + window : s;
   }
 
   // A dilated dim falls into classes that no window leaves: a circle into circles of one length, a
   // line into lines. Pixel t of class c is (c + t dilation) mod size. A class by itself is a dim
   // without dilation.
-  CIRCULANT_INLINE int64_t classes() const {
+  CIRCULANT_INLINE I classes() const {
     if (!circular) return dilation < size ? dilation : size;
-    int64_t a = size, b = dilation;
+    I a = size, b = dilation;
     while (b != 0) {
-      const int64_t r = a % b;
+      const I r = a % b;
       a = b;
       b = r;
     }
     return a;
   }
-  CIRCULANT_INLINE Dim of_class(int64_t c) const {
+  CIRCULANT_INLINE DimOf of_class(I c) const {
     if (dilation == 1) return *this;
     return {size_of_class(size, c), size_of_class(keys, c), before, window, 1, circular};
   }
@@ -86,15 +85,17 @@ struct Dim {
  private:
   // The least number of dilations that reach `distance`. Most windows have none, and the branch is
   // cheaper than a division.
-  CIRCULANT_INLINE int64_t steps(int64_t distance) const {
+  CIRCULANT_INLINE I steps(I distance) const {
     return dilation == 1 ? distance : (distance + dilation - 1) / dilation;
   }
   // The pixels of class c, of n.
-  CIRCULANT_INLINE int64_t size_of_class(int64_t n, int64_t c) const {
+  CIRCULANT_INLINE I size_of_class(I n, I c) const {
     if (circular) return n / classes();
     return n > c ? steps(n - c) : 0;
   }
 };
+
+using Dim = DimOf<int64_t>;
 
 struct Geometry {
   Dim dims[kSpatialDims];  // planes, rows and columns
@@ -120,34 +121,5 @@ struct Geometry {
     return g;
   }
 };
-
-// The functions below are for odd circular windows without dilation. They compute in the integer
-// type of their first argument: 32 bits in CUDA kernels, where 64-bit arithmetic costs several
-// times as much.
-template <class I>
-using SameInteger = std::common_type_t<I>;
-
-// The pixel at offset `o` of pixel `i`; requires -n <= i + o - w/2 < 2n.
-template <class I>
-CIRCULANT_INLINE I neighbour(I i, SameInteger<I> o, SameInteger<I> n, SameInteger<I> w) {
-  const I j = i + o - w / 2;
-  return j < 0 ? j + n : (j >= n ? j - n : j);
-}
-
-// The offset of pixel `i` that has the lowest column.
-template <class I>
-CIRCULANT_INLINE I first_offset(I i, SameInteger<I> n, SameInteger<I> w) {
-  const I r = w / 2;
-  if (i < r) return r - i;
-  if (i + r >= n) return n + r - i;
-  return 0;
-}
-
-// The slot of pixel `i` that holds offset `o`.
-template <class I>
-CIRCULANT_INLINE I slot_of_offset(I i, SameInteger<I> o, SameInteger<I> n, SameInteger<I> w) {
-  const I s = o - first_offset(i, n, w);
-  return s < 0 ? s + w : s;
-}
 
 }  // namespace circulant

@@ -1,11 +1,15 @@
 // Integer arithmetic that kernels and schedules share.
 #pragma once
 
-#include <cstdint>
+#include <type_traits>
 
 #include "geometry.h"
 
 namespace circulant {
+
+// The type of the first argument: the others are converted to it.
+template <class I>
+using SameInteger = std::common_type_t<I>;
 
 template <class I>
 CIRCULANT_INLINE I divide_up(I a, SameInteger<I> b) {

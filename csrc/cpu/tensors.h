@@ -77,16 +77,6 @@ inline Geometry simplified(const Geometry& g) {
   return result;
 }
 
-// The sizes (groups, channels, *spatial) of a tensor like `x` on the grid of the queries, or on
-// that of the keys.
-inline std::vector<int64_t> image_sizes(const Tensor& x, const Geometry& g, bool of_keys) {
-  std::vector<int64_t> sizes{x.size(0), x.size(1)};
-  for (int64_t d = kSpatialDims + 2 - x.dim(); d < kSpatialDims; ++d) {
-    sizes.push_back(of_keys ? g.dims[d].keys : g.dims[d].size);
-  }
-  return sizes;
-}
-
 // The sizes and the dtype of attention.
 struct AttentionShape {
   Geometry geometry;

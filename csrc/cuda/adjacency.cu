@@ -21,6 +21,7 @@
 #include <cmath>
 
 #include "attention_mainloop.cuh"
+#include "entries.cuh"
 #include "kernels.h"
 
 namespace circulant {
@@ -49,6 +50,7 @@ __device__ __forceinline__ void compute_scores(const AttentionBlock<A>& block,
       score[i][tap] = tap < taps ? score[i][tap] * log2_scale : A(-INFINITY);
     }
   }
+  mask_absent(block, A(-INFINITY), score);
 }
 
 // Adds the scores of a step to the largest score so far and the sum of exponentials relative to it.
@@ -88,6 +90,34 @@ __device__ __forceinline__ void join_warps(const AttentionBlock<A>& block,
   }
 }
 
+// The offsets of a pixel that have the lowest plane, row and column.
+struct FirstOffsets {
+  int d, h, w;
+};
+
+// The memory of attention's weights is not used otherwise: those of a step on their way to A,
+// [32][out_pitch], and then the first offsets of each pixel, in the order of AttentionTable::pixel.
+template <class A>
+__device__ __forceinline__ FirstOffsets* first_offsets(const AttentionBlock<A>& block) {
+  return reinterpret_cast<FirstOffsets*>(block.weights() +
+                                         32 * out_pitch<A>(block.p.strips.per_step));
+}
+
+// Complete after the next barrier.
+template <class A>
+__device__ __forceinline__ void tabulate_first_offsets(const AttentionBlock<A>& block) {
+  const Tile& tile = block.p.tile;
+  const AttentionPlan& p = block.p;
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x));
+  for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
+    const int lane = i >> kLogThreadPixels, row = tile.lane_row(lane);
+    const int w = tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1));
+    first_offsets(block)[i] = {place.d.axis.first_offset(place.d.pixel(tile.row_d(row))),
+                               place.h.axis.first_offset(place.h.pixel(tile.row_h(row))),
+                               place.w.axis.first_offset(place.w.pixel(w))};
+  }
+}
+
 // Writes the weights of a step to one group of A, one pixel of each thread at a time: neighbouring
 // threads write neighbouring entries of a row, rotated at a border as CSR order demands.
 template <class T, class A>
@@ -95,10 +125,8 @@ __device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T*
                                               const A (&weight)[kThreadPixels][kStripTaps]) {
   constexpr int columns = kAttentionWarps * kStripTaps;
   const AttentionPlan& p = block.p;
-  const Extents &size = p.pattern.size, &window = p.pattern.window;
-  const Extents origin = p.tile.origin(blockIdx.x, size);
+  const Extents& window = p.pattern.window;
   const int64_t K = p.pattern.offsets();
-  // [32][pitch]: the memory of attention's weights is not used otherwise.
   A* const out = block.weights();
   const int pitch = out_pitch<A>(p.strips.per_step);
   // A thread writes one entry of the rows of every fourth lane's pixel.
@@ -119,13 +147,11 @@ __device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T*
     for (int lane = threadIdx.x / columns; lane < 32; lane += kAttentionThreads / columns) {
       const int pixel = block.table().pixel[lane * kThreadPixels + i];
       if (pixel < 0) continue;
-      const int row = p.tile.lane_row(lane);
-      const int d = origin.d + p.tile.row_d(row), h = origin.h + p.tile.row_h(row);
-      const int w = origin.w + p.tile.lane_w(lane, kLogThreadPixels) + i;
-      const int slot = (slot_of_offset(d, strip.a, size.d, window.d) * window.h +
-                        slot_of_offset(h, strip.b, size.h, window.h)) *
-                           window.w +
-                       slot_of_offset(w, tap, size.w, window.w);
+      const FirstOffsets first = first_offsets(block)[lane * kThreadPixels + i];
+      const int slot =
+          (rotated(strip.a, first.d, window.d) * window.h + rotated(strip.b, first.h, window.h)) *
+              window.w +
+          rotated(tap, first.w, window.w);
       values[pixel * K + slot] = T(out[lane * pitch + column]);
     }
   }
@@ -138,6 +164,7 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
   using A = accumulate_t<T>;
   const AttentionBlock<A> block{p};
   block.tabulate_tile();
+  tabulate_first_offsets(block);
   const int last = p.strips.steps() - 1;
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
@@ -147,17 +174,21 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
       largest[i] = kLowest<A>;
       total[i] = 0;
     }
+    // Both ways in one loop, so that the code is there once.
 #pragma unroll 1
-    for (int step = 0; step <= last; ++step) {
-      compute_scores(block, features, g, step, log2_scale, score);
-      add_scores(score, largest, total);
-    }
-    join_warps(block, largest, total);
+    for (int n = 0; n <= 2 * last + 1; ++n) {
+      const bool forwards = n <= last;
+      const int step = forwards ? n : 2 * last + 1 - n;
+      if (n != last + 1) compute_scores(block, features, g, step, log2_scale, score);
+      if (forwards) {
+        add_scores(score, largest, total);
+        continue;
+      }
+      if (n == last + 1) {
+        join_warps(block, largest, total);
 #pragma unroll
-    for (int i = 0; i < kThreadPixels; ++i) total[i] = A(1) / total[i];
-#pragma unroll 1
-    for (int step = last; step >= 0; --step) {
-      if (step < last) compute_scores(block, features, g, step, log2_scale, score);
+        for (int i = 0; i < kThreadPixels; ++i) total[i] = A(1) / total[i];
+      }
 #pragma unroll
       for (int i = 0; i < kThreadPixels; ++i) {
 #pragma unroll
@@ -165,6 +196,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
           score[i][tap] = std::exp2(score[i][tap] - largest[i]) * total[i];
         }
       }
+      // Also in rows that are NaN.
+      mask_absent(block, A(0), score);
       write_weights(block, values + int64_t(g) * p.pixels * p.pattern.offsets(), step, score);
     }
   }
@@ -179,8 +212,8 @@ void adjacency(const T* x, const T* y, T* values, const AttentionProblem& proble
   const AttentionShape& shape = problem.shape;
   const AttentionPlan p = plan_attention("adjacency", problem.pattern, problem.groups,
                                          shape.channels, shape.value_channels, sizeof(A));
-  launch({"adjacency", p.tile.count(p.pattern.size), p.groups, kAttentionThreads, size_t(p.shared),
-          stream},
+  launch({"adjacency", count_tiles(p.pattern, p.tile), p.groups, kAttentionThreads,
+          size_t(p.shared), stream},
          adjacency_kernel<T>, Operands<T>{x, y, shape.channels, shape.distance}, values,
          A(shape.log2_scale), p);
 }

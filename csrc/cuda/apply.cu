@@ -1,9 +1,9 @@
-// apply: y_i = sum_j A_ij x_j. apply_transposed: y_j = sum_i A_ij x_i. The window is odd, so that
-// the pattern is symmetric: the transposed product is a gather over the same halo, with other
-// entries of A.
+// apply: y_i = sum_j A_ij x_j. apply_transposed: y_j = sum_i A_ij x_i. The transposed pattern is of
+// the same kind: the transposed product is a gather, too, with other entries of A.
 //
 // grid     z: group             x: tile of 128 to 512 pixels of y, up to 64 channels (32 for
-// float64) block    1 to 4 warps; per batch of taps of a window row, in shared memory:
+//                                  float64)
+// block    1 to 4 warps; per batch of taps of a window row, in shared memory:
 //
 //          entries of A [tap][pixel]  and  x of the halo [channel][row][column], wrapped
 //
@@ -62,7 +62,7 @@ __host__ __device__ int entry_pitch(const Tile& tile) {
 }
 
 struct ApplyPlan {
-  Pattern pattern;
+  Pattern pattern;  // from the pixels of y to those of x
   Tile tile{};
   int channel_warps = 1;  // warps of a block with the same pixels
   int block_channels = 0, channel_blocks = 0;
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   constexpr int warp_channels = kWarpChannels<A>, taps = kTaps<A>;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const Extents origin = p.tile.origin(blockIdx.x / p.channel_blocks, size);
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks));
   const int first_channel = blockIdx.x % p.channel_blocks * p.block_channels;
   const int channels = min(p.block_channels, p.channels - first_channel);
   // The first of this thread's pixels and channels, in the block.
@@ -91,15 +91,20 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
             channel = warp % p.channel_warps * warp_channels;
   const int pixel_row = pixel >> p.tile.log_w, pixel_w = pixel & (p.tile.w() - 1);
   const int tile_h = p.tile.h(), tile_rows = p.tile.rows(), pitch = entry_pitch<A>(p.tile);
-  const int64_t N = p.pattern.pixels(), K = p.pattern.offsets();
+  const int64_t x_pixels = p.pattern.key_pixels();
+  // Of a group.
+  const int64_t entry_count = (transposed ? x_pixels : p.pattern.pixels()) * p.pattern.offsets();
 
   // The row of x that row h of the tile meets at window row b is in place (h + b) mod tile_h.
   A* const halo = reinterpret_cast<A*>(dynamic_shared_memory);  // [channels][tile_rows][halo_pitch]
   A* const entries = halo + p.block_channels * tile_rows * p.halo_pitch;  // [batch][pitch]
+  // The columns of the halo and of the tile.
+  Column* const halo_columns = reinterpret_cast<Column*>(entries + p.batch * pitch);
+  Column* const tile_columns = halo_columns + p.halo_pitch;
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the window.
-    const T* const from = x + (g * p.channels + first_channel) * N;
+    const T* const from = x + (g * p.channels + first_channel) * x_pixels;
     A sum[warp_channels][kThreadPixels] = {};
 #pragma unroll 1
     for (int window_row = 0; window_row < window.d * window.h; ++window_row) {
@@ -111,29 +116,37 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
         __syncthreads();  // halo and entries have been read
         if (begin == segment_begin) {
           const int halo_w = p.tile.w() + min(p.segment, window.w - begin) - 1;
+          // Other rows of the window have the same columns.
+          if (window_row == 0 || p.segment < window.w) {
+            tabulate_columns<true>(place.w, begin, halo_w, halo_columns);
+            tabulate_columns<false>(place.w, 0, p.tile.w(), tile_columns);
+            __syncthreads();  // the columns are complete
+          }
           const int first_row = b > 0 && p.segment >= window.w ? tile_h - 1 : 0;
 #pragma unroll 1
           for (int d = 0; d < p.tile.d(); ++d) {
+            const int plane = place.d.neighbour(place.d.halo(a) + d);
 #pragma unroll 1
             for (int h = first_row; h < tile_h; ++h) {
-              const int row =
-                  halo_coordinate(origin.d + d + a - window.d / 2, size.d, window.d) * size.h +
-                  halo_coordinate(origin.h + h + b - window.h / 2, size.h, window.h);
+              const int row = place.h.neighbour(place.h.halo(b) + h);
+              const int start = (plane * p.pattern.keys.h + row) * p.pattern.keys.w;
               A* const to = halo + (d * tile_h + ((h + b) & (tile_h - 1))) * p.halo_pitch;
 #pragma unroll 1
               for (int j = lane; j < halo_w; j += 32) {
-                const int w =
-                    halo_coordinate(origin.w + begin - window.w / 2 + j, size.w, window.w);
-                const T* const in_channel = from + row * size.w + w;
+                const int column = halo_columns[j].pixel;
+                const bool present = plane >= 0 && row >= 0 && column >= 0;
+                const T* const in_channel = from + start + column;
                 copy_in_batches<T>(
-                    warp, channels, warps, [&](int c) { return in_channel[c * N]; },
+                    warp, channels, warps,
+                    [&](int c) { return present ? in_channel[c * x_pixels] : T(0); },
                     [&](int c, T value) { to[c * tile_rows * p.halo_pitch + j] = A(value); });
               }
             }
           }
         }
-        stage_entries<transposed>(values + g * N * K, entries, pitch, p.pattern, p.tile, origin,
-                                  {a, b, begin, count}, p.log_lanes);
+        stage_entries<transposed>(values + g * entry_count, entries, pitch, place, p.tile,
+                                  {a, b, begin, count}, p.log_lanes,
+                                  transposed ? halo_columns + begin - segment_begin : tile_columns);
         __syncthreads();  // halo and entries are complete
         const A* from_halo =
             halo +
@@ -162,36 +175,42 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
     }
 
     // Epilogue. opaque() keeps its addresses out of the registers of the mainloop.
-    const int row = opaque(pixel_row), w = origin.w + opaque(pixel_w);
-    const int d = origin.d + p.tile.row_d(row), h = origin.h + p.tile.row_h(row);
-    if (d >= size.d || h >= size.h || w >= size.w) continue;
-    T* to = y + (g * p.channels + first_channel + channel) * N + (d * size.h + h) * size.w + w;
+    const int row = opaque(pixel_row), w = opaque(pixel_w);
+    const int start = place.row_start(p.tile, row);
+    if (start < 0 || tile_columns[w].pixel < 0) continue;
+    int column[kThreadPixels];
+#pragma unroll
+    for (int i = 0; i < kThreadPixels; ++i) column[i] = tile_columns[w + i].pixel;
+    const int64_t y_pixels = p.pattern.pixels();
+    T* to = y + (g * p.channels + first_channel + channel) * y_pixels + start;
 #pragma unroll
     for (int c = 0; c < warp_channels; ++c) {
       if (channel + c >= channels) break;
-      if (size.w % kThreadPixels == 0) {
-        store_packed(to, sum[c]);
+      if (size.w % kThreadPixels == 0 && p.pattern.dilation.w == 1) {
+        store_packed(to + column[0], sum[c]);
       } else {
 #pragma unroll
         for (int i = 0; i < kThreadPixels; ++i) {
-          if (w + i < size.w) to[i] = T(sum[c][i]);
+          if (column[i] >= 0) to[column[i]] = T(sum[c][i]);
         }
       }
-      to += N;
+      to += y_pixels;
     }
   }
 }
 
 // Chooses the warps of a block, its tile, and how much of the window is in shared memory.
 template <class A>
-ApplyPlan plan(const Problem& problem, const char* op) {
-  ApplyPlan p{problem.pattern};
+ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
+  ApplyPlan p{transposed ? problem.pattern.transposed() : problem.pattern};
   p.channels = problem.channels;
   p.groups = problem.groups;
   const Device device = current_device();
   const int limit = std::min(kSharedMemory, device.shared_memory), value_bytes = sizeof(A);
-  const Extents &size = p.pattern.size, &window = p.pattern.window;
+  const Extents& window = p.pattern.window;
   const int row_taps = round_up(window.w, kTaps<A>), row_passes = row_taps / kTaps<A>;
+
+  constexpr int column = sizeof(Column) / sizeof(A);  // in values
 
   // A window row in equal batches.
   const auto batch = [&](const Tile& t) {
@@ -205,14 +224,17 @@ ApplyPlan plan(const Problem& problem, const char* op) {
   const auto halo_rows = [&](const Tile& t) { return p.block_channels * t.rows(); };
   // The longest segment for which there is shared memory, 0 if none.
   const auto segment = [&](const Tile& t) {
-    const int most = (limit / value_bytes - batch(t) * entry_pitch<A>(t)) / halo_rows(t);
+    // Values of a row of the halo; their columns take as much as rows of it.
+    const int most = (limit / value_bytes - batch(t) * entry_pitch<A>(t) - t.w() * column) /
+                     (halo_rows(t) + column);
     if (halo_pitch(t, row_taps) <= most) return row_taps;
     const int whole = t.w() >= 32 ? most - t.w() : (most - t.w()) / 32 * 32;
     return std::max(0, whole / batch(t) * batch(t));
   };
   const auto bytes = [&](const Tile& t) {
-    return (size_t(halo_rows(t)) * halo_pitch(t, segment(t)) +
-            size_t(batch(t)) * entry_pitch<A>(t)) *
+    const int pitch = halo_pitch(t, segment(t));
+    return (size_t(halo_rows(t)) * pitch + size_t(batch(t)) * entry_pitch<A>(t) +
+            size_t(column) * (pitch + t.w())) *
            value_bytes;
   };
   // Instructions of a block per window row: about 700 per warp and kTaps taps for the sums, 40 per
@@ -240,11 +262,13 @@ ApplyPlan plan(const Problem& problem, const char* op) {
     p.channel_blocks = divide_up(p.channels, p.block_channels);
     int log_pixels = kLogWarpPixels;
     while (1 << (log_pixels - kLogWarpPixels) < pixel_warps) ++log_pixels;
-    const auto tile = choose_tile(log_pixels, kLogThreadPixels, log_pixels, size, cost);
+    const auto tile =
+        choose_tile(log_pixels, kLogThreadPixels, log_pixels, p.pattern.lengths(), cost);
     if (!tile) fail_to_tile(op, p.pattern, p.channels, value_bytes, limit);
     p.tile = *tile;
     // Smaller blocks if there are too few to give each multiprocessor two.
-    if (p.tile.count(size) * p.channel_blocks * p.groups >= 2 * device.multiprocessors ||
+    if (count_tiles(p.pattern, p.tile) * p.channel_blocks * p.groups >=
+            2 * device.multiprocessors ||
         p.warps == 1)
       break;
     (pixel_warps > 1 ? pixel_warps : p.channel_warps) /= 2;
@@ -263,8 +287,8 @@ template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream) {
   const char* op = transposed ? "apply_transposed" : "apply";
-  const ApplyPlan p = plan<accumulate_t<T>>(problem, op);
-  const int64_t blocks = p.tile.count(p.pattern.size) * p.channel_blocks;
+  const ApplyPlan p = plan<accumulate_t<T>>(problem, transposed, op);
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({op, blocks, p.groups, 32 * p.warps, p.shared, stream},
          transposed ? apply_kernel<T, true> : apply_kernel<T, false>, values, x, y, p);
 }

@@ -41,12 +41,17 @@ __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A
   load_packed(block.largest(), before);
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {
-    largest[i] = before[i];
 #pragma unroll
     for (int tap = 0; tap < kStripTaps; ++tap) {
       score[i][tap] = tap < taps ? score[i][tap] * log2_scale : A(-INFINITY);
-      largest[i] = max(largest[i], score[i][tap]);
     }
+  }
+  mask_absent(block, A(-INFINITY), score);
+#pragma unroll
+  for (int i = 0; i < kThreadPixels; ++i) {
+    largest[i] = before[i];
+#pragma unroll
+    for (int tap = 0; tap < kStripTaps; ++tap) largest[i] = max(largest[i], score[i][tap]);
   }
   store_packed(block.warp_largest(block.warp()), largest);
   __syncthreads();  // the largest score of each warp is complete
@@ -108,14 +113,14 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     A sum[kWarpChannels<A>][kThreadPixels] = {};
+    __syncthreads();  // the statistics have been read
+    fill(block.total(), A(0));
+    fill(block.largest(), kLowest<A>);
 #pragma unroll 1
     for (int step = 0; step < p.strips.steps(); ++step) {
-      __syncthreads();  // the table and the statistics have been read
+      if (block.is_empty(step)) continue;
+      __syncthreads();  // the table has been read
       block.tabulate_step(step);
-      if (step == 0) {
-        fill(block.total(), A(0));
-        fill(block.largest(), kLowest<A>);
-      }
       A score[kThreadPixels][kStripTaps];
       compute_products(block, scores, g, score);
       online_softmax(block, A(shape.log2_scale), score, sum);
@@ -134,7 +139,7 @@ void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
   const AttentionPlan p =
       plan_attention("attention", problem.pattern, problem.groups, shape.channels,
                      shape.value_channels, sizeof(accumulate_t<T>));
-  const int64_t blocks = p.tile.count(p.pattern.size) * p.channel_blocks;
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({"attention", blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
          attention_kernel<T>, Operands<T>{q, k, shape.channels, shape.distance}, v, y, lse, shape,
          p);

@@ -52,12 +52,10 @@ __device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const 
                                           const A* lse, const A* delta) {
   __syncthreads();  // the products have been computed from the staging
   const int size = f.queries_halo ? block.halo_size() : kTilePixels;
-  if (f.queries_halo) {
-    if (block.warp() == 0) block.stage_halo(lse, block.staged());
-    if (block.warp() == 1) block.stage_halo(delta, block.staged() + size);
-  } else {
-    if (block.warp() == 0) block.stage_tile(lse, block.staged());
-    if (block.warp() == 1) block.stage_tile(delta, block.staged() + size);
+  if (block.warp() < 2) {
+    const A* const from = block.warp() == 0 ? lse : delta;
+    A* const to = block.staged() + block.warp() * size;
+    f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
   }
   __syncthreads();  // lse and delta are complete
   return size;
@@ -67,9 +65,15 @@ __device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const 
 template <class T, class A>
 __device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
                                                 const Gradient<T>& f, int delta_at, A log2_scale,
-                                                const A (&product)[kThreadPixels][kStripTaps]) {
+                                                A (&score)[kThreadPixels][kStripTaps]) {
   const int taps = block.warp_taps();
   if (taps == 0) return;
+#pragma unroll
+  for (int i = 0; i < kThreadPixels; ++i) {
+#pragma unroll
+    for (int tap = 0; tap < kStripTaps; ++tap) score[i][tap] *= log2_scale;
+  }
+  mask_absent(block, A(-INFINITY), score);
   // The queries are the pixels of this thread, the same for each tap, or its neighbours.
   const A* const lse = block.staged() + (f.queries_halo ? block.thread_halo() +
                                                               block.table().strip_halo[block.warp()]
@@ -82,7 +86,7 @@ __device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
     A weight[kThreadPixels];
 #pragma unroll
     for (int i = 0; i < kThreadPixels; ++i) {
-      weight[i] = std::exp2(product[i][tap] * log2_scale - lse[i + tap * tap_step] * A(kLog2E));
+      weight[i] = std::exp2(score[i][tap] - lse[i + tap * tap_step] * A(kLog2E));
     }
     if (f.of_scores) {
       A grad_weight[kThreadPixels];
@@ -134,11 +138,14 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     A sum[kWarpChannels<A>][kThreadPixels] = {};
+    __syncthreads();  // the totals have been read
+    fill(block.total(), A(0));
+    __syncthreads();  // the totals are complete, if no step follows
 #pragma unroll 1
     for (int step = 0; step < p.strips.steps(); ++step) {
-      __syncthreads();  // the table and the totals have been read
+      if (block.is_empty(step)) continue;
+      __syncthreads();  // the table has been read
       block.tabulate_step(step);
-      if (step == 0) fill(block.total(), A(0));
       // dP, which waits in shared memory, then S: one loop, so that the code is there once.
       A product[kThreadPixels][kStripTaps];
 #pragma unroll 1
@@ -152,7 +159,8 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
                          g, product);
         if (first && block.warp_taps() > 0) store_weights(block, product);
       }
-      const int delta_at = stage_rows(block, f, lse + g * p.pixels, delta + g * p.pixels);
+      const int64_t queries = g * (f.queries_halo ? p.halo_pixels : p.pixels);
+      const int delta_at = stage_rows(block, f, lse + queries, delta + queries);
       compute_weights(block, f, delta_at, A(shape.log2_scale), product);
       add_weighted_halo(block, f.summed, g, f.channels, sum);
     }
@@ -201,9 +209,10 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
   };
   for (const Gradient<T>& gradient : gradients) {
     const int channels = gradient.of_scores ? std::max(C, C_v) : C;
-    const AttentionPlan p = plan_attention(op, problem.pattern, problem.groups, channels,
-                                           gradient.channels, sizeof(accumulate_t<T>));
-    const int64_t blocks = p.tile.count(p.pattern.size) * p.channel_blocks;
+    const AttentionPlan p =
+        plan_attention(op, gradient.queries_halo ? problem.pattern.transposed() : problem.pattern,
+                       problem.groups, channels, gradient.channels, sizeof(accumulate_t<T>));
+    const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
     launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
            attention_backward_kernel<T>, gradient, lse, delta, shape, p);
   }

@@ -45,8 +45,10 @@ struct AttentionBlock {
   __device__ __forceinline__ AttentionTable& table() const {
     return *reinterpret_cast<AttentionTable*>(dynamic_shared_memory + p.table);
   }
-  __device__ __forceinline__ int* halo_start() const {
-    return reinterpret_cast<int*>(dynamic_shared_memory + p.table + sizeof(AttentionTable));
+  __device__ __forceinline__ Halo halo() const {
+    int* const columns =
+        reinterpret_cast<int*>(dynamic_shared_memory + p.table + sizeof(AttentionTable));
+    return {columns + p.halo_pitch, columns};
   }
   // [channel][kTilePixels] of the tile and [channel][halo_rows][halo_pitch], or only the latter.
   __device__ __forceinline__ A* staged() const {
@@ -59,6 +61,20 @@ struct AttentionBlock {
   __device__ __forceinline__ int warp_taps() const {
     return warp() < p.strips.per_step ? table().strip_taps[warp()] : 0;
   }
+  // Which of the pixels that this thread meets at the taps of its warp's strip exist: bit i + tap
+  // for tap `tap` of pixel i.
+  __device__ __forceinline__ unsigned present() const {
+    const HaloBounds& bounds = table().bounds;
+    const int at = thread_halo() + table().strip_halo[warp()], row = at / p.halo_pitch;
+    if (!bounds.has_row(row / table().halo_h, row % table().halo_h)) return 0;
+    const int first = at % p.halo_pitch;
+    unsigned bits = 0;
+#pragma unroll 1
+    for (int j = 0; j < kThreadPixels + kStripTaps - 1; ++j) {
+      bits |= unsigned(bounds.has_column(first + j)) << j;
+    }
+    return bits;
+  }
   // How many values a channel of the halo has.
   __device__ __forceinline__ int halo_size() const { return table().halo_rows * p.halo_pitch; }
   // Where the halo of this thread's first pixel begins, for the first tap of the step.
@@ -68,29 +84,43 @@ struct AttentionBlock {
            p.tile.lane_w(lane(), kLogThreadPixels);
   }
 
+  __device__ __forceinline__ Strips strips() const {
+    Strips strips = p.strips;
+    strips.in_row = opaque(strips.in_row);
+    strips.in_plane = opaque(strips.in_plane);
+    return strips;
+  }
+  __device__ __forceinline__ Place place() const { return {p.pattern, table().spot}; }
+
   // Fills the part of the tile. Complete after the next barrier.
   __device__ __forceinline__ void tabulate_tile() const {
-    const Extents& size = p.pattern.size;
-    const Extents origin = p.tile.origin(blockIdx.x / p.channel_blocks, size);
+    const Spot spot =
+        Spot::of_block(p.pattern, p.tile, static_cast<int>(blockIdx.x) / p.channel_blocks);
+    if (threadIdx.x == 0) table().spot = spot;
+    const Place place(p.pattern, spot);
     for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
-      const int lane = i >> kLogThreadPixels, row = p.tile.lane_row(lane);
-      const int d = origin.d + p.tile.row_d(row), h = origin.h + p.tile.row_h(row);
-      const int w = origin.w + p.tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1));
-      table().pixel[i] =
-          d < size.d && h < size.h && w < size.w ? (d * size.h + h) * size.w + w : -1;
+      const int lane = i >> kLogThreadPixels,
+                start = place.row_start(p.tile, p.tile.lane_row(lane));
+      const int w =
+          place.w.pixel(p.tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1)));
+      table().pixel[i] = start < 0 || w < 0 ? -1 : start + w;
     }
+  }
+
+  // Whether no pixel of the tile has a neighbour in the strips of a step.
+  __device__ __forceinline__ bool is_empty(int step) const {
+    if (!p.pattern.is_bounded()) return false;
+    return HaloBounds(place(), p.tile, StepBox(strips(), step)).is_empty();
   }
 
   // Fills the part of a step. Complete after the next barrier.
   __device__ __forceinline__ void tabulate_step(int step) const {
-    const Extents &size = p.pattern.size, &window = p.pattern.window;
-    const Extents origin = p.tile.origin(opaque(blockIdx.x) / p.channel_blocks, size);
-    Strips strips = p.strips;
-    strips.in_row = opaque(strips.in_row);
-    strips.in_plane = opaque(strips.in_plane);
+    const Extents& window = p.pattern.window;
+    const Place place = this->place();
+    const Strips strips = this->strips();
     const StepBox box(strips, step);
     const int halo_h = box.halo_h(p.tile);
-    tabulate_halo(p.pattern, p.tile, origin, box, halo_start());
+    halo().tabulate(place, p.tile, box);
     if (static_cast<int>(threadIdx.x) < strips.per_step) {
       const Strip strip(strips, step * strips.per_step + threadIdx.x);
       table().strip_halo[threadIdx.x] =
@@ -101,8 +131,8 @@ struct AttentionBlock {
     if (threadIdx.x == 0) {
       table().halo_h = halo_h;
       table().halo_rows = box.halo_rows(p.tile);
-      table().halo_w = box.halo_w(p.tile, window);
-      table().first_w = origin.w + box.tap - window.w / 2;
+      table().halo_w = box.halo_w(p.tile, window.w);
+      table().bounds = HaloBounds(place, p.tile, box);
     }
   }
 
@@ -123,8 +153,8 @@ struct AttentionBlock {
   // Copies the halo of one channel.
   template <class T>
   __device__ __forceinline__ void stage_halo(const T* from, A* to) const {
-    circulant::stage_halo<4>(from, to, halo_start(), table().halo_rows,
-                             {table().first_w, table().halo_w}, p.halo_pitch, p.pattern, lane());
+    halo().template stage<4>(from, to, table().halo_rows, table().halo_h, table().halo_w,
+                             p.halo_pitch, table().bounds, lane());
   }
 
  private:

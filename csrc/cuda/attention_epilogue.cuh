@@ -36,7 +36,8 @@ template <class T, class A>
 __device__ __forceinline__ void store_pixels(const AttentionBlock<A>& block, T* channel,
                                              const A (&result)[kThreadPixels]) {
   const int* const pixel = block.table().pixel + block.tile_pixel();
-  if (block.p.pattern.size.w % kThreadPixels == 0) {
+  const Pattern& pattern = block.p.pattern;
+  if (pattern.size.w % kThreadPixels == 0 && pattern.dilation.w == 1) {
     if (pixel[0] >= 0) store_packed(channel + pixel[0], result);
   } else {
 #pragma unroll

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cfloat>
+#include <cmath>
 #include <cstdint>
 
 #include <cuda_runtime.h>
@@ -64,9 +65,9 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
     const int halo = block.halo_size();
 #pragma unroll 1
     for (int c = block.warp(); c < count; c += kAttentionWarps) {
-      const int64_t at = (int64_t(opaque(g)) * f.channels + first + c) * p.pixels;
-      block.stage_tile(f.tile + at, block.staged() + c * kTilePixels);
-      block.stage_halo(f.halo + at, halos + c * halo);
+      const int64_t channel = int64_t(opaque(g)) * f.channels + first + c;
+      block.stage_tile(f.tile + channel * p.pixels, block.staged() + c * kTilePixels);
+      block.stage_halo(f.halo + channel * p.halo_pixels, halos + c * halo);
     }
     __syncthreads();  // the chunk is complete
     if (block.warp_taps() == 0) continue;
@@ -76,6 +77,21 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
       add_products<true>(x, kTilePixels, y, halo, count, product);
     } else {
       add_products<false>(x, kTilePixels, y, halo, count, product);
+    }
+  }
+}
+
+// Sets `entry` to `value` where the pixel of the halo is absent.
+template <class A>
+__device__ __forceinline__ void mask_absent(const AttentionBlock<A>& block, A value,
+                                            A (&entry)[kThreadPixels][kStripTaps]) {
+  if (!block.table().bounds.lacks || block.warp_taps() == 0) return;
+  const unsigned present = block.present();
+#pragma unroll
+  for (int i = 0; i < kThreadPixels; ++i) {
+#pragma unroll
+    for (int tap = 0; tap < kStripTaps; ++tap) {
+      if (!(present >> (i + tap) & 1)) entry[i][tap] = value;
     }
   }
 }
@@ -109,7 +125,7 @@ __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block
     const int halo = block.halo_size();
 #pragma unroll 1
     for (int c = block.warp(); c < count; c += kAttentionWarps) {
-      block.stage_halo(z + (int64_t(opaque(g)) * channels + first + c) * p.pixels,
+      block.stage_halo(z + (int64_t(opaque(g)) * channels + first + c) * p.halo_pixels,
                        block.staged() + c * halo);
     }
     __syncthreads();  // the halo and the weights are complete

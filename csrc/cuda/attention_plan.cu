@@ -45,7 +45,8 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   l.halo = l.halo_rows * l.halo_pitch;
   l.weights = strips * kStripTaps * kTilePixels;
   l.statistics = 3 * kAttentionWarps * kTilePixels;
-  l.table = round_up(static_cast<int>(sizeof(AttentionTable) / sizeof(int)) + l.halo_rows, 4);
+  const int columns = l.halo_pitch, table = sizeof(AttentionTable) / sizeof(int);
+  l.table = round_up(table + columns + l.halo_rows, 4);
   const int channel = kTilePixels + l.halo;
   // A pass of the sums, or a channel of the products, or lse and delta of tile or halo.
   l.staging = std::max({pass_channels * l.halo, channel, 2 * kTilePixels, 2 * l.halo});
@@ -68,6 +69,7 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
   AttentionPlan best{pattern, Strips(pattern.window, 1)};
   best.groups = static_cast<int>(groups);
   best.pixels = pattern.pixels();
+  best.halo_pixels = pattern.key_pixels();
   best.channel_blocks =
       divide_up(sum_channels, wide ? kBlockChannels<double> : kBlockChannels<float>);
   double least = -1;
@@ -88,9 +90,9 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
       return (alone ? kAlone : 1.0) * strips.steps() *
              (16.0 * std::max(per_step, 4) + 24.0 * per_step + 6.0 * loads + 40);
     };
-    const auto tile = choose_tile(kLogTilePixels, kLogThreadPixels, 5, pattern.size, cost);
+    const auto tile = choose_tile(kLogTilePixels, kLogThreadPixels, 5, pattern.lengths(), cost);
     if (!tile) continue;
-    const double total = cost(*tile) * static_cast<double>(tile->count(pattern.size));
+    const double total = cost(*tile) * static_cast<double>(tile->count(pattern.lengths()));
     if (least >= 0 && total >= least) continue;
     least = total;
     const Layout l = layout(*tile);

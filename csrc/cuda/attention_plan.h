@@ -13,13 +13,15 @@
 // regs     product[4 pixels][8 taps]         sum[8 channels][4 pixels] (4 channels)
 //
 // The halo are the pixels that the tile meets in the strips of a step, wrapped when they are
-// staged. Weights never leave the block.
+// staged, zero where they are absent. The tile has pixels of one class. Weights never leave the
+// block.
 #pragma once
 
 #include <cstdint>
 
 #include <cuda_runtime.h>
 
+#include "staging.cuh"
 #include "strips.cuh"
 #include "tile.cuh"
 
@@ -51,8 +53,8 @@ struct AttentionPlan {
   Strips strips;
   Tile tile{};
   int groups = 0;
-  int64_t pixels = 0;
-  int channel_blocks = 0;  // blocks with the same tile and other channels of the sums
+  int64_t pixels = 0, halo_pixels = 0;  // of the grids of tile and halo
+  int channel_blocks = 0;               // blocks with the same tile and other channels of the sums
   int halo_pitch = 0;
   int chunk = 0;                               // channels in shared memory for the products
   int statistics = 0, table = 0, staging = 0;  // where these begin in shared memory, in bytes
@@ -68,12 +70,13 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
 // for them.
 struct AttentionTable {
   int pixel[kTilePixels];  // in the order of the threads that own them; -1 beyond the grid
+  Spot spot;
   // Of a step:
   int halo_h, halo_rows, halo_w;
-  int first_w;                      // the first column of the halo, not wrapped
+  HaloBounds bounds;
   int strip_halo[kAttentionWarps];  // where the halo of a strip begins in that of the step
   int strip_taps[kAttentionWarps];  // the taps of a strip in the window, 0 for none
-  // The first pixel of each row of the halo follows.
+  // The columns and the rows of the halo follow.
 };
 
 }  // namespace circulant

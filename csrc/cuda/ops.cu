@@ -45,9 +45,12 @@ int checked_channels(int64_t channels, const char* op) {
 
 Problem checked_problem(int64_t groups, int64_t channels, const Geometry& geometry,
                         const char* op) {
-  check_odd_circular(geometry, op);
-  STD_TORCH_CHECK(geometry.pixels() <= kMaxPixels, op, ": on CUDA a grid can have ", kMaxPixels,
-                  " pixels, got ", geometry.pixels());
+  for (const int64_t pixels : {geometry.pixels(), geometry.key_pixels()}) {
+    STD_TORCH_CHECK(pixels <= kMaxPixels, op, ": on CUDA a grid can have ", kMaxPixels,
+                    " pixels, got ", pixels);
+  }
+  STD_TORCH_CHECK(geometry.offsets() <= kMaxOffsets, op, ": on CUDA a window can have ",
+                  kMaxOffsets, " offsets, got ", geometry.offsets());
   return {groups, checked_channels(channels, op), Pattern(geometry)};
 }
 
@@ -79,7 +82,7 @@ Tensor apply_op(const Tensor& values_, const Tensor& x_, std::vector<int64_t> wi
   const Problem problem = checked_problem(x_.size(0), x_.size(1), geometry, op);
   const DeviceGuard guard(x_.get_device_index());
   const Tensor values = torch::stable::contiguous(values_), x = torch::stable::contiguous(x_);
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = torch::stable::new_empty(x, image_sizes(x, geometry, transposed));
   if (y.numel() == 0) return y;
   visit_dtype(x.scalar_type(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -140,17 +143,21 @@ Tensor adjacency_op(const Tensor& x_, const Tensor& y_, std::vector<int64_t> win
   const AttentionProblem problem =
       checked_attention_problem(x_.size(0), x_.size(1), 1, geometry, kind == kDistance, scale, op);
   const DeviceGuard guard(x_.get_device_index());
+  if (x_.size(1) == 0) {
+    // Without channels all scores are zero, as with one of zeros.
+    const auto zeros = [&](bool of_keys) {
+      std::vector<int64_t> sizes = image_sizes(x_, geometry, of_keys);
+      sizes[1] = 1;
+      return torch::stable::fill_(torch::stable::new_empty(x_, sizes), 0.0);
+    };
+    return adjacency_op(zeros(false), zeros(true), window, kind_, scale);
+  }
   const Tensor x = torch::stable::contiguous(x_), y = torch::stable::contiguous(y_);
   Tensor values =
       torch::stable::new_empty(x, {problem.groups, geometry.pixels(), geometry.offsets()});
   if (values.numel() == 0) return values;
   visit_dtype(x.scalar_type(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    // Without channels all scores are equal.
-    if (problem.shape.channels == 0) {
-      torch::stable::fill_(values, 1.0 / static_cast<double>(geometry.offsets()));
-      return;
-    }
     adjacency(x.const_data_ptr<T>(), y.const_data_ptr<T>(), values.mutable_data_ptr<T>(), problem,
               current_stream(x));
   });
@@ -180,7 +187,9 @@ std::tuple<Tensor, Tensor> attention_op(const Tensor& q_, const Tensor& k_, cons
   const DeviceGuard guard(q_.get_device_index());
   const Tensor q = torch::stable::contiguous(q_), k = torch::stable::contiguous(k_),
                v = torch::stable::contiguous(v_);
-  Tensor y = torch::stable::empty_like(v), lse = new_rows(q, problem);
+  std::vector<int64_t> sizes(q.sizes().begin(), q.sizes().end());
+  sizes[1] = v.size(1);
+  Tensor y = torch::stable::new_empty(v, sizes), lse = new_rows(q, problem);
   if (lse.numel() == 0) return {y, lse};
   visit_dtype(q.scalar_type(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;

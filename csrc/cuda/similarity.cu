@@ -26,6 +26,7 @@
 // arithmetic, take more issue slots than that: 73 instructions per store of a warp.
 #include <algorithm>
 
+#include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
 #include "packed.cuh"
@@ -39,7 +40,9 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kBlockTaps = kWarps * kStripTaps;
 constexpr int kMaxChunk = kWarps;  // a warp stages one channel
-constexpr int kLoads = 8;          // in flight per thread
+// Loads in flight per thread.
+template <class A>
+constexpr int kLoads = sizeof(A) == 8 ? 4 : 8;
 
 // Limit of the staging, so that two blocks fit a multiprocessor of any architecture.
 constexpr size_t kSharedMemory = 32 * 1024;
@@ -50,6 +53,12 @@ constexpr int kLogThreadPixels = sizeof(A) == 8 ? 2 : 3;
 template <class A>
 constexpr int kOutPitch = kBlockTaps + kPack<A>;
 
+// A row of the tile: its first pixel, -1 beyond the grid, and the offsets of its pixels that have
+// the lowest plane and row.
+struct TileRow {
+  int start, first_d, first_h;
+};
+
 struct SimilarityPlan {
   Pattern pattern;
   int64_t groups;
@@ -58,7 +67,7 @@ struct SimilarityPlan {
   Tile tile{};
   int chunk = 0;  // channels in shared memory
   int halo_pitch = 0;
-  int row_table = 0;  // where it begins in shared memory, in bytes
+  int table = 0;      // where it begins in shared memory, in bytes
   size_t shared = 0;  // bytes per block
 };
 
@@ -68,33 +77,37 @@ __global__ void __launch_bounds__(kThreads, 2)
                       const SimilarityPlan p) {
   using A = accumulate_t<T>;
   constexpr int log_pixels = kLogThreadPixels<A>, pixels = 1 << log_pixels;
-  const Extents &size = p.pattern.size, &window = p.pattern.window;
+  const Extents& window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int steps = p.strips.steps(), step = blockIdx.x % steps;
-  const Extents origin = p.tile.origin(blockIdx.x / steps, size);
   const StepBox box(p.strips, step);
   const Strip strip(p.strips, step * kWarps + warp);
   const bool strip_exists = strip.exists(window);
   const int tile_rows = p.tile.rows(), tile_pitch = odd_pitch<A>(p.tile.w());
-  const int halo_rows = box.halo_rows(p.tile);
-  const HaloColumns halo_columns{origin.w + box.tap - window.w / 2, box.halo_w(p.tile, window)};
+  const int halo_rows = box.halo_rows(p.tile), halo_w = box.halo_w(p.tile, window.w);
   const int row = p.tile.lane_row(lane), column = p.tile.lane_w(lane, log_pixels);
   const int halo_row = (p.tile.row_d(row) + strip.a - box.a) * box.halo_h(p.tile) +
                        p.tile.row_h(row) + strip.b - box.b;
-  const int64_t N = p.pattern.pixels(), K = p.pattern.offsets();
+  const int64_t K = p.pattern.offsets();
 
   A* const tile = reinterpret_cast<A*>(dynamic_shared_memory);  // [chunk][tile_rows][tile_pitch]
   A* const halo = tile + p.chunk * tile_rows * tile_pitch;      // [chunk][halo_rows][halo_pitch]
   A* const out = tile;                                          // [32][kOutPitch]
-  // The first pixel of each row of the tile, -1 beyond the grid, and of each row of the halo.
-  int* const tile_start = reinterpret_cast<int*>(dynamic_shared_memory + p.row_table);
-  int* const halo_start = tile_start + tile_rows;
+  Column* const tile_column = reinterpret_cast<Column*>(dynamic_shared_memory + p.table);
+  TileRow* const tile_row = reinterpret_cast<TileRow*>(tile_column + p.tile.w());
+  HaloBounds& bounds = *reinterpret_cast<HaloBounds*>(tile_row + tile_rows);
+  int* const halo_column = reinterpret_cast<int*>(&bounds + 1);
+  const Halo halo_table{halo_column + p.halo_pitch, halo_column};
 
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / steps));
   for (int r = threadIdx.x; r < tile_rows; r += kThreads) {
-    const int d = origin.d + p.tile.row_d(r), h = origin.h + p.tile.row_h(r);
-    tile_start[r] = d < size.d && h < size.h ? (d * size.h + h) * size.w : -1;
+    tile_row[r] = {place.row_start(p.tile, r),
+                   place.d.axis.first_offset(place.d.pixel(p.tile.row_d(r))),
+                   place.h.axis.first_offset(place.h.pixel(p.tile.row_h(r)))};
   }
-  tabulate_halo(p.pattern, p.tile, origin, box, halo_start);
+  tabulate_columns<false>(place.w, 0, p.tile.w(), tile_column);
+  halo_table.tabulate(place, p.tile, box);
+  if (threadIdx.x == 0) bounds = HaloBounds(place, p.tile, box);
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the channels.
@@ -103,21 +116,22 @@ __global__ void __launch_bounds__(kThreads, 2)
       const int count = min(p.chunk, p.channels - first);
       __syncthreads();  // the chunk before, or `out`, has been read; the tables are complete
       if (warp < count) {
-        const T* const from = x + (g * p.channels + first + warp) * N;
+        const int64_t channel = g * p.channels + first + warp;
+        const T* const from = x + channel * p.pattern.pixels();
         A* const to = tile + warp * tile_rows * tile_pitch;
         for (int j = lane; j < p.tile.w(); j += 32) {
-          const int w = origin.w + j;
-          copy_in_batches<T, kLoads>(
+          const int w = tile_column[j].pixel;
+          copy_in_batches<T, kLoads<A>>(
               0, tile_rows, 1,
               [&](int r) {
-                const int start = tile_start[r];
-                return start >= 0 && w < size.w ? from[start + w] : T(0);
+                const int start = tile_row[r].start;
+                return start >= 0 && w >= 0 ? from[start + w] : T(0);
               },
               [&](int r, T value) { to[r * tile_pitch + j] = A(value); });
         }
-        stage_halo<kLoads>(y + (g * p.channels + first + warp) * N,
-                           halo + warp * halo_rows * p.halo_pitch, halo_start, halo_rows,
-                           halo_columns, p.halo_pitch, p.pattern, lane);
+        halo_table.stage<kLoads<A>>(y + channel * p.pattern.key_pixels(),
+                                    halo + warp * halo_rows * p.halo_pitch, halo_rows,
+                                    box.halo_h(p.tile), halo_w, p.halo_pitch, bounds, lane);
       }
       __syncthreads();  // the chunk is complete
       if (!strip_exists) continue;
@@ -138,16 +152,22 @@ __global__ void __launch_bounds__(kThreads, 2)
       if (!writes) continue;
 #pragma unroll 1
       for (int l = threadIdx.x / kBlockTaps; l < 32; l += kThreads / kBlockTaps) {
-        const int out_row = p.tile.lane_row(l), start = tile_start[out_row];
-        const int w = origin.w + p.tile.lane_w(l, log_pixels) + i;
-        if (start < 0 || w >= size.w) continue;
-        const int d = origin.d + p.tile.row_d(out_row), h = origin.h + p.tile.row_h(out_row);
-        const int slot = (slot_of_offset(d, out_strip.a, size.d, window.d) * window.h +
-                          slot_of_offset(h, out_strip.b, size.h, window.h)) *
+        const int r = p.tile.lane_row(l), j = p.tile.lane_w(l, log_pixels) + i;
+        const TileRow of_row = tile_row[r];
+        const Column of_column = tile_column[j];
+        if (of_row.start < 0 || of_column.pixel < 0) continue;
+        const int slot = (rotated(out_strip.a, of_row.first_d, window.d) * window.h +
+                          rotated(out_strip.b, of_row.first_h, window.h)) *
                              window.w +
-                         slot_of_offset(w, tap, size.w, window.w);
-        const A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
-        values[(g * N + start + w) * K + slot] = T(distance ? A(-0.5) * result : result);
+                         rotated(tap, of_column.first, window.w);
+        A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
+        if (distance) result *= A(-0.5);
+        if (bounds.lacks && !(bounds.has_row(p.tile.row_d(r) + out_strip.a - box.a,
+                                             p.tile.row_h(r) + out_strip.b - box.b) &&
+                              bounds.has_column(j + tap - box.tap))) {
+          result = 0;
+        }
+        values[(g * p.pattern.pixels() + of_row.start + of_column.pixel) * K + slot] = T(result);
       }
     }
   }
@@ -167,7 +187,8 @@ SimilarityPlan plan(const Problem& problem) {
     return std::max<size_t>(size_t(chunk) * channel_values(t), 32 * kOutPitch<A>) * sizeof(A);
   };
   const auto bytes = [&](const Tile& t, int chunk) {
-    return staging_bytes(t, chunk) + (t.rows() + halo_rows(t)) * sizeof(int);
+    return staging_bytes(t, chunk) + t.rows() * sizeof(TileRow) + t.w() * sizeof(Column) +
+           sizeof(HaloBounds) + (odd_pitch<A>(t.w() + box.w) + halo_rows(t)) * sizeof(int);
   };
   const auto chunk = [&](const Tile& t) {
     int channels = std::max(1, std::min(kMaxChunk, p.channels));
@@ -183,12 +204,12 @@ SimilarityPlan plan(const Problem& problem) {
     return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 11.0 * loads / chunk(t);
   };
   const auto tile =
-      choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.size, cost);
+      choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.lengths(), cost);
   if (!tile) fail_to_tile("similarity", p.pattern, p.channels, sizeof(A), kDefaultSharedMemory);
   p.tile = *tile;
   p.chunk = chunk(p.tile);
   p.halo_pitch = odd_pitch<A>(p.tile.w() + box.w);
-  p.row_table = static_cast<int>(staging_bytes(p.tile, p.chunk));
+  p.table = static_cast<int>(staging_bytes(p.tile, p.chunk));
   p.shared = bytes(p.tile, p.chunk);
   return p;
 }
@@ -199,7 +220,7 @@ template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
   const SimilarityPlan p = plan<accumulate_t<T>>(problem);
-  const int64_t blocks = p.tile.count(p.pattern.size) * p.strips.steps();
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * p.strips.steps();
   launch({"similarity", blocks, p.groups, kThreads, p.shared, stream},
          distance ? similarity_kernel<T, true> : similarity_kernel<T, false>, x, y, values, p);
 }

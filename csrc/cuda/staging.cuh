@@ -33,41 +33,75 @@ __device__ __forceinline__ void copy_in_batches(int first, int end, int stride, 
   }
 }
 
-// Writes the first pixel of each row of the halo to `row_start`, which is complete after the next
-// barrier. Called by all threads of a block.
-__device__ __forceinline__ void tabulate_halo(const Pattern& pattern, const Tile& tile,
-                                              const Extents& origin, const StepBox& box,
-                                              int* row_start) {
-  const Extents &size = pattern.size, &window = pattern.window;
-  const int halo_h = box.halo_h(tile), halo_rows = box.halo_rows(tile);
-  for (int r = threadIdx.x; r < halo_rows; r += blockDim.x) {
-    const int d = origin.d + box.a - window.d / 2 + r / halo_h;
-    const int h = origin.h + box.b - window.h / 2 + r % halo_h;
-    row_start[r] =
-        (halo_coordinate(d, size.d, window.d) * size.h + halo_coordinate(h, size.h, window.h)) *
-        size.w;
-  }
-}
-
-// Columns of a halo, the same in each of its rows; `first` is not wrapped.
-struct HaloColumns {
-  int first, count;
+// A column of a grid, -1 for none, and the offset of its pixels that has the lowest column.
+struct alignas(8) Column {
+  int pixel, first;
 };
 
-// Copies the halo of one channel to `to`, [rows][pitch]. Called by all lanes of a warp, which take
-// neighbouring columns.
-template <int batch, class T, class A>
-__device__ __forceinline__ void stage_halo(const T* from, A* to, const int* row_start, int rows,
-                                           const HaloColumns& columns, int pitch,
-                                           const Pattern& pattern, int lane) {
-#pragma unroll 1
-  for (int j = lane; j < columns.count; j += 32) {
-    const T* const column =
-        from + halo_coordinate(columns.first + j, pattern.size.w, pattern.window.w);
-    copy_in_batches<T, batch>(
-        0, rows, 1, [&](int r) { return column[row_start[r]]; },
-        [&](int r, T value) { to[r * pitch + j] = A(value); });
+// Which positions of a halo exist, in each dim.
+struct HaloBounds {
+  Stretch d, h, w;
+  int lacks;  // whether some do not
+
+  __device__ HaloBounds(const Place& place, const Tile& tile, const StepBox& box)
+      : d(place.d.stretch(box.a, box.halo_d(tile))),
+        h(place.h.stretch(box.b, box.halo_h(tile))),
+        w(place.w.stretch(box.tap, box.halo_w(tile, place.w.axis.window))) {
+    lacks = d.begin > 0 || d.end < box.halo_d(tile) || h.begin > 0 || h.end < box.halo_h(tile) ||
+            w.begin > 0 || w.end < box.halo_w(tile, place.w.axis.window);
   }
-}
+  __device__ bool is_empty() const {
+    return d.begin >= d.end || h.begin >= h.end || w.begin >= w.end;
+  }
+  __device__ bool has_row(int i, int j) const {
+    return d.begin <= i && i < d.end && h.begin <= j && j < h.end;
+  }
+  __device__ bool has_column(int j) const { return w.begin <= j && j < w.end; }
+};
+
+// The halo of a step, in shared memory: the first pixel of each row, and each column. Absent ones
+// are 0, so that they can be read.
+struct Halo {
+  int *rows, *columns;
+
+  // Fills the tables, which are complete after the next barrier. Called by all threads of a block.
+  __device__ __forceinline__ void tabulate(const Place& place, const Tile& tile,
+                                           const StepBox& box) const {
+    const int halo_h = box.halo_h(tile), halo_rows = box.halo_rows(tile);
+    for (int r = threadIdx.x; r < halo_rows; r += blockDim.x) {
+      const int d = max(place.d.neighbour(place.d.halo(box.a) + r / halo_h), 0);
+      const int h = max(place.h.neighbour(place.h.halo(box.b) + r % halo_h), 0);
+      rows[r] = (d * place.h.axis.keys + h) * place.w.axis.keys;
+    }
+    const int halo_w = box.halo_w(tile, place.w.axis.window);
+    for (int j = threadIdx.x; j < halo_w; j += blockDim.x) {
+      columns[j] = max(place.w.neighbour(place.w.halo(box.tap) + j), 0);
+    }
+  }
+
+  // Copies the halo of one channel to `to`, [halo_d * halo_h][pitch]; zero where it is absent.
+  // Called by all lanes of a warp, which take neighbouring columns.
+  template <int batch, class T, class A>
+  __device__ __forceinline__ void stage(const T* from, A* to, int row_count, int halo_h, int halo_w,
+                                        int pitch, const HaloBounds& bounds, int lane) const {
+#pragma unroll 1
+    for (int j = lane; j < halo_w; j += 32) {
+      const T* const column = from + columns[j];
+      copy_in_batches<T, batch>(
+          0, row_count, 1, [&](int r) { return column[rows[r]]; },
+          [&](int r, T value) { to[r * pitch + j] = A(value); });
+    }
+    if (!bounds.lacks) return;
+#pragma unroll 1
+    for (int r = 0, d = 0, h = 0; r < row_count; ++r) {
+      const bool has_row = bounds.has_row(d, h);
+#pragma unroll 1
+      for (int j = lane; j < halo_w; j += 32) {
+        if (!has_row || !bounds.has_column(j)) to[r * pitch + j] = 0;
+      }
+      if (++h == halo_h) h = 0, ++d;
+    }
+  }
+};
 
 }  // namespace circulant

@@ -71,12 +71,11 @@ struct StepBox {
   }
 
   // The halo: the pixels that a tile meets at the offsets of the box.
+  __host__ __device__ int halo_d(const Tile& tile) const { return tile.d() + planes - 1; }
   __host__ __device__ int halo_h(const Tile& tile) const { return tile.h() + rows - 1; }
-  __host__ __device__ int halo_rows(const Tile& tile) const {
-    return (tile.d() + planes - 1) * halo_h(tile);
-  }
-  __device__ int halo_w(const Tile& tile, const Extents& window) const {
-    return tile.w() + min(taps, window.w - tap) - 1;
+  __host__ __device__ int halo_rows(const Tile& tile) const { return halo_d(tile) * halo_h(tile); }
+  __device__ int halo_w(const Tile& tile, int window) const {
+    return tile.w() + min(taps, window - tap) - 1;
   }
 };
 

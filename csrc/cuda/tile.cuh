@@ -68,13 +68,84 @@ std::optional<Tile> choose_tile(int log_pixels, int log_w, int log_rows, const E
   return best;
 }
 
-// The coordinate, wrapped, of position `i` of a halo in a dim of n pixels; i >= -(w/2). Pixels of
-// the grid have neighbours up to n - 1 + w/2. Later positions are never read: they are clamped, so
-// that one subtraction wraps.
-__device__ __forceinline__ int halo_coordinate(int i, int n, int w) {
-  const int last = n - 1 + w / 2;
-  i = i < last ? i : last;
-  return i < 0 ? i + n : (i >= n ? i - n : i);
+// Where a tile is: its first position in a class of pixels, and the number of the class. Positions
+// number the pixels of a class.
+struct Spot {
+  Extents origin, number;
+
+  __device__ static Spot of_block(const Pattern& p, const Tile& tile, int index) {
+    const int classes = p.class_count();
+    if (classes == 1) return {tile.origin(index, p.lengths()), {0, 0, 0}};
+    // Neighbouring blocks have other classes of the same tile: they read the same sectors of
+    // memory.
+    const int number = index % classes, row = number / p.classes[2].count;
+    return {tile.origin(index / classes, p.lengths()),
+            {row / p.classes[1].count, row % p.classes[1].count, number % p.classes[2].count}};
+  }
+};
+
+// Positions of a halo from `first`, not wrapped, `begin` to `end` of which exist.
+struct Stretch {
+  int first, begin, end;
+};
+
+// One dim of a tile.
+struct Line {
+  Axis axis;
+  const Classes& classes;
+  int origin, number;
+
+  // The pixels, and the keys, of the class.
+  __device__ int length() const { return classes.length - (number >= classes.longest); }
+  __device__ int keys() const { return classes.key_length - (number >= classes.key_longest); }
+  // The pixel of position `i` of the tile, -1 beyond the grid.
+  __device__ int pixel(int i) const { return origin + i < length() ? at(origin + i) : -1; }
+  // The neighbour at position `t` of a halo, wrapped, -1 if it is absent. Pixels of a circle have
+  // neighbours up to the last one and `after`. Later positions are never read: they are clamped, so
+  // that one subtraction wraps.
+  __device__ int neighbour(int t) const {
+    const int n = keys();
+    if (!axis.circular) return t < 0 || t >= n ? -1 : at(t);
+    t = min(t, n - 1 + axis.after());
+    return at(t < 0 ? t + n : (t >= n ? t - n : t));
+  }
+  // The halo of the tile at `count` offsets from `o` on.
+  __device__ int halo(int o) const { return origin + o - axis.before; }
+  __device__ Stretch stretch(int o, int count) const {
+    const int first = halo(o);
+    if (axis.circular) return {first, 0, count};
+    return {first, max(-first, 0), min(keys() - first, count)};
+  }
+
+ private:
+  // The pixel at position `t` of the class: (number + t dilation) mod size on a circle.
+  __device__ int at(int t) const {
+    // Without turns, or one less than there are.
+    const unsigned turns = static_cast<unsigned>(uint64_t(unsigned(t)) * classes.turn >> 32);
+    const int i = static_cast<int>(unsigned(t) * unsigned(axis.dilation) - turns * axis.size);
+    return number + (classes.turn != 0 && i >= axis.size ? i - axis.size : i);
+  }
+};
+
+// A tile of the pixels of one class, in each dim.
+struct Place {
+  Line d, h, w;
+
+  __device__ Place(const Pattern& p, const Spot& s)
+      : d{p.d(), p.classes[0], s.origin.d, s.number.d},
+        h{p.h(), p.classes[1], s.origin.h, s.number.h},
+        w{p.w(), p.classes[2], s.origin.w, s.number.w} {}
+
+  // The first pixel of a row of the tile, -1 beyond the grid.
+  __device__ int row_start(const Tile& tile, int row) const {
+    const int i = d.pixel(tile.row_d(row)), j = h.pixel(tile.row_h(row));
+    return i < 0 || j < 0 ? -1 : (i * h.axis.size + j) * w.axis.size;
+  }
+};
+
+// How many tiles cover all classes of a pattern.
+inline int64_t count_tiles(const Pattern& p, const Tile& tile) {
+  return tile.count(p.lengths()) * p.class_count();
 }
 
 }  // namespace circulant

@@ -30,8 +30,14 @@ namespace {
 constexpr int kThreads = 128, kLogPixels = 6, kTaps = 32;
 constexpr int kPitch = (1 << kLogPixels) + 1;
 
+// A pixel of the tile, -1 beyond the grid: where the window row begins in its row of A^T, and the
+// tap with the lowest column.
+struct TilePixel {
+  int pixel, slot, first;
+};
+
 struct TransposePlan {
-  Pattern pattern;
+  Pattern pattern;  // of A^T
   Tile tile{};
   int64_t groups = 0;
   int log_lanes = 0;  // of stage_entries
@@ -40,32 +46,41 @@ struct TransposePlan {
 template <class T>
 __global__ void __launch_bounds__(kThreads, 8)
     transpose_kernel(const T* __restrict__ values, T* __restrict__ result, const TransposePlan p) {
-  const Pattern& s = p.pattern;
-  const int window_rows = s.window.d * s.window.h, window_row = blockIdx.x % window_rows;
-  const int a = window_row / s.window.h, b = window_row % s.window.h;
-  const Extents origin = p.tile.origin(blockIdx.x / window_rows, s.size);
+  const Extents& window = p.pattern.window;
+  const int window_rows = window.d * window.h, window_row = blockIdx.x % window_rows;
+  const int a = window_row / window.h, b = window_row % window.h;
+  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / window_rows));
   const int lane = threadIdx.x & ((1 << p.log_lanes) - 1), first = threadIdx.x >> p.log_lanes;
-  const int64_t K = s.offsets(), group_entries = s.pixels() * K;
+  const int64_t K = p.pattern.offsets(), group_entries = p.pattern.pixels() * K;
   T* const entries = reinterpret_cast<T*>(dynamic_shared_memory);  // [kTaps][kPitch]
+  // Of the halo from the first tap on.
+  Column* const columns = reinterpret_cast<Column*>(entries + kTaps * kPitch);
+  TilePixel* const pixels = reinterpret_cast<TilePixel*>(columns + p.tile.w() + kTaps);
 
+  for (int i = threadIdx.x; i < p.tile.pixels(); i += kThreads) {
+    const int row = i >> p.tile.log_w, start = place.row_start(p.tile, row);
+    const int d = place.d.pixel(p.tile.row_d(row)), h = place.h.pixel(p.tile.row_h(row));
+    const int w = place.w.pixel(i & (p.tile.w() - 1));
+    pixels[i] = {
+        start < 0 || w < 0 ? -1 : start + w,
+        (place.d.axis.slot_of_offset(d, a) * window.h + place.h.axis.slot_of_offset(h, b)) *
+            window.w,
+        place.w.axis.first_offset(w)};
+  }
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
-    for (int begin = 0; begin < s.window.w; begin += kTaps) {
-      const int count = min(kTaps, s.window.w - begin);
-      __syncthreads();  // the entries before these have been written out
-      stage_entries<true>(values + g * group_entries, entries, kPitch, s, p.tile, origin,
-                          {a, b, begin, count}, p.log_lanes);
+    for (int begin = 0; begin < window.w; begin += kTaps) {
+      const int count = min(kTaps, window.w - begin);
+      tabulate_columns<true>(place.w, begin, p.tile.w() + count - 1, columns);
+      __syncthreads();  // the tables are complete; the entries before these have been written out
+      stage_entries<true>(values + g * group_entries, entries, kPitch, place, p.tile,
+                          {a, b, begin, count}, p.log_lanes, columns);
       __syncthreads();  // the entries are complete
-      for (int pixel = first; pixel < p.tile.pixels(); pixel += kThreads >> p.log_lanes) {
-        const int row = pixel >> p.tile.log_w;
-        const int d = origin.d + p.tile.row_d(row), h = origin.h + p.tile.row_h(row);
-        const int w = origin.w + (pixel & (p.tile.w() - 1));
-        if (d >= s.size.d || h >= s.size.h || w >= s.size.w) continue;
-        const int slot_row = slot_of_offset(d, a, s.size.d, s.window.d) * s.window.h +
-                             slot_of_offset(h, b, s.size.h, s.window.h);
-        T* const to = result + g * group_entries + ((d * s.size.h + h) * s.size.w + w) * K +
-                      slot_row * s.window.w;
+      for (int i = first; i < p.tile.pixels(); i += kThreads >> p.log_lanes) {
+        const TilePixel of_pixel = pixels[i];
+        if (of_pixel.pixel < 0) continue;
+        T* const to = result + g * group_entries + of_pixel.pixel * K + of_pixel.slot;
         for (int t = lane; t < count; t += 1 << p.log_lanes) {
-          to[slot_of_offset(w, begin + t, s.size.w, s.window.w)] = entries[t * kPitch + pixel];
+          to[rotated(begin + t, of_pixel.first, window.w)] = entries[t * kPitch + i];
         }
       }
     }
@@ -73,12 +88,12 @@ __global__ void __launch_bounds__(kThreads, 8)
 }
 
 TransposePlan plan(const Problem& problem) {
-  TransposePlan p{problem.pattern};
+  TransposePlan p{problem.pattern.transposed()};
   p.groups = problem.groups;
   p.log_lanes = log_tap_lanes(std::min(p.pattern.window.w, kTaps));
   // Reading takes a step per column of a row and lane of a tap: narrow tiles take more steps.
   const int extra = (1 << p.log_lanes) - 1;
-  p.tile = *choose_tile(kLogPixels, 0, kLogPixels, p.pattern.size,
+  p.tile = *choose_tile(kLogPixels, 0, kLogPixels, p.pattern.lengths(),
                         [&](const Tile& t) { return t.pixels() + t.rows() * extra; });
   return p;
 }
@@ -88,10 +103,12 @@ TransposePlan plan(const Problem& problem) {
 template <class T>
 void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream) {
   const TransposePlan p = plan(problem);
-  const Extents &size = p.pattern.size, &window = p.pattern.window;
-  const int64_t blocks = p.tile.count(size) * window.d * window.h;
-  launch({"transpose", blocks, p.groups, kThreads, kTaps * kPitch * sizeof(T), stream},
-         transpose_kernel<T>, values, result, p);
+  const Extents& window = p.pattern.window;
+  const int64_t blocks = count_tiles(p.pattern, p.tile) * window.d * window.h;
+  const size_t shared = kTaps * kPitch * sizeof(T) + (p.tile.w() + kTaps) * sizeof(Column) +
+                        p.tile.pixels() * sizeof(TilePixel);
+  launch({"transpose", blocks, p.groups, kThreads, shared, stream}, transpose_kernel<T>, values,
+         result, p);
 }
 
 template void transpose(const uint16_t*, uint16_t*, const Problem&, cudaStream_t);

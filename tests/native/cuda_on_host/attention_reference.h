@@ -43,31 +43,35 @@ struct AttentionReference {
 
   explicit AttentionReference(const AttentionCase& a) : a(a) {
     const Case& c = a.c;
-    const int64_t G = c.groups, N = c.pixels(), C = c.channels, C_v = a.value_channels;
+    const int64_t G = c.groups, N = c.pixels(), M = c.keys(), C = c.channels,
+                  C_v = a.value_channels;
     q = random_eighths(G * C * N);
-    k = random_eighths(G * C * N);
-    v = random_eighths(G * C_v * N);
+    k = random_eighths(G * C * M);
+    v = random_eighths(G * C_v * M);
     dy = random_eighths(G * C_v * N);
     for (const auto* x : {&q, &k, &v, &dy}) largest = std::max(largest, check::largest(*x));
     y.resize(G * C_v * N);
     lse.resize(G * N);
     dq.resize(G * C * N);
-    dk.resize(G * C * N);
-    dv.resize(G * C_v * N);
+    dk.resize(G * C * M);
+    dv.resize(G * C_v * M);
     for (int64_t i = 0; i < N; ++i) columns.push_back(columns_of(c, i));
   }
 
-  // The scores of a row of A, in CSR order; rows of all groups are numbered together.
+  // The scores of a row of A in the order of its values, -infinity for absent keys; rows of all
+  // groups are numbered together.
   std::vector<double> scores_of(int64_t row) {
     const int64_t N = a.c.pixels();
     std::vector<double> s;
-    for (const int64_t j : columns[row % N]) s.push_back(score(row / N, row % N, j));
+    for (const int64_t j : columns[row % N]) {
+      s.push_back(j < 0 ? -std::numeric_limits<double>::infinity() : score(row / N, row % N, j));
+    }
     return s;
   }
 
   // y and lse of these v.
   void forward() {
-    const int64_t N = a.c.pixels(), C_v = a.value_channels;
+    const int64_t N = a.c.pixels(), M = a.c.keys(), C_v = a.value_channels;
     std::fill(y.begin(), y.end(), 0.0);
     for (int64_t row = 0; row < a.c.groups * N; ++row) {
       const int64_t g = row / N, i = row % N;
@@ -77,17 +81,18 @@ struct AttentionReference {
       for (const double one : s) total += std::exp(one - most);
       lse[row] = most + std::log(total);
       for (size_t n = 0; n < s.size(); ++n) {
+        if (columns[i][n] < 0) continue;
         const double weight = std::exp(s[n] - lse[row]);
         for (int64_t c = 0; c < C_v; ++c)
-          y[(g * C_v + c) * N + i] += weight * v[(g * C_v + c) * N + columns[i][n]];
+          y[(g * C_v + c) * N + i] += weight * v[(g * C_v + c) * M + columns[i][n]];
       }
     }
   }
 
   // The gradients, from these y and lse.
   void backward() {
-    const int64_t N = a.c.pixels(), C = a.c.channels, C_v = a.value_channels;
-    std::vector<double> sums(a.c.groups * N);
+    const int64_t N = a.c.pixels(), M = a.c.keys(), C = a.c.channels, C_v = a.value_channels;
+    std::vector<double> sums(a.c.groups * M);
     for (auto* x : {&dq, &dk, &dv}) std::fill(x->begin(), x->end(), 0.0);
     for (int64_t row = 0; row < a.c.groups * N; ++row) {
       const int64_t g = row / N, i = row % N;
@@ -97,19 +102,20 @@ struct AttentionReference {
         delta += dy[at] * y[at];
       }
       for (const int64_t j : columns[i]) {
+        if (j < 0) continue;
         const double weight = std::exp(score(g, i, j) - lse[row]);
         double dp = 0, magnitude = 0;
         for (int64_t c = 0; c < C_v; ++c) {
-          const double product = dy[(g * C_v + c) * N + i] * v[(g * C_v + c) * N + j];
+          const double product = dy[(g * C_v + c) * N + i] * v[(g * C_v + c) * M + j];
           dp += product;
           magnitude += std::abs(product);
-          dv[(g * C_v + c) * N + j] += weight * dy[(g * C_v + c) * N + i];
+          dv[(g * C_v + c) * M + j] += weight * dy[(g * C_v + c) * N + i];
         }
         value_products = std::max({value_products, magnitude, std::abs(delta)});
-        column_sum = std::max(column_sum, sums[g * N + j] += weight);
+        column_sum = std::max(column_sum, sums[g * M + j] += weight);
         const double ds = a.scale * weight * (dp - delta);
         for (int64_t c = 0; c < C; ++c) {
-          const int64_t at_i = (g * C + c) * N + i, at_j = (g * C + c) * N + j;
+          const int64_t at_i = (g * C + c) * N + i, at_j = (g * C + c) * M + j;
           dq[at_i] += ds * (k[at_j] - (a.distance ? q[at_i] : 0));
           dk[at_j] += ds * (q[at_i] - (a.distance ? k[at_j] : 0));
         }
@@ -119,10 +125,10 @@ struct AttentionReference {
 
  private:
   double score(int64_t g, int64_t i, int64_t j) {
-    const int64_t N = a.c.pixels(), C = a.c.channels;
+    const int64_t N = a.c.pixels(), M = a.c.keys(), C = a.c.channels;
     double sum = 0, magnitude = 0;
     for (int64_t c = 0; c < C; ++c) {
-      const double x = q[(g * C + c) * N + i], y = k[(g * C + c) * N + j];
+      const double x = q[(g * C + c) * N + i], y = k[(g * C + c) * M + j];
       const double term = a.distance ? -(x - y) * (x - y) / 2 : x * y;
       sum += term;
       magnitude += std::abs(term);

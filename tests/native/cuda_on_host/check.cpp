@@ -52,16 +52,46 @@ const Case kBorderCases[] = {
     {1, 50, {1, 3, 150}, {1, 3, 101}},  // several rows of several segments
 };
 
+// Windows beyond odd circular ones: each boundary in each dim, even, one-sided, dilated with and
+// without a common divisor, larger than the grid.
+constexpr Boundary C = kCircular, T = kTruncated, V = kValid;
+const Case kWindowCases[] = {
+    {1, 3, {1, 1, 41}, {1, 1, 8}, false, {0, 0, 7}, {1, 1, 1}, {C, C, T}},     // causal
+    {2, 2, {1, 1, 30}, {1, 1, 7}, false, {0, 0, 2}, {1, 1, 4}, {C, C, C}},     // dilated circle
+    {1, 2, {1, 1, 9}, {1, 1, 40}, false, {0, 0, 25}, {1, 1, 1}, {C, C, T}},    // larger
+    {1, 2, {1, 1, 150}, {1, 1, 90}, false, {0, 0, 60}, {1, 1, 2}, {C, C, T}},  // several batches
+    {1, 3, {1, 1, 70}, {1, 1, 9}, false, {0, 0, 0}, {1, 1, 3}, {C, C, V}},     // dilated halo
+    {1, 9, {1, 12, 36}, {1, 5, 7}, false, {0, 2, 3}, {1, 1, 1}, {C, T, C}},    // a globe
+    {1, 5, {1, 11, 34}, {1, 4, 6}, true, {0, 2, 1}, {1, 1, 1}, {C, C, T}},     // even
+    {1, 2, {1, 19, 40}, {1, 3, 5}, false, {0, 0, 4}, {1, 2, 3}, {C, C, T}},    // dilated
+    {1, 4, {1, 13, 15}, {1, 3, 4}, true, {0, 1, 3}, {1, 3, 4}, {C, T, C}},     // coprime
+    {1, 3, {1, 3, 17}, {1, 15, 3}, false, {0, 9, 1}, {1, 1, 1}, {C, T, T}},    // larger
+    {1, 4, {1, 10, 13}, {1, 3, 5}, false, {0, 0, 0}, {1, 1, 1}, {C, V, C}},    // halo of rows
+    {1, 3, {1, 1, 6}, {1, 4, 3}, false, {0, 0, 0}, {1, 3, 1}, {C, V, V}},      // keys unseen
+    {1, 2, {5, 6, 9}, {2, 3, 3}, true, {0, 1, 2}, {2, 1, 1}, {T, C, T}},       // planes
+    {1, 2, {4, 5, 7}, {3, 2, 3}, false, {0, 1, 1}, {1, 2, 2}, {V, T, C}},      // all
+};
+
 Case random_case() {
   const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
   Case c{1 + below(2), 1 + below(below(4) ? 12 : 70), {1, 1, 1}, {1, 1, 1}};
   const int64_t dims = 1 + below(3), largest[3] = {90, 40, 10};
+  const bool general = below(2) == 0;
   for (int64_t d = 3 - dims; d < 3; ++d) {
-    c.size[d] = 1 + below(largest[dims - 1]);
-    c.window[d] = std::min(1 + 2 * below(dims == 1   ? 30
-                                         : dims == 2 ? 10
-                                                     : 4),
-                           (c.size[d] - 1) / 2 * 2 + 1);
+    const int64_t size = 1 + below(largest[dims - 1]);
+    const int64_t reach = below(dims == 1 ? 30 : dims == 2 ? 10 : 4);
+    c.size[d] = size;
+    if (!general) {
+      c.window[d] = std::min(1 + 2 * reach, (size - 1) / 2 * 2 + 1);
+      continue;
+    }
+    c.boundary[d] = static_cast<Boundary>(below(3));
+    c.dilation[d] = 1 + below(below(2) ? 3 : 1);
+    c.window[d] = 1 + below(2 * reach + 2);
+    if (c.boundary[d] == kCircular) {
+      c.window[d] = std::min(c.window[d], (size - 1) / c.dilation[d] + 1);
+    }
+    if (below(2)) c.before[d] = below(c.window[d]);
   }
   c.infinite = below(4) == 0;
   return c;
@@ -82,6 +112,15 @@ void on_borders(const Check& check, bool both) {
       check(c);
     }
     ++i;
+  }
+}
+
+template <class Check>
+void on_windows(const Check& check) {
+  int i = 0;
+  for (const Case& c : kWindowCases) {
+    ++i % 2 ? choose_device(1, 64) : choose_device(132, 228);
+    check(c);
   }
 }
 
@@ -109,6 +148,9 @@ int run(Options options) {
       {"random", [&] { on_random(check_maps, cases); }},
       {"adjacency-random", [&] { on_random(check_adjacency, cases); }},
       {"attention-random", [&] { on_random(check_attention, cases); }},
+      {"windows", [] { on_windows(check_maps); }},
+      {"adjacency-windows", [] { on_windows(check_adjacency); }},
+      {"attention-windows", [] { on_windows(check_attention); }},
       {"limits", check_limits},
       {"plan", check_attention_plan},
       {"groups", check_maps_groups},

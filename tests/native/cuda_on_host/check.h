@@ -23,17 +23,38 @@ using circulant::Geometry;
 using circulant::Pattern;
 using circulant::Problem;
 
+enum Boundary { kCircular, kTruncated, kValid };
+
 struct Case {
   int64_t groups, channels;
   int64_t size[3], window[3];
   bool infinite = false;  // whether one element of the second input is infinite
+  // Per dim, the reach before the pixel; -1 is half of the window.
+  int64_t before[3] = {-1, -1, -1}, dilation[3] = {1, 1, 1};
+  Boundary boundary[3] = {kCircular, kCircular, kCircular};
 
+  circulant::Dim dim(int d) const {
+    const int64_t n = size[d], w = window[d];
+    if (boundary[d] == kValid) return {n, n + dilation[d] * (w - 1), 0, w, dilation[d], false};
+    return {n, n, before[d] < 0 ? w / 2 : before[d], w, dilation[d], boundary[d] == kCircular};
+  }
   Geometry geometry() const {
-    return {{size[0], size[1], size[2]}, {window[0], window[1], window[2]}};
+    Geometry g;
+    for (int d = 0; d < 3; ++d) g.dims[d] = dim(d);
+    return g;
   }
   Problem problem() const { return {groups, static_cast<int>(channels), Pattern(geometry())}; }
   int64_t pixels() const { return geometry().pixels(); }
+  int64_t keys() const { return geometry().key_pixels(); }
   int64_t offsets() const { return geometry().offsets(); }
+  // Whether some dim has no transposed matrix on the same grid.
+  bool has_halo() const { return pixels() != keys(); }
+  // That of the transposed matrix.
+  Case mirrored() const {
+    Case c = *this;
+    for (int d = 0; d < 3; ++d) c.before[d] = dim(d).after();
+    return c;
+  }
 };
 
 inline std::mt19937_64 randomness;
@@ -85,33 +106,55 @@ inline std::vector<double> random_eighths(int64_t size) {
   return values;
 }
 
-// The columns of a row, ascending: sorted, where the kernels compute a rotation.
+// The keys of query i in the order of the values, -1 for an absent one: on a circle sorted, where
+// the kernels compute a rotation.
+inline std::vector<int64_t> keys_of(const circulant::Dim& dim, int64_t i) {
+  std::vector<int64_t> keys;
+  for (int64_t o = 0; o < dim.window; ++o) {
+    int64_t j = i + dim.dilation * (o - dim.before);
+    if (dim.circular) {
+      j = (j % dim.size + dim.size) % dim.size;
+    } else if (j < 0 || j >= dim.keys) {
+      j = -1;
+    }
+    keys.push_back(j);
+  }
+  if (dim.circular) std::sort(keys.begin(), keys.end());
+  return keys;
+}
+
+// The columns of a row in the order of its values, -1 for an absent one.
 inline std::vector<int64_t> columns_of(const Case& c, int64_t row) {
   const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
                          row % c.size[2]};
-  std::vector<int64_t> columns;
-  for (int64_t i = 0; i < c.window[0]; ++i) {
-    for (int64_t j = 0; j < c.window[1]; ++j) {
-      for (int64_t k = 0; k < c.window[2]; ++k) {
-        const int64_t offset[3] = {i, j, k};
-        int64_t column = 0;
-        for (int d = 0; d < 3; ++d) {
-          column =
-              column * c.size[d] + (at[d] + offset[d] - c.window[d] / 2 + c.size[d]) % c.size[d];
-        }
-        columns.push_back(column);
+  std::vector<int64_t> columns{0};
+  for (int d = 0; d < 3; ++d) {
+    const circulant::Dim dim = c.dim(d);
+    std::vector<int64_t> longer;
+    for (const int64_t column : columns) {
+      for (const int64_t key : keys_of(dim, at[d])) {
+        longer.push_back(column < 0 || key < 0 ? -1 : column * dim.keys + key);
       }
     }
+    columns = longer;
   }
-  std::sort(columns.begin(), columns.end());
   return columns;
 }
 
+// The slot of a column in a row.
+inline int64_t slot_in(const std::vector<int64_t>& columns, int64_t column) {
+  return std::find(columns.begin(), columns.end(), column) - columns.begin();
+}
+
 inline void report(const Case& c, const std::string& what, const std::string& problem) {
-  std::printf("FAIL %s, G %ld C %ld grid %ldx%ldx%ld window %ldx%ldx%ld%s: %s\n", what.c_str(),
-              long(c.groups), long(c.channels), long(c.size[0]), long(c.size[1]), long(c.size[2]),
-              long(c.window[0]), long(c.window[1]), long(c.window[2]),
-              c.infinite ? " infinite" : "", problem.c_str());
+  std::printf("FAIL %s, G %ld C %ld", what.c_str(), long(c.groups), long(c.channels));
+  for (int d = 0; d < 3; ++d) {
+    const circulant::Dim dim = c.dim(d);
+    const char* const kinds[] = {"circular", "truncated", "valid"};
+    std::printf(", %ld pixels window -%ld..%ld step %ld %s", long(dim.size), long(dim.before),
+                long(dim.after()), long(dim.dilation), kinds[c.boundary[d]]);
+  }
+  std::printf("%s: %s\n", c.infinite ? ", infinite" : "", problem.c_str());
   if (++failures < most_failures) return;
   std::printf("FAILED: stopped after %d failures\n", failures);
   std::exit(1);

@@ -12,36 +12,51 @@ namespace check {
 namespace {
 
 struct Reference {
-  std::vector<double> x, y, values;  // inputs
+  std::vector<double> x, y, z, values;  // inputs; y is on the grid of the keys
   std::vector<double> dot, distance, applied, applied_transposed;
-  std::vector<int64_t> transposed;  // where each entry of the result comes from
+  std::vector<int64_t> transposed;  // where each entry of the result comes from, -1 for zeros
 
   explicit Reference(const Case& c) {
-    const int64_t N = c.pixels(), K = c.offsets(), G = c.groups, C = c.channels;
+    const int64_t N = c.pixels(), M = c.keys(), K = c.offsets(), G = c.groups, C = c.channels;
     x = random_eighths(G * C * N);
-    y = random_eighths(G * C * N);
+    y = random_eighths(G * C * M);
+    z = random_eighths(G * C * N);
     values = random_eighths(G * N * K);
-    if (c.infinite) y[randomness() % y.size()] = std::numeric_limits<double>::infinity();
+    for (auto* one : {&y, &z}) {
+      if (c.infinite) (*one)[randomness() % one->size()] = std::numeric_limits<double>::infinity();
+    }
     dot.resize(G * N * K);
     distance.resize(G * N * K);
-    transposed.resize(G * N * K);
+    if (!c.has_halo()) transposed.resize(G * N * K, -1);
     applied.resize(G * C * N);
-    applied_transposed.resize(G * C * N);
+    applied_transposed.resize(G * C * M);
+    const Case mirrored = c.mirrored();
     std::vector<std::vector<int64_t>> columns(N);
-    for (int64_t i = 0; i < N; ++i) columns[i] = columns_of(c, i);
+    std::vector<int64_t> slot_of(c.has_halo() ? 0 : N * N);  // of the transposed matrix
+    for (int64_t i = 0; i < N; ++i) {
+      columns[i] = columns_of(c, i);
+      if (c.has_halo()) continue;
+      const std::vector<int64_t> back = columns_of(mirrored, i);
+      for (int64_t s = 0; s < K; ++s) {
+        if (back[s] >= 0) slot_of[i * N + back[s]] = s;
+      }
+    }
     for (int64_t g = 0; g < G; ++g) {
       for (int64_t i = 0; i < N; ++i) {
         for (int64_t s = 0; s < K; ++s) {
           const int64_t j = columns[i][s], entry = (g * N + i) * K + s;
-          const auto found = std::lower_bound(columns[j].begin(), columns[j].end(), i);
-          transposed[entry] = (g * N + j) * K + (found - columns[j].begin());
+          if (j < 0) {
+            values[entry] = 0;
+            continue;
+          }
+          if (!c.has_halo()) transposed[(g * N + j) * K + slot_of[j * N + i]] = entry;
           for (int64_t channel = 0; channel < C; ++channel) {
-            const int64_t at_i = (g * C + channel) * N + i, at_j = (g * C + channel) * N + j;
+            const int64_t at_i = (g * C + channel) * N + i, at_j = (g * C + channel) * M + j;
             const double difference = x[at_i] - y[at_j];
             dot[entry] += x[at_i] * y[at_j];
             distance[entry] -= difference * difference / 2;
             applied[at_i] += values[entry] * y[at_j];
-            applied_transposed[at_j] += values[entry] * y[at_i];
+            applied_transposed[at_j] += values[entry] * z[at_i];
           }
         }
       }
@@ -84,8 +99,8 @@ template <class T>
 void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
   const Problem p = c.problem();
   const int64_t entries = static_cast<int64_t>(r.values.size());
-  const int64_t features = static_cast<int64_t>(r.x.size());
-  const Array<T> x(rounded<T>(r.x)), y(rounded<T>(r.y)), values(rounded<T>(r.values));
+  const Array<T> x(rounded<T>(r.x)), y(rounded<T>(r.y)), z(rounded<T>(r.z)),
+      values(rounded<T>(r.values));
   for (const bool distance : {false, true}) {
     check<T>(
         c, std::string("similarity ") + (distance ? "distance " : "dot ") + dtype, entries,
@@ -93,24 +108,29 @@ void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
         [&](size_t i) { return (distance ? r.distance : r.dot)[i]; });
   }
   for (const bool transposed : {false, true}) {
-    if (features == 0) break;  // the ops launch nothing for an empty result
+    if (r.x.empty()) break;  // the ops launch nothing for an empty result
+    const std::vector<double>& expected = transposed ? r.applied_transposed : r.applied;
     check<T>(
-        c, std::string("apply") + (transposed ? "_transposed " : " ") + dtype, features,
-        [&](T* out) { circulant::apply(values.at, y.at, out, p, transposed, nullptr); },
-        [&](size_t i) { return (transposed ? r.applied_transposed : r.applied)[i]; });
+        c, std::string("apply") + (transposed ? "_transposed " : " ") + dtype,
+        static_cast<int64_t>(expected.size()),
+        [&](T* out) {
+          circulant::apply(values.at, transposed ? z.at : y.at, out, p, transposed, nullptr);
+        },
+        [&](size_t i) { return expected[i]; });
   }
 }
 
 // The entries are distinct as far as their type reaches.
 template <class T>
 void check_transpose(const Case& c, const Reference& r) {
+  if (c.has_halo()) return;  // the op refuses it
   std::vector<T> entries(r.values.size());
   for (size_t i = 0; i < entries.size(); ++i) entries[i] = static_cast<T>(i * 7 + 1);
   const Array<T> values(entries);
   check<T>(
       c, "transpose of " + std::to_string(sizeof(T)) + " bytes", values.size,
       [&](T* out) { circulant::transpose(values.at, out, c.problem(), nullptr); },
-      [&](size_t i) { return entries[r.transposed[i]]; });
+      [&](size_t i) { return r.transposed[i] < 0 ? T(0) : entries[r.transposed[i]]; });
 }
 
 }  // namespace
@@ -184,17 +204,16 @@ void check_maps_offsets() {
     const int64_t j = columns[s];
     if (j == N - 1) continue;
     const std::vector<int64_t> back = columns_of(c, j);
-    const auto found = std::lower_bound(back.begin(), back.end(), N - 1);
     const double pixel = static_cast<double>(s % 9 - 4), other = static_cast<double>(s % 7 - 3);
     x.write(N + j, static_cast<float>(pixel));
     values.write(last * K + s, static_cast<float>(other));
-    values.write((N + j) * K + (found - back.begin()), static_cast<float>(other + 1));
+    values.write((N + j) * K + slot_in(back, N - 1), static_cast<float>(other + 1));
     dot[s] = 3 * pixel;
     entry[s] = other + 1;
     applied += other * pixel;
     applied_transposed += (other + 1) * pixel;
   }
-  dot[std::lower_bound(columns.begin(), columns.end(), N - 1) - columns.begin()] = 9;
+  dot[slot_in(columns, N - 1)] = 9;
 
   const auto of_last = [&](const std::string& what, unsigned blocks, const auto& op, int64_t from,
                            int64_t count, const auto& expected) {
