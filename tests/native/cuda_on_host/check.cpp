@@ -2,8 +2,9 @@
 // of this directory, or on a GPU, compiled by nvcc.
 //
 // Usage: check [part=NAME] [dtype=float32] [cases=60] [seed=1] [failures=10]
-// Without a part, see run(), all of them run; without dtype=float32, on every dtype. Ends with
-// status 1 if a result differs, at the latest after that many failures.
+// Without a part, see run(), all of them run; without dtype=float32, on every dtype. With it,
+// tensor cores run on float16. Ends with status 1 if a result differs, at the latest after that
+// many failures.
 #include <functional>
 #include <map>
 #include <utility>
@@ -106,6 +107,13 @@ int run(Options options) {
       {"borders", [] { on_borders(check_maps, true); }},
       {"adjacency", [] { on_borders(check_adjacency, false); }},
       {"attention", [] { on_borders(check_attention, false); }},
+      {"fragments", check_fragments},
+      {"mma", check_attention_mma},
+      {"mma-infinite", check_attention_mma_infinite},
+      {"mma-plan", check_attention_mma_plan},
+      {"mma-random", [&] { on_random(check_attention_mma_random, cases / 4); }},
+      {"mma-groups", check_attention_mma_groups},
+      {"mma-offsets", check_attention_mma_offsets},
       {"random", [&] { on_random(check_maps, cases); }},
       {"adjacency-random", [&] { on_random(check_adjacency, cases); }},
       {"attention-random", [&] { on_random(check_attention, cases); }},
