@@ -22,9 +22,6 @@
 namespace circulant {
 namespace {
 
-// The largest score before the first. Finite, so that its difference to a score is not NaN.
-constexpr float kLowest = -1e30f;
-
 template <class T>
 struct MmaArguments {
   const T *q, *k, *v;
@@ -164,7 +161,9 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
     };
     for (int i = 0; i < p.stages - 1; ++i) start_copies();
 
-    float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {kLowest, kLowest};
+    // The largest score before the first: finite, so that its difference to a score is not NaN.
+    constexpr float lowest = -1e30f;
+    float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
 #pragma unroll 1
     for (; step.plane < p.planes; step.advance(p)) {
       block.wait_for_step();

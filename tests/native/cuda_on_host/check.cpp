@@ -104,10 +104,10 @@ int run(Options options) {
   }
   const int cases = std::stoi(options["cases"]);
   const std::pair<const char*, std::function<void()>> parts[] = {
+      {"fragments", check_fragments},
       {"borders", [] { on_borders(check_maps, true); }},
       {"adjacency", [] { on_borders(check_adjacency, false); }},
       {"attention", [] { on_borders(check_attention, false); }},
-      {"fragments", check_fragments},
       {"mma", check_attention_mma},
       {"mma-infinite", check_attention_mma_infinite},
       {"mma-plan", check_attention_mma_plan},
