@@ -22,4 +22,8 @@ struct Accumulate<c10::BFloat16> {
 template <class T>
 using accumulate_t = typename Accumulate<T>::type;
 
+// Whether T is float16 or bfloat16.
+template <class T>
+constexpr bool is_half = sizeof(T) == 2;
+
 }  // namespace circulant

@@ -25,6 +25,7 @@
 #include "../common/constants.h"
 #include "attention_epilogue.cuh"
 #include "attention_mainloop.cuh"
+#include "attention_mma.h"
 #include "kernels.h"
 
 namespace circulant {
@@ -134,7 +135,11 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
 
 template <class T>
 void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
-               const AttentionProblem& problem, cudaStream_t stream) {
+               [[maybe_unused]] accumulate_t<T>* scratch, const AttentionProblem& problem,
+               cudaStream_t stream) {
+  if constexpr (is_half<T>) {
+    if (uses_mma(problem)) return attention_mma(q, k, v, y, lse, scratch, problem, stream);
+  }
   const AttentionShape& shape = problem.shape;
   const AttentionPlan p =
       plan_attention("attention", problem.pattern, problem.groups, shape.channels,
@@ -145,8 +150,8 @@ void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
          p);
 }
 
-#define CIRCULANT_INSTANTIATE(T)                                              \
-  template void attention(const T*, const T*, const T*, T*, accumulate_t<T>*, \
+#define CIRCULANT_INSTANTIATE(T)                                                                \
+  template void attention(const T*, const T*, const T*, T*, accumulate_t<T>*, accumulate_t<T>*, \
                           const AttentionProblem&, cudaStream_t);
 CIRCULANT_INSTANTIATE(c10::Half)
 CIRCULANT_INSTANTIATE(c10::BFloat16)

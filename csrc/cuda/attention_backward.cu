@@ -29,6 +29,7 @@
 #include "../common/constants.h"
 #include "attention_epilogue.cuh"
 #include "attention_mainloop.cuh"
+#include "attention_mma.h"
 #include "kernels.h"
 
 namespace circulant {
@@ -168,11 +169,11 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
   }
 }
 
-// delta_i = sum_c dy[c, i] y[c, i].
+// sum_i = sum_c x[c, i] y[c, i].
 template <class T>
 __global__ void __launch_bounds__(kAttentionThreads)
-    attention_delta_kernel(const T* __restrict__ dy, const T* __restrict__ y,
-                           accumulate_t<T>* __restrict__ delta, int channels, int64_t N,
+    attention_delta_kernel(const T* __restrict__ x, const T* __restrict__ y,
+                           accumulate_t<T>* __restrict__ sums, int channels, int64_t N,
                            int64_t groups) {
   using A = accumulate_t<T>;
   const int64_t i = int64_t(blockIdx.x) * kAttentionThreads + threadIdx.x;
@@ -182,24 +183,37 @@ __global__ void __launch_bounds__(kAttentionThreads)
     int64_t at = g * channels * N + i;
 #pragma unroll 4
     for (int c = 0; c < channels; ++c) {
-      sum += A(dy[at]) * A(y[at]);
+      sum += A(x[at]) * A(y[at]);
       at += N;
     }
-    delta[g * N + i] = sum;
+    sums[g * N + i] = sum;
   }
 }
 
 }  // namespace
 
 template <class T>
+void sum_products(const char* op, const T* x, const T* y, accumulate_t<T>* sums, int channels,
+                  const AttentionProblem& problem, cudaStream_t stream) {
+  const int64_t N = problem.pattern.pixels();
+  launch({op, divide_up(N, kAttentionThreads), problem.groups, kAttentionThreads, 0, stream},
+         attention_delta_kernel<T>, x, y, sums, channels, N, problem.groups);
+}
+
+template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
-                        const accumulate_t<T>* lse, accumulate_t<T>* delta, T* dq, T* dk, T* dv,
+                        const accumulate_t<T>* lse, accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
                         const AttentionProblem& problem, cudaStream_t stream) {
   const char* op = "attention_backward";
   const AttentionShape& shape = problem.shape;
-  const int64_t N = problem.pattern.pixels();
-  launch({op, divide_up(N, kAttentionThreads), problem.groups, kAttentionThreads, 0, stream},
-         attention_delta_kernel<T>, dy, y, delta, shape.value_channels, N, problem.groups);
+  accumulate_t<T>* const delta = scratch;  // delta_i = sum_c dy[c, i] y[c, i]
+  sum_products(op, dy, y, delta, shape.value_channels, problem, stream);
+  if constexpr (is_half<T>) {
+    if (uses_mma(problem)) {
+      float* const norms = scratch + problem.groups * problem.pattern.pixels();
+      return attention_mma_backward(dy, q, k, v, lse, delta, norms, dq, dk, dv, problem, stream);
+    }
+  }
   const int C = shape.channels, C_v = shape.value_channels;
   const bool distance = shape.distance;
   const Gradient<T> gradients[] = {
@@ -219,6 +233,8 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
 }
 
 #define CIRCULANT_INSTANTIATE(T)                                                         \
+  template void sum_products(const char*, const T*, const T*, accumulate_t<T>*, int,     \
+                             const AttentionProblem&, cudaStream_t);                     \
   template void attention_backward(const T*, const T*, const T*, const T*, const T*,     \
                                    const accumulate_t<T>*, accumulate_t<T>*, T*, T*, T*, \
                                    const AttentionProblem&, cudaStream_t);

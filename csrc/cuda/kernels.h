@@ -30,16 +30,21 @@ void apply(const T* values, const T* x, T* y, const Problem& problem, bool trans
 template <class T>
 void transpose(const T* values, T* result, const Problem& problem, cudaStream_t stream);
 
-// Writes y and lse. For c10::Half, c10::BFloat16, float and double.
+// Writes y and lse. `scratch` has attention_scratch(problem) numbers per pixel. For c10::Half,
+// c10::BFloat16, float and double.
 template <class T>
 void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
-               const AttentionProblem& problem, cudaStream_t stream);
+               accumulate_t<T>* scratch, const AttentionProblem& problem, cudaStream_t stream);
 
-// Writes dq, dk and dv. `delta` is scratch memory of the size of lse. For c10::Half, c10::BFloat16,
-// float and double.
+// Writes dq, dk and dv. `scratch` has 1 + attention_scratch(problem) numbers per pixel. For
+// c10::Half, c10::BFloat16, float and double.
 template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
-                        const accumulate_t<T>* lse, accumulate_t<T>* delta, T* dq, T* dk, T* dv,
+                        const accumulate_t<T>* lse, accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
                         const AttentionProblem& problem, cudaStream_t stream);
+
+// The squared norms of q and k, which only the distance on tensor cores needs.
+template <class T>
+int attention_scratch(const AttentionProblem& problem);
 
 }  // namespace circulant

@@ -23,6 +23,7 @@ struct Device {
   int shared_memory = 0;        // bytes available to a block
   int total_shared_memory = 0;  // bytes of a multiprocessor
   int block_shared_memory = 0;  // bytes of these that the system reserves per block
+  int major = 0;                // of the compute capability
 
   // How many blocks with this much shared memory fit a multiprocessor at a time.
   int resident(size_t bytes) const {
@@ -41,7 +42,8 @@ inline Device current_device() {
   return {attribute(cudaDevAttrMultiProcessorCount),
           attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
           attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
-          attribute(cudaDevAttrReservedSharedMemoryPerBlock)};
+          attribute(cudaDevAttrReservedSharedMemoryPerBlock),
+          attribute(cudaDevAttrComputeCapabilityMajor)};
 }
 
 // The block's dynamic shared memory. Kernels have no other.

@@ -180,6 +180,11 @@ Tensor new_rows(const Tensor& x, const AttentionProblem& problem) {
   return torch::stable::new_empty(x, {problem.groups, problem.pattern.pixels()}, sum_type(x));
 }
 
+// Memory for so many of these.
+Tensor new_scratch(const Tensor& x, const AttentionProblem& problem, int rows) {
+  return torch::stable::new_empty(x, {rows, problem.groups, problem.pattern.pixels()}, sum_type(x));
+}
+
 std::tuple<Tensor, Tensor> attention_op(const Tensor& q_, const Tensor& k_, const Tensor& v_,
                                         std::vector<int64_t> window, int64_t kind, double scale) {
   const char* op = "attention";
@@ -193,9 +198,11 @@ std::tuple<Tensor, Tensor> attention_op(const Tensor& q_, const Tensor& k_, cons
   if (lse.numel() == 0) return {y, lse};
   visit_dtype(q.scalar_type(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
+    using A = accumulate_t<T>;
+    Tensor scratch = new_scratch(q, problem, attention_scratch<T>(problem));
     attention(q.const_data_ptr<T>(), k.const_data_ptr<T>(), v.const_data_ptr<T>(),
-              y.mutable_data_ptr<T>(), lse.mutable_data_ptr<accumulate_t<T>>(), problem,
-              current_stream(q));
+              y.mutable_data_ptr<T>(), lse.mutable_data_ptr<A>(), scratch.mutable_data_ptr<A>(),
+              problem, current_stream(q));
   });
   return {y, lse};
 }
@@ -213,16 +220,16 @@ std::tuple<Tensor, Tensor, Tensor> attention_backward_op(const Tensor& dy_, cons
   const Tensor dy = torch::stable::contiguous(dy_), q = torch::stable::contiguous(q_),
                k = torch::stable::contiguous(k_), v = torch::stable::contiguous(v_),
                y = torch::stable::contiguous(y_), lse = torch::stable::contiguous(lse_);
-  Tensor delta = new_rows(q, problem);
   Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k),
          dv = torch::stable::empty_like(v);
   if (lse.numel() == 0) return {dq, dk, dv};
   visit_dtype(q.scalar_type(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
     using A = accumulate_t<T>;
+    Tensor scratch = new_scratch(q, problem, 1 + attention_scratch<T>(problem));
     attention_backward(dy.const_data_ptr<T>(), q.const_data_ptr<T>(), k.const_data_ptr<T>(),
                        v.const_data_ptr<T>(), y.const_data_ptr<T>(), lse.const_data_ptr<A>(),
-                       delta.mutable_data_ptr<A>(), dq.mutable_data_ptr<T>(),
+                       scratch.mutable_data_ptr<A>(), dq.mutable_data_ptr<T>(),
                        dk.mutable_data_ptr<T>(), dv.mutable_data_ptr<T>(), problem,
                        current_stream(q));
   });

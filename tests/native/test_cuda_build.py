@@ -52,7 +52,10 @@ def test_the_library_has_what_it_needs(made: Build, record_property):
 
 
 def test_every_kernel_is_reported(made: Build):
-    """Four dtypes by two kinds or directions; transpose has one kernel per size of an entry."""
+    """Four dtypes by two kinds or directions; transpose has one kernel per size of an entry.
+
+    On tensor cores, two dtypes by three numbers of channels, and by two kinds of gradients.
+    """
     kernels = [name.split("<")[0] for name in {u.kernel for u in resource_report.usages(made.log)}]
     assert Counter(kernels) == {
         "similarity_kernel": 8,
@@ -62,6 +65,8 @@ def test_every_kernel_is_reported(made: Build):
         "attention_kernel": 4,
         "attention_backward_kernel": 4,
         "attention_delta_kernel": 4,
+        "attention_mma_kernel": 6,
+        "attention_mma_backward_kernel": 12,
     }
 
 

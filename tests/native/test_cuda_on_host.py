@@ -16,6 +16,7 @@ PARTS = [
     *("borders", "random", "limits", "groups", "offsets"),
     *("adjacency", "adjacency-random", "adjacency-groups", "adjacency-offsets"),
     *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
+    *("fragments", "mma", "mma-infinite", "mma-plan", "mma-random", "mma-groups", "mma-offsets"),
 ]
 
 # The tests of the ops, which find defects of csrc/cuda/ops.cu. All other Python tests pass on these

@@ -25,8 +25,11 @@ ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "cuda_on_host"
 
 OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
-DEVICE = ("fibers", "machine", "runtime")
-CHECK = (*DEVICE, "check", "check_maps", "check_adjacency", "check_attention", "check_limits")
+DEVICE = ("fibers", "machine", "warp", "runtime")
+CHECK = (
+    *(*DEVICE, "check", "check_maps", "check_adjacency", "check_attention", "check_attention_mma"),
+    *("check_fragments", "check_limits"),
+)
 # Full debug information would double the time of the compiler. AddressSanitizer sees the accesses
 # that the checks left out would announce.
 SANITIZE = [

@@ -2,8 +2,9 @@
 // of this directory, or on a GPU, compiled by nvcc.
 //
 // Usage: check [part=NAME] [dtype=float32] [cases=60] [seed=1] [failures=10]
-// Without a part, see run(), all of them run; without dtype=float32, on every dtype. Ends with
-// status 1 if a result differs, at the latest after that many failures.
+// Without a part, see run(), all of them run; without dtype=float32, on every dtype. With it,
+// tensor cores run on float16. Ends with status 1 if a result differs, at the latest after that
+// many failures.
 #include <functional>
 #include <map>
 #include <utility>
@@ -72,11 +73,12 @@ const Case kWindowCases[] = {
     {1, 2, {4, 5, 7}, {3, 2, 3}, false, {0, 1, 1}, {1, 2, 2}, {V, T, C}},      // all
 };
 
-Case random_case() {
+// Draws a problem; without `any_window` the window is odd and circular, without dilation.
+Case random_case(bool any_window) {
   const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
   Case c{1 + below(2), 1 + below(below(4) ? 12 : 70), {1, 1, 1}, {1, 1, 1}};
   const int64_t dims = 1 + below(3), largest[3] = {90, 40, 10};
-  const bool general = below(2) == 0;
+  const bool general = any_window && below(2) == 0;
   for (int64_t d = 3 - dims; d < 3; ++d) {
     const int64_t size = 1 + below(largest[dims - 1]);
     const int64_t reach = below(dims == 1 ? 30 : dims == 2 ? 10 : 4);
@@ -125,10 +127,10 @@ void on_windows(const Check& check) {
 }
 
 template <class Check>
-void on_random(const Check& check, int cases) {
+void on_random(const Check& check, int cases, bool any_window = true) {
   for (int i = 0; i < cases; ++i) {
     choose_device(i % 2 ? 1 : 132, i % 3 ? 228 : 100);
-    check(random_case());
+    check(random_case(any_window));
   }
 }
 
@@ -142,9 +144,16 @@ int run(Options options) {
   }
   const int cases = std::stoi(options["cases"]);
   const std::pair<const char*, std::function<void()>> parts[] = {
+      {"fragments", check_fragments},
       {"borders", [] { on_borders(check_maps, true); }},
       {"adjacency", [] { on_borders(check_adjacency, false); }},
       {"attention", [] { on_borders(check_attention, false); }},
+      {"mma", check_attention_mma},
+      {"mma-infinite", check_attention_mma_infinite},
+      {"mma-plan", check_attention_mma_plan},
+      {"mma-random", [&] { on_random(check_attention_mma_random, cases / 4, false); }},
+      {"mma-groups", check_attention_mma_groups},
+      {"mma-offsets", check_attention_mma_offsets},
       {"random", [&] { on_random(check_maps, cases); }},
       {"adjacency-random", [&] { on_random(check_adjacency, cases); }},
       {"attention-random", [&] { on_random(check_attention, cases); }},

@@ -185,6 +185,7 @@ inline void choose_device([[maybe_unused]] int multiprocessors,
   // From sm_80 on the system reserves one KiB per block.
   cuda_on_host::settings().shared_memory = (shared_memory - (shared_memory > 64)) * 1024;
   cuda_on_host::settings().total_shared_memory = shared_memory * 1024;
+  cuda_on_host::settings().major = shared_memory > 64 ? 9 : 7;
 #endif
 }
 
@@ -212,6 +213,15 @@ void check_attention(const Case& c);
 void check_attention_plan();
 void check_attention_groups();
 void check_attention_offsets();
+
+// The same on tensor cores; values that are not finite; the instructions that it is made of.
+void check_attention_mma();
+void check_attention_mma_random(Case c);
+void check_attention_mma_infinite();
+void check_attention_mma_plan();
+void check_attention_mma_groups();
+void check_attention_mma_offsets();
+void check_fragments();
 
 // Problems that a device cannot run.
 void check_limits();

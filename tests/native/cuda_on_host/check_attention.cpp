@@ -5,6 +5,7 @@
 // few, or in the wrong place, is far above them.
 #include <limits>
 
+#include "../../../csrc/cuda/attention_mma.h"
 #include "../../../csrc/cuda/attention_plan.h"
 #include "attention_reference.h"
 
@@ -31,7 +32,7 @@ void compare_within(const Case& c, const std::string& what, const std::vector<T>
 // Fills results with NaN (all bits set).
 template <class... Arrays>
 void unset(const Arrays&... arrays) {
-  (check_cuda(cudaMemset(arrays.at, 0xff, arrays.bytes())), ...);
+  ((arrays.size > 0 ? check_cuda(cudaMemset(arrays.at, 0xff, arrays.bytes())) : void()), ...);
 }
 
 template <class T>
@@ -50,7 +51,9 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
   try {
     const Array<T> q(rounded<T>(r.q)), k(rounded<T>(r.k)), dy(rounded<T>(r.dy));
     std::vector<double> finite = r.v;
-    if (c.infinite) r.v[randomness() % r.v.size()] = std::numeric_limits<double>::infinity();
+    // Tensor cores have other rules for what is not finite: see check_attention_mma.cpp.
+    if (c.infinite && !(circulant::is_half<T> && circulant::uses_mma(p)))
+      r.v[randomness() % r.v.size()] = std::numeric_limits<double>::infinity();
     r.forward();
     // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum
     // and its reciprocal.
@@ -60,8 +63,9 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
       const Array<T> v(rounded<T>(r.v));
       const Array<T> y(size_of(r.y));
       const Array<A> lse(size_of(r.lse));
-      unset(y, lse);
-      circulant::attention(q.at, k.at, v.at, y.at, lse.at, p, nullptr);
+      const Array<A> scratch(size_of(r.lse) * circulant::attention_scratch<T>(p));
+      unset(y, lse, scratch);
+      circulant::attention(q.at, k.at, v.at, y.at, lse.at, scratch.at, p, nullptr);
       compare_within(c, "attention y " + name, y.read(0, y.size), r.y,
                      (weight_error + K * eps + coarse) * r.largest);
       compare_within(c, "attention lse " + name, lse.read(0, lse.size), r.lse,
@@ -75,10 +79,11 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
     r.y.assign(y_given.begin(), y_given.end());
     r.lse.assign(lse_given.begin(), lse_given.end());
     const Array<T> v(rounded<T>(r.v)), y(y_given);
-    const Array<A> lse(lse_given), delta(size_of(r.lse));
+    const Array<A> lse(lse_given);
+    const Array<A> scratch(size_of(r.lse) * (1 + circulant::attention_scratch<T>(p)));
     const Array<T> dq(size_of(r.dq)), dk(size_of(r.dk)), dv(size_of(r.dv));
-    unset(delta, dq, dk, dv);
-    circulant::attention_backward(dy.at, q.at, k.at, v.at, y.at, lse.at, delta.at, dq.at, dk.at,
+    unset(scratch, dq, dk, dv);
+    circulant::attention_backward(dy.at, q.at, k.at, v.at, y.at, lse.at, scratch.at, dq.at, dk.at,
                                   dv.at, p, nullptr);
     r.backward();
     const double sums = std::max(1.0, r.column_sum);
@@ -145,7 +150,7 @@ void check_attention_groups() {
       dk_(groups), dv_(groups);
   const Only only(3, 0);
   try {
-    circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, a.problem(), nullptr);
+    circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, nullptr, a.problem(), nullptr);
     circulant::attention_backward(dy_.at, q_.at, k_.at, v_.at, k_.at, lse_.at, delta_.at, dq_.at,
                                   dk_.at, dv_.at, a.problem(), nullptr);
   } catch (const std::exception& error) {
@@ -194,7 +199,7 @@ void check_attention_offsets() {
   };
   try {
     // S = 0.5 (3 * 3 + 2 * 2) = lse.
-    circulant::attention(x.at, x.at, x.at, y.at, lse.at, a.problem(), nullptr);
+    circulant::attention(x.at, x.at, x.at, y.at, lse.at, nullptr, a.problem(), nullptr);
     compare("attention y", y, 1);
     compare_within(c, "attention lse at the last offset", lse.read(2 * N - 1, 1), {6.5}, 1e-5);
     // With a y of 1 at the last offset, dS = dP - delta = 13 - 3. The memory of y is that of dq

@@ -33,8 +33,9 @@ void check_limits() {
     check_refused(c, std::string(transposed ? "apply_transposed: " : "apply: ") + grid,
                   [&] { circulant::apply(none, none, none, p, transposed, nullptr); });
   }
-  check_refused(c, "attention: " + grid,
-                [&] { circulant::attention(none, none, none, none, none, attention, nullptr); });
+  check_refused(c, "attention: " + grid, [&] {
+    circulant::attention(none, none, none, none, none, none, attention, nullptr);
+  });
 
   // More blocks per group than a launch can have, in a transpose: one per tile and window row.
   const Case many{1, 1, {1, 32768, 32768}, {1, 255, 1}};

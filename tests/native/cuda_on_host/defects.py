@@ -50,11 +50,27 @@ def barrier_of_adjacency(comment: str, name: str) -> Mutant:
     return of_adjacency(f"barrier-{name}", f"__syncthreads();  // {comment}\n", "\n")
 
 
+def of_mma(
+    name: str, file: str, before: str, after: str, part: str = "", kernel: str = ""
+) -> Mutant:
+    """A defect of attention on tensor cores; in a header, it is compiled into the gradients."""
+    kernel = kernel or ("" if file.endswith(".cu") else MMA_B)
+    return Mutant(f"mma-{name}", file, before, after, kernel, f"mma-{part}" if part else "mma")
+
+
+def barrier_of_mma(file: str, comment: str, name: str, part: str = "") -> Mutant:
+    """A missing barrier of attention on tensor cores."""
+    before = f"__syncthreads();  // {comment}\n"
+    return of_mma(f"barrier-{name}", file, before, "\n", part)
+
+
 D = "adjacency.cu"
 S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
+MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
+MMA_K, MMA_L, MMA_H = "mma_block.cuh", "mma_launch.h", "attention_mma.h"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 UNWRAPPED = "[](int i, int, int) { return i; }("
 NO_STRIP = "if (!strip_exists) continue;"
@@ -66,6 +82,8 @@ RESULT = "(int64_t(g) * channels + channel) * N"
 STAGING_READ = "the staging before has been read"
 HALO_W = "halo_coordinate(columns.first"
 WRAP_W = "neighbour(w, tap, s.size.w, s.window.w)"
+STEP = "the step is complete, and the one before has been read"
+RESULTS = "the results of the group before have been read"
 WRAP_H = "neighbour(h, b, s.size.h, s.window.h)"
 
 MUTANTS = [
@@ -205,6 +223,84 @@ MUTANTS = [
     of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
     of_attention("groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
     of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    # Tensor cores: barriers, and waits for copies,
+    barrier_of_mma(MMA_F, STEP, "of-step"),
+    barrier_of_mma(MMA_B, STEP, "of-step-gradient"),
+    barrier_of_mma(MMA_F, RESULTS, "of-group", "groups"),
+    barrier_of_mma(MMA_B, RESULTS, "of-group-gradient", "groups"),
+    barrier_of_mma(MMA_K, "the tile is complete", "of-tile"),
+    barrier_of_mma(MMA_K, "the tile has been read", "after-tile"),
+    barrier_of_mma(MMA_K, "the halo, or the result before, has been read", "before-result"),
+    barrier_of_mma(MMA_K, "the result is complete", "of-result"),
+    of_mma("wait-tile", MMA_K, "    wait_copies<0>();\n    __sync", "    __sync"),
+    of_mma("wait-step", MMA_K, "wait_copies<1>();", "wait_copies<2>();"),
+    of_mma("no-groups-of-copies", MMA_B, "      commit_copies();", ""),
+    of_mma("stages", MMA_K, "stage + 1 < p.stages ?", "stage + 1 < p.stages - 1 ?"),
+    # threads of a warp that diverge at an instruction of the warp,
+    of_mma(
+        "diverge",
+        MMA_F,
+        "from_lane_xor(most[of_line], 2));",
+        "most[of_line] > 0 ? from_lane_xor(most[of_line], 2) : 0);",
+    ),
+    # fragments of the wrong matrices,
+    of_mma("left-not-transposed", MMA_K, "load_matrices<true>(left", "load_matrices<false>(left"),
+    of_mma("keys-not-transposed", MMA_F, "load_matrices<true>(key", "load_matrices<false>(key"),
+    of_mma("values-transposed", MMA_F, "load_matrices<false>(value", "load_matrices<true>(value"),
+    of_mma("halo-not-transposed", MMA_B, "load_matrices<true>(", "load_matrices<false>("),
+    of_mma("halo-transposed", MMA_B, "load_matrices<false>(", "load_matrices<true>("),
+    of_mma("channels", MMA_F, "query[c * 2 + 1], key[2], key[3]", "query[c * 2], key[2], key[3]"),
+    of_mma("lines", MMA_F, "lane / 8 % 2 * Block::kLine", "0"),
+    of_mma("lines-gradient", MMA_B, "lane / 8 % 2 * Block::kLine", "0"),
+    of_mma("halves", MMA_F, "weight[o][line * 2 + of_line]", "weight[o][of_line * 2 + line]"),
+    # neighbours outside of the window, or of another pixel,
+    of_mma("mask-columns", MMA_K, "+ i) >= offsets;", "+ i) > offsets;"),
+    of_mma("mask-below", MMA_K, "rows + p.line_h > p.reach.h ? 0 : width", "width"),
+    of_mma("mask-above", MMA_K, "rows - p.line_h < -p.reach.h ? 0 : width", "width"),
+    of_mma("mask-flat", MMA_K, "(line - of_line) * line_w + ", ""),
+    of_mma("bands", MMA_K, "<= unsigned(p.reach.h)", "< unsigned(p.reach.h)"),
+    of_mma("all-bands", MMA_B, "if (!block.meets(step)) continue;", ""),
+    of_mma("no-wrap-w", MMA_K, "return wrapped(w, p.size.w, p.columns);", "return max(w, 0);"),
+    of_mma("no-wrap-h", MMA_K, "h = wrapped(h + line * p.line_h, p.size.h, p.rows);", "h += line;"),
+    of_mma("no-wrap-d", MMA_K, "d = d < 0 ? d + p.size.d", "d = d < 0 ? 0"),
+    of_mma("no-clamp", MMA_K, "i = min(max(i, limits.low), limits.high);", ""),
+    of_mma("numbers-columns", MMA_K, "wrapped(column, p.size.w, limits)", "column_at(column)"),
+    of_mma("spans", MMA_P, "round_up(divide_up(p.octets, chunks), kTogether)", "1"),
+    # channels, pixels and numbers that do not exist,
+    of_mma("no-zeros", MMA_K, "if (missing == 0) return;", "return;"),
+    of_mma("channel-guard", MMA_K, "c < channels; c += kMmaThreads", "c < D; c += kMmaThreads"),
+    of_mma("column-guard", MMA_K, " || w >= p.size.w) continue;", ") continue;"),
+    of_mma("row-guard", MMA_K, "if (h >= p.size.h || w", "if (w"),
+    of_mma("octet-guard", MMA_K, " && w + i < p.size.w; ++i", "; ++i"),
+    of_mma("pixel-guard", MMA_F, "block.t() == 0 && pixel >= 0", "block.t() == 0"),
+    of_mma("short-numbers", MMA_P, "p.numbers + numbers *", "p.numbers + 0 * numbers *"),
+    # copies of more pixels than are aligned,
+    of_mma("align-width", MMA_L, "if (width % granule != 0) return false;", ""),
+    of_mma("align-arrays", MMA_L, "% (granule * sizeof(T)) != 0) return", "% 1 != 0) return"),
+    # sums that are wrong,
+    of_mma("sums-not-scaled", MMA_F, "sum[c][of_line * 2 + 1] *= shrink;", ""),
+    of_mma("totals-not-scaled", MMA_F, "total[of_line] *= shrink;", ""),
+    of_mma("quads", MMA_F, "all += from_lane_xor(all, 2);", ""),
+    of_mma("largest", MMA_F, "from_lane_xor(most[of_line], 1)", "most[of_line]"),
+    of_mma("sign", MMA_F, "query[c][i] ^= sign;", ";"),
+    of_mma("norms", MMA_F, "norm[line] = half *", "norm[line] = 0 *"),
+    of_mma("norms-gradient", MMA_B, "s[i] = -0.5f * (norm[i / 2] +", "s[i] = -0.5f * ("),
+    of_mma("own", MMA_B, "subtract_own<T, D>(a, total, x_sum);", ""),
+    of_mma("own-quads", MMA_B, "total[line] += from_lane_xor(total[line], 2);", ""),
+    of_mma("no-delta", MMA_B, "s[i] * (ds[i] - d)", "s[i] * ds[i]"),
+    of_mma("lse-of-tile", MMA_B, "of_keys ? of_line[i % 2]", "false ? of_line[i % 2]"),
+    of_mma("no-scale", MMA_B, "x_sum[c][i] *= f.scale;", ";"),
+    # offsets in 32 bits; groups that do not fit a launch; the choice of kernels.
+    of_mma("32-bit", MMA_F, "f.v + int64_t(g)", "f.v + int(g)", "offsets"),
+    of_mma("32-bit-result", MMA_F, "f.y + int64_t(g)", "f.y + int(g)", "offsets"),
+    of_mma("32-bit-gradient", MMA_B, "const int64_t rows =", "const int rows =", "offsets"),
+    of_mma("groups", MMA_F, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
+    of_mma("groups-gradient", MMA_B, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
+    of_mma("one-block", MMA_P, "needs.blocks > 1 &&", "false &&", "plan"),
+    of_mma("old-device", MMA_P, "if (current_device().major < 8) return false;", "", "plan"),
+    of_mma("not-counted", MMA_P, "plan && mma_cycles", "plan && 0 < mma_cycles", "plan"),
+    # An infinite value spoils no more than is documented.
+    of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
     # Problems that are not refused.
     of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
     Mutant("apply-not-refused", A, "if (!tile)", "if (false)", part="limits"),

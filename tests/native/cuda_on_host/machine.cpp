@@ -30,14 +30,17 @@ alignas(1024) unsigned char dynamic_shared_memory[kSharedMost + kGuard];
 namespace cuda_on_host {
 namespace {
 
-enum class State { ready, waiting, done };
+enum class State { ready, waiting, in_warp, done };  // in_warp: waits for its warp
 
 struct Thread : Fiber {
   uint3 index;
   State state;
-  const char* file;  // of the barrier at which it waits
+  const char* file;  // of the barrier, or instruction of its warp, at which it waits
   int line;
+  void* given;  // to that instruction
 };
+
+constexpr size_t kLanes = 32;
 
 struct Machine {
   std::vector<Thread> threads;  // as many as the largest block had
@@ -46,6 +49,7 @@ struct Machine {
   void (*call)(void*) = nullptr;
   void* kernel = nullptr;
   std::exception_ptr failure;
+  std::vector<size_t> arrived;  // threads of each warp that wait for it
   uint64_t random = 0;
 
   // Random, below n, by a linear congruential generator, since each step of a thread draws one.
@@ -77,7 +81,7 @@ std::string describe(const uint3& i) {
 void check_barrier(size_t threads) {
   const Thread& first =
       *std::find_if(machine.threads.begin(), machine.threads.begin() + threads,
-                    [](const Thread& thread) { return thread.state == State::waiting; });
+                    [](const Thread& thread) { return thread.state != State::done; });
   for (size_t i = 0; i < threads; ++i) {
     const Thread& other = machine.threads[i];
     if (other.state == State::waiting && other.line == first.line && other.file == first.file)
@@ -98,11 +102,13 @@ void run_block(const uint3& block, const cudaLaunchConfig_t& config) {
   gridDim = config.gridDim;
   const size_t threads = size_t(size.x) * size.y * size.z;
   machine.ready.clear();
+  machine.arrived.assign(threads / kLanes + 1, 0);
   for (size_t i = 0; i < threads; ++i) {
     Thread& thread = machine.threads[i];
     const unsigned t = static_cast<unsigned>(i);
     thread.index = {t % size.x, t / size.x % size.y, t / size.x / size.y};
     thread.state = State::ready;
+    forget_copies(t);
     start(thread, run_thread);
     machine.ready.push_back(&thread);
   }
@@ -170,6 +176,35 @@ void barrier(const char* file, int line) {
   thread.file = file;
   thread.line = line;
   suspend(thread, false);
+}
+
+unsigned thread_number() { return static_cast<unsigned>(machine.running - machine.threads.data()); }
+
+void meet_warp(void* given, void (*act)(void* const* lanes), const char* file, int line) {
+  Thread& thread = *machine.running;
+  const size_t warp = thread_number() / kLanes;
+  thread.state = State::in_warp;
+  thread.file = file;
+  thread.line = line;
+  thread.given = given;
+  if (++machine.arrived[warp] < kLanes) return suspend(thread, false);
+  machine.arrived[warp] = 0;
+  void* lanes[kLanes];
+  for (size_t i = 0; i < kLanes; ++i) {
+    Thread& other = machine.threads[warp * kLanes + i];
+    if (other.file != file || other.line != line) {
+      throw std::runtime_error("cuda_on_host: threads of a warp are at " + std::string(file) + ":" +
+                               std::to_string(line) + " and " + other.file + ":" +
+                               std::to_string(other.line));
+    }
+    lanes[i] = other.given;
+  }
+  act(lanes);
+  for (size_t i = 0; i < kLanes; ++i) {
+    Thread& other = machine.threads[warp * kLanes + i];
+    other.state = State::ready;
+    if (&other != &thread) machine.ready.push_back(&other);
+  }
 }
 
 cudaError_t run(const void* function, const cudaLaunchConfig_t& config, void (*call)(void*),

@@ -1,8 +1,8 @@
 """Plants each defect of ``defects.py`` in the kernels, and runs the check on them.
 
-A source with a defect is compiled for float32 only, with sanitizers, and without optimisation, as
-it runs for a moment only. It is linked before the objects of the check, where it replaces the
-functions without the defect.
+A source with a defect is compiled for float32 only (for tensor cores, float16 and 32 channels),
+with sanitizers, and without optimisation, as it runs for a moment only. It is linked before the
+objects of the check, where it replaces the functions without the defect.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from pathlib import Path
 from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, build_check, kernels
 from cuda_on_host.defects import Mutant
 
+# Lines for other types and, on tensor cores, other numbers of channels than a mutant has.
 OTHER_TYPES = re.compile(
-    r"CIRCULANT_INSTANTIATE\((c10::.*|double)\)|template void transpose.const uint(16|64)_t"
+    r"CIRCULANT_INSTANTIATE(\((c10::.*|double)|_MMA\(c10::BFloat16)\)|"
+    r"template void transpose.const uint(16|64)_t|  if \(D == (64|128)\) launch"
 )
 DIRECTORY = BUILD / "mutants"
 FLAGS = [*(flag for flag in SANITIZE if flag not in ("-O1", "-g1")), "-O0", "-w"]

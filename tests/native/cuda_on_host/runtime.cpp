@@ -70,6 +70,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     case cudaDevAttrMultiProcessorCount:
       *value = settings.multiprocessors;
       break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = settings.major;
+      break;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
       *value = settings.total_shared_memory;
       break;

@@ -7,11 +7,14 @@
 // AddressSanitizer sees its end (without AddressSanitizer, writes shortly past the end are found
 // afterwards).
 //
+// What a warp does together (csrc/cuda/warp.cuh) is done when its last thread arrives.
+//
 // A launch fails with cudaErrorLaunchFailure, explained by cudaGetErrorString, if threads of a
-// block wait at different barriers, if some wait while others have ended, or if shared memory is
-// written past its end. It fails as on a device if the grid or the block is impossible or needs
-// more shared memory than was allowed. A kernel may only be allowed all that a block can have: a
-// device accepts less, but then another thread that launches the same kernel could fail.
+// block wait at different barriers, or those of a warp at different instructions of the warp, if
+// some wait while others have ended, or if shared memory is written past its end. It fails as on a
+// device if the grid or the block is impossible or needs more shared memory than was allowed. A
+// kernel may only be allowed all that a block can have: a device accepts less, but then another
+// thread that launches the same kernel could fail.
 //
 // Not emulated: bank conflicts, coalescing, registers, the order of memory between blocks, time.
 #pragma once
@@ -20,6 +23,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+
+#include "warp_machine.h"
 
 // For tests that need the emulated device.
 #define CUDA_ON_HOST
@@ -34,6 +39,10 @@
 
 struct uint3 {
   unsigned x, y, z;
+};
+
+struct float2 {
+  float x, y;
 };
 
 struct dim3 {
@@ -56,6 +65,7 @@ enum cudaError_t {
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
   cudaDevAttrReservedSharedMemoryPerBlock = 111,
@@ -95,6 +105,7 @@ namespace cuda_on_host {
 struct Settings {
   uint64_t seed = 1;
   int multiprocessors = 4;
+  int major = 9;                         // of the compute capability
   int shared_memory = 227 * 1024;        // of a block, at most
   int total_shared_memory = 228 * 1024;  // of a multiprocessor
   // If set, only the blocks for which it is true run.

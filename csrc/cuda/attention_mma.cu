@@ -1,0 +1,261 @@
+// Fused attention of the half types on tensor cores: y_i = sum_j exp(S_ij - lse_i) v_j and lse_i =
+// log sum_j exp(S_ij), with S = scale * similarity(q, k) never stored. From sm_80 on.
+//
+// attention_mma.h has the figure of grid, block and warp. Channels first is what the loads of
+// fragments want: x[c][pixel] gives, transposed, queries (left) and keys (right) of S = Q K^T, and
+// not transposed the values (right) of Y = P V. The scores of an octet in both lines are, as they
+// lie in registers, a left factor of the second product. The distance is q k - (|q|^2 + |k|^2) / 2:
+// sums of products begin at the norms.
+//
+// Scores and sums are float32; the weights, relative to the largest score so far, are rounded to
+// the half type. No atomics and a fixed order of additions: results are bitwise reproducible.
+//
+// Of the octets that a warp meets, some neighbours lie outside of the window, with weight 0. 0 *
+// inf is NaN: a value that is not finite spoils pixels up to 14 columns and a row beyond its
+// windows (30 columns in a flat grid). The other kernels do not have that.
+#include <cmath>
+
+#include "../common/constants.h"
+#include "mma_block.cuh"
+#include "mma_launch.h"
+
+namespace circulant {
+namespace {
+
+template <class T>
+struct MmaArguments {
+  const T *q, *k, *v;
+  const float *q_norms, *k_norms;  // for the distance
+  T* y;
+  float* lse;
+  int channels, value_channels;
+  float factor;  // |scale| / log 2
+  bool negative;
+};
+
+// The scores of the first `count` octets, if there are so many.
+template <class T, int D>
+__device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&query)[D / 16][4],
+                                               int count, float (&score)[kTogether][2][4]) {
+  using Block = MmaBlock<T, D>;
+  keys += Block::lane() * kOctet;
+#pragma unroll
+  for (int o = 0; o < kTogether; ++o) {
+    if (o >= count) break;
+#pragma unroll
+    for (int line = 0; line < 2; ++line) {
+#pragma unroll
+      for (int c = 0; c < D / 32; ++c) {
+        uint32_t key[4];
+        load_matrices<true>(key, keys + o * Block::kPair + line * Block::kLine + c * 32 * kOctet);
+        multiply_add<T>(score[o][line], query[c * 2], key[0], key[1]);
+        multiply_add<T>(score[o][line], query[c * 2 + 1], key[2], key[3]);
+      }
+    }
+  }
+}
+
+// Turns scores into weights, and rescales totals and sums to the largest score so far.
+template <class T, int D>
+__device__ __forceinline__ void online_softmax(const MmaWindow& window, int first, float factor,
+                                               float (&score)[kTogether][2][4],
+                                               uint32_t (&weight)[kTogether][4],
+                                               float (&largest)[2], float (&total)[2],
+                                               float (&sum)[D / 8][4]) {
+  float most[2] = {largest[0], largest[1]};
+#pragma unroll
+  for (int o = 0; o < kTogether; ++o) {
+#pragma unroll
+    for (int line = 0; line < 2; ++line) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (window.outside(first + o, line, i / 2, i % 2)) score[o][line][i] = -INFINITY;
+        most[i / 2] = fmaxf(most[i / 2], score[o][line][i]);
+      }
+    }
+  }
+#pragma unroll
+  for (int of_line = 0; of_line < 2; ++of_line) {
+    most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 1));
+    most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 2));
+    const float shrink = fast_exp2((largest[of_line] - most[of_line]) * factor);
+    largest[of_line] = most[of_line];
+    total[of_line] *= shrink;
+#pragma unroll
+    for (int c = 0; c < D / 8; ++c) {
+      sum[c][of_line * 2] *= shrink;
+      sum[c][of_line * 2 + 1] *= shrink;
+    }
+    const float zero = most[of_line] * factor;
+#pragma unroll
+    for (int o = 0; o < kTogether; ++o) {
+#pragma unroll
+      for (int line = 0; line < 2; ++line) {
+        const float* const x = score[o][line] + of_line * 2;
+        const float a = fast_exp2(x[0] * factor - zero), b = fast_exp2(x[1] * factor - zero);
+        total[of_line] += a + b;
+        weight[o][line * 2 + of_line] = pack_halves<T>(a, b);
+      }
+    }
+  }
+}
+
+// Adds the values of the first `count` octets with their weights.
+template <class T, int D>
+__device__ __forceinline__ void add_values(const T* values, const uint32_t (&weight)[kTogether][4],
+                                           int count, float (&sum)[D / 8][4]) {
+  using Block = MmaBlock<T, D>;
+  const int lane = Block::lane();
+  values += lane / 8 % 2 * Block::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
+#pragma unroll
+  for (int o = 0; o < kTogether; ++o) {
+    if (o >= count) break;
+#pragma unroll
+    for (int c = 0; c < D / 16; ++c) {
+      uint32_t value[4];
+      load_matrices<false>(value, values + o * Block::kPair + c * 16 * kOctet);
+      multiply_add<T>(sum[c * 2], weight[o], value[0], value[1]);
+      multiply_add<T>(sum[c * 2 + 1], weight[o], value[2], value[3]);
+    }
+  }
+}
+
+template <class T, int D>
+__global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
+    attention_mma_kernel(const MmaArguments<T> f, const MmaPlan p) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  const MmaBlock<T, D> block(p);
+  for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
+    __syncthreads();  // the results of the group before have been read
+    const T* const k = f.k + int64_t(g) * f.channels * p.pixels;
+    const T* const v = f.v + int64_t(g) * f.value_channels * p.pixels;
+    const bool distance = f.k_norms != nullptr;
+    const float* const norms = distance ? f.k_norms + g * p.pixels : nullptr;
+
+    uint32_t query[D / 16][4];
+    block.load_tile(f.q + int64_t(g) * f.channels * p.pixels, f.channels, query);
+    block.fill_channels(f.channels, f.value_channels);
+    // Scores are computed with the sign of the scale.
+    const uint32_t sign = f.negative ? 0x80008000u : 0;
+    const float half = f.negative ? 0.5f : -0.5f;
+#pragma unroll
+    for (int c = 0; c < D / 16; ++c) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) query[c][i] ^= sign;
+    }
+    float norm[2] = {};
+    if (distance) {
+#pragma unroll
+      for (int line = 0; line < 2; ++line)
+        norm[line] = half * f.q_norms[g * p.pixels + block.some_pixel(line)];
+    }
+
+    MmaStep step, ahead;
+    const auto start_copies = [&] {
+      if (ahead.plane < p.planes) {
+        block.copy_halo(k, f.channels, v, f.value_channels, ahead);
+        if (distance) block.copy_numbers(norms, ahead, block.numbers(ahead.stage, 0, 1));
+        ahead.advance(p);
+      }
+      commit_copies();
+    };
+    for (int i = 0; i < p.stages - 1; ++i) start_copies();
+
+    // The largest score before the first: finite, so that its difference to a score is not NaN.
+    constexpr float lowest = -1e30f;
+    float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
+#pragma unroll 1
+    for (; step.plane < p.planes; step.advance(p)) {
+      block.wait_for_step();
+      __syncthreads();  // the step is complete, and the one before has been read
+      start_copies();
+      if (!block.meets(step)) continue;
+      const int octets = block.octets(step);
+      const T* keys = block.warp_halo(step.stage, 0);
+      const T* values = block.warp_halo(step.stage, 1);
+      const float* key_norms = block.warp_numbers(step.stage, 0, 1);
+      const MmaWindow window = block.window(step);
+#pragma unroll 1
+      for (int first = 0; first < octets; first += kTogether) {
+        const int count = octets - first;
+        float score[kTogether][2][4] = {};
+        if (distance) {
+#pragma unroll
+          for (int o = 0; o < kTogether; ++o) {
+            if (o >= count) break;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+              score[o][i / 4][i % 4] =
+                  norm[i / 2 % 2] + half * key_norms[(o * 2 + i / 4) * kOctet + i % 2];
+            }
+          }
+        }
+        compute_scores<T, D>(keys, query, count, score);
+        uint32_t weight[kTogether][4];
+        online_softmax<T, D>(window, first, f.factor, score, weight, largest, total, sum);
+        add_values<T, D>(values, weight, count, sum);
+        keys += kTogether * MmaBlock<T, D>::kPair;
+        values += kTogether * MmaBlock<T, D>::kPair;
+        key_norms += kTogether * 2 * kOctet;
+      }
+    }
+
+#pragma unroll
+    for (int line = 0; line < 2; ++line) {
+      float all = total[line];
+      all += from_lane_xor(all, 1);
+      all += from_lane_xor(all, 2);
+      const int pixel = block.pixel(line);
+      if (block.t() == 0 && pixel >= 0) {
+        f.lse[g * p.pixels + pixel] = (largest[line] * f.factor + log2f(all)) * float(kLn2);
+      }
+      const float inverse = 1 / all;
+#pragma unroll
+      for (int c = 0; c < D / 8; ++c) {
+        sum[c][line * 2] *= inverse;
+        sum[c][line * 2 + 1] *= inverse;
+      }
+    }
+    block.store_tile(f.y + int64_t(g) * f.value_channels * p.pixels, f.value_channels, sum);
+  }
+#endif
+}
+
+}  // namespace
+
+template <class T>
+void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* norms,
+                   const AttentionProblem& problem, cudaStream_t stream) {
+  const char* op = "attention";
+  const AttentionShape& shape = problem.shape;
+  const int channels = std::max(shape.channels, shape.value_channels);
+  const int64_t sums = problem.groups * problem.pattern.pixels();
+  MmaArguments<T> f{q,
+                    k,
+                    v,
+                    nullptr,
+                    nullptr,
+                    y,
+                    lse,
+                    shape.channels,
+                    shape.value_channels,
+                    float(std::abs(shape.scale) * kLog2E),
+                    shape.scale < 0};
+  if (shape.distance) {
+    sum_products(op, q, q, norms, shape.channels, problem, stream);
+    sum_products(op, k, k, norms + sums, shape.channels, problem, stream);
+    f.q_norms = norms;
+    f.k_norms = norms + sums;
+  }
+  launch_mma<T>(
+      op, problem, {channels, shape.distance, channels <= 64 ? 2 : 1}, stream, {q, k, v, y},
+      [](auto D) { return attention_mma_kernel<T, decltype(D)::value>; }, f);
+}
+
+#define CIRCULANT_INSTANTIATE_MMA(T)                                            \
+  template void attention_mma(const T*, const T*, const T*, T*, float*, float*, \
+                              const AttentionProblem&, cudaStream_t);
+CIRCULANT_INSTANTIATE_MMA(c10::Half)
+CIRCULANT_INSTANTIATE_MMA(c10::BFloat16)
+
+}  // namespace circulant

@@ -1,0 +1,243 @@
+// The gradients of fused attention of the half types on tensor cores, with the weights recomputed
+// from the log-sum-exp. From sm_80 on. attention_backward.cu has the formulas.
+//
+// As there, the window is symmetric, so that one kernel makes all gradients, with the pixels of the
+// tile as rows of the products and those of the halo as columns:
+//
+//                tile: a, b   halo: x, z   sums         lse and delta of
+//   dq           q, dy        k, v         dS x         the tile
+//   dk and dv    k, v         q, dy        dS x, P z    the halo
+//
+// Both compute S = a x and dP = b z: 7 products, where the least is 5.
+//
+// P and dS are rounded to the half type before they are multiplied, sums are float32. No atomics
+// and a fixed order of additions: results are bitwise reproducible. What is not finite spoils a
+// little more than its windows, as in attention_mma.cu.
+#include <cmath>
+
+#include "../common/constants.h"
+#include "mma_block.cuh"
+#include "mma_launch.h"
+
+namespace circulant {
+namespace {
+
+template <class T>
+struct MmaGradient {
+  const T *a, *b, *x, *z;  // see the table
+  const float *lse, *delta;
+  const float *a_norms, *x_norms;  // for the distance
+  T *x_result, *z_result;
+  int channels, value_channels;  // of a and x, and of b and z
+  float factor;                  // scale / log 2
+  float scale;
+};
+
+// sum += left * right for an octet of both lines of the halo, over the channels.
+template <class T, int D>
+__device__ __forceinline__ void add_products(const T* halo, const uint32_t (&left)[D / 16][4],
+                                             int line, float (&sum)[4]) {
+  using Block = MmaBlock<T, D>;
+  halo += line * Block::kLine + Block::lane() * kOctet;
+#pragma unroll
+  for (int c = 0; c < D / 32; ++c) {
+    uint32_t right[4];
+    load_matrices<true>(right, halo + c * 32 * kOctet);
+    multiply_add<T>(sum, left[c * 2], right[0], right[1]);
+    multiply_add<T>(sum, left[c * 2 + 1], right[2], right[3]);
+  }
+}
+
+// sum += weight * the halo's octet, over its pixels in both lines.
+template <class T, int D>
+__device__ __forceinline__ void add_weighted(const T* halo, const uint32_t (&weight)[4],
+                                             float (&sum)[D / 8][4]) {
+  using Block = MmaBlock<T, D>;
+  const int lane = Block::lane();
+  halo += lane / 8 % 2 * Block::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
+#pragma unroll
+  for (int c = 0; c < D / 16; ++c) {
+    uint32_t right[4];
+    load_matrices<false>(right, halo + c * 16 * kOctet);
+    multiply_add<T>(sum[c * 2], weight, right[0], right[1]);
+    multiply_add<T>(sum[c * 2 + 1], weight, right[2], right[3]);
+  }
+}
+
+// sum -= total * a, the part of the distance's gradient that is of the tile's own features.
+template <class T, int D>
+__device__ __forceinline__ void subtract_own(const uint32_t (&a)[D / 16][4],
+                                             const float (&total)[2], float (&sum)[D / 8][4]) {
+#pragma unroll
+  for (int c = 0; c < D / 16; ++c) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float2 own = unpack_halves<T>(a[c][i]);
+      sum[c * 2 + i / 2][i % 2 * 2] -= total[i % 2] * own.x;
+      sum[c * 2 + i / 2][i % 2 * 2 + 1] -= total[i % 2] * own.y;
+    }
+  }
+}
+
+template <class T, int D, bool of_keys>
+__global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
+    attention_mma_backward_kernel(const MmaGradient<T> f, const MmaPlan p) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  const MmaBlock<T, D> block(p);
+  const bool distance = f.x_norms != nullptr;
+  // In this order for each step: lse and delta, then the norms.
+  constexpr int norms_at = of_keys ? 2 : 0;
+  const int numbers = norms_at + distance;
+
+  for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
+    __syncthreads();  // the results of the group before have been read
+    const int64_t rows = g * p.pixels;
+    uint32_t a[D / 16][4], b[D / 16][4];
+    block.load_tile(f.a + rows * f.channels, f.channels, a);
+    block.load_tile(f.b + rows * f.value_channels, f.value_channels, b);
+    block.fill_channels(f.channels, f.value_channels);
+    float lse[2] = {}, delta[2] = {}, norm[2] = {};  // of this thread's pixels
+#pragma unroll
+    for (int line = 0; line < 2; ++line) {
+      const int64_t pixel = rows + block.some_pixel(line);
+      if (!of_keys) {
+        lse[line] = f.lse[pixel] * float(kLog2E);
+        delta[line] = f.delta[pixel];
+      }
+      if (distance) norm[line] = f.a_norms[pixel];
+    }
+
+    MmaStep step, ahead;
+    const auto start_copies = [&] {
+      if (ahead.plane < p.planes) {
+        block.copy_halo(f.x + rows * f.channels, f.channels, f.z + rows * f.value_channels,
+                        f.value_channels, ahead);
+#pragma unroll 1
+        for (int i = 0; i < numbers; ++i) {
+          const float* const x = i == norms_at ? f.x_norms : i == 0 ? f.lse : f.delta;
+          block.copy_numbers(x + rows, ahead, block.numbers(ahead.stage, i, numbers));
+        }
+        ahead.advance(p);
+      }
+      commit_copies();
+    };
+    for (int i = 0; i < p.stages - 1; ++i) start_copies();
+
+    float x_sum[D / 8][4] = {}, z_sum[D / 8][4] = {}, total[2] = {};
+#pragma unroll 1
+    for (; step.plane < p.planes; step.advance(p)) {
+      block.wait_for_step();
+      __syncthreads();  // the step is complete, and the one before has been read
+      start_copies();
+      if (!block.meets(step)) continue;
+      const T* x = block.warp_halo(step.stage, 0);
+      const T* z = block.warp_halo(step.stage, 1);
+      const float* number = block.warp_numbers(step.stage, 0, numbers);
+      const MmaWindow window = block.window(step);
+      const int octets = block.octets(step);
+#pragma unroll 1
+      for (int o = 0; o < octets; ++o) {
+        uint32_t weight[4], grad_score[4];  // P and dS, as left factors
+#pragma unroll
+        for (int line = 0; line < 2; ++line) {
+          const float* const of_line = number + line * kOctet;
+          float s[4] = {}, ds[4] = {};
+          if (distance) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              s[i] = -0.5f * (norm[i / 2] + of_line[norms_at * p.step_numbers + i % 2]);
+          }
+          add_products<T, D>(x, a, line, s);
+          add_products<T, D>(z, b, line, ds);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float l = of_keys ? of_line[i % 2] * float(kLog2E) : lse[i / 2];
+            const float d = of_keys ? of_line[p.step_numbers + i % 2] : delta[i / 2];
+            const bool outside = window.outside(o, line, i / 2, i % 2);
+            s[i] = outside ? 0.f : fast_exp2(s[i] * f.factor - l);
+            ds[i] = outside ? 0.f : s[i] * (ds[i] - d);
+          }
+#pragma unroll
+          for (int of_line = 0; of_line < 2; ++of_line) {
+            if (of_keys)
+              weight[line * 2 + of_line] = pack_halves<T>(s[of_line * 2], s[of_line * 2 + 1]);
+            grad_score[line * 2 + of_line] = pack_halves<T>(ds[of_line * 2], ds[of_line * 2 + 1]);
+          }
+        }
+        if (distance) {
+          // Of what is multiplied: rounded.
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const float2 both = unpack_halves<T>(grad_score[i]);
+            total[i % 2] += both.x + both.y;
+          }
+        }
+        add_weighted<T, D>(x, grad_score, x_sum);
+        if (of_keys) add_weighted<T, D>(z, weight, z_sum);
+        x += MmaBlock<T, D>::kPair;
+        z += MmaBlock<T, D>::kPair;
+        number += 2 * kOctet;
+      }
+    }
+
+    if (distance) {
+#pragma unroll
+      for (int line = 0; line < 2; ++line) {
+        total[line] += from_lane_xor(total[line], 1);
+        total[line] += from_lane_xor(total[line], 2);
+      }
+      subtract_own<T, D>(a, total, x_sum);
+    }
+#pragma unroll
+    for (int c = 0; c < D / 8; ++c) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) x_sum[c][i] *= f.scale;
+    }
+    block.store_tile(f.x_result + rows * f.channels, f.channels, x_sum);
+    if (of_keys) block.store_tile(f.z_result + rows * f.value_channels, f.value_channels, z_sum);
+  }
+#endif
+}
+
+}  // namespace
+
+template <class T>
+void attention_mma_backward(const T* dy, const T* q, const T* k, const T* v, const float* lse,
+                            const float* delta, float* norms, T* dq, T* dk, T* dv,
+                            const AttentionProblem& problem, cudaStream_t stream) {
+  const char* op = "attention_backward";
+  const AttentionShape& shape = problem.shape;
+  const int channels = std::max(shape.channels, shape.value_channels);
+  const int distance = shape.distance, blocks = channels <= 32 ? 2 : 1;
+  float *q_norms = nullptr, *k_norms = nullptr;
+  if (distance) {
+    q_norms = norms;
+    k_norms = norms + problem.groups * problem.pattern.pixels();
+    sum_products(op, q, q, q_norms, shape.channels, problem, stream);
+    sum_products(op, k, k, k_norms, shape.channels, problem, stream);
+  }
+  const float factor = float(shape.scale * kLog2E), scale = float(shape.scale);
+  const int C = shape.channels, C_v = shape.value_channels;
+  const MmaGradient<T> of_queries{q,       dy, k,       v, lse, delta,  q_norms,
+                                  k_norms, dq, nullptr, C, C_v, factor, scale};
+  const MmaGradient<T> of_keys{k,       v,  q,  dy, lse, delta,  k_norms,
+                               q_norms, dk, dv, C,  C_v, factor, scale};
+  const auto arrays = {
+      dy, q, k, v, static_cast<const T*>(dq), static_cast<const T*>(dk), static_cast<const T*>(dv)};
+  launch_mma<T>(
+      op, problem, {channels, distance, blocks}, stream, arrays,
+      [](auto D) { return attention_mma_backward_kernel<T, decltype(D)::value, false>; },
+      of_queries);
+  launch_mma<T>(
+      op, problem, {channels, distance + 2, blocks}, stream, arrays,
+      [](auto D) { return attention_mma_backward_kernel<T, decltype(D)::value, true>; }, of_keys);
+}
+
+#define CIRCULANT_INSTANTIATE_MMA(T)                                                              \
+  template void attention_mma_backward(const T*, const T*, const T*, const T*, const float*,      \
+                                       const float*, float*, T*, T*, T*, const AttentionProblem&, \
+                                       cudaStream_t);
+CIRCULANT_INSTANTIATE_MMA(c10::Half)
+CIRCULANT_INSTANTIATE_MMA(c10::BFloat16)
+
+}  // namespace circulant

@@ -1,0 +1,310 @@
+// Compares fused attention on tensor cores, and its gradients, with the definition in float64.
+#include <limits>
+
+#include "../../../csrc/cuda/attention_mma.h"
+#include "attention_reference.h"
+
+namespace check {
+namespace {
+
+using circulant::AttentionProblem;
+
+// An array that begins so many elements after an aligned address.
+template <class T>
+class Shifted {
+ public:
+  Shifted(const std::vector<T>& from, int shift) : shift(shift), all(padded(from, shift)) {}
+  Shifted(int64_t size, int shift) : Shifted(std::vector<T>(size, T(NAN)), shift) {}
+
+  T* at() const { return all.at + shift; }
+  std::vector<T> read() const { return all.read(shift, all.size - shift); }
+
+ private:
+  static std::vector<T> padded(std::vector<T> values, int shift) {
+    values.insert(values.begin(), shift, T(NAN));
+    return values;
+  }
+
+  int shift;
+  Array<T> all;
+};
+
+struct MmaCase {
+  Case c;
+  int64_t value_channels;
+  bool distance;
+  double scale;
+  int shift = 0;            // of all arrays, in elements
+  int shared_memory = 228;  // of a multiprocessor
+};
+
+template <class T>
+void compare(const MmaCase& a, const std::string& what, const std::vector<T>& got,
+             const std::vector<double>& expected, double tolerance) {
+  ++comparisons;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double have = static_cast<double>(got[i]);
+    if (std::abs(have - expected[i]) <= tolerance) continue;
+    return report(a.c, "mma " + what + (a.distance ? " distance" : " dot"),
+                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
+                      std::to_string(expected[i]) + ", tolerance " + std::to_string(tolerance));
+  }
+}
+
+// `coarse` is the distance from 1 to the next number of T: weights are rounded to T, and results,
+// by half of it.
+template <class T>
+void check_mma(const MmaCase& a, const char* dtype, double coarse) {
+  const Case& c = a.c;
+  const double eps = std::numeric_limits<float>::epsilon();
+  const std::string name = std::string(dtype) + ", values " + std::to_string(a.value_channels);
+  const AttentionCase reference{c, a.value_channels, a.distance, a.scale};
+  AttentionReference r(reference);
+  r.forward();
+  const AttentionProblem p = reference.problem();
+  try {
+    const int64_t sums = static_cast<int64_t>(r.lse.size());
+    const Array<float> norms(2 * sums), lse(sums), delta(sums);
+    const Shifted<T> q(rounded<T>(r.q), a.shift), k(rounded<T>(r.k), a.shift),
+        v(rounded<T>(r.v), a.shift), dy(rounded<T>(r.dy), a.shift);
+    const Shifted<T> y(int64_t(r.y.size()), a.shift);
+    circulant::attention_mma(q.at(), k.at(), v.at(), y.at(), lse.at, norms.at, p, nullptr);
+    // See check_attention.cpp. The distance adds the norms to the terms of a score.
+    const double K = static_cast<double>(c.offsets());
+    const double terms = (static_cast<double>(c.channels) + 8) * (a.distance ? 4 : 1);
+    const double score_error = terms * eps * r.products;
+    const double weight_error = 2 * score_error + (K + 16 + 4 * r.scores) * eps;
+    compare(a, "lse " + name, lse.read(0, sums), r.lse,
+            score_error + (K + 16 + 4 * r.scores) * eps);
+    compare(a, "y " + name, y.read(), r.y, (weight_error + K * eps + coarse) * r.largest);
+
+    const std::vector<T> y_given = rounded<T>(r.y);
+    const std::vector<float> lse_given(r.lse.begin(), r.lse.end());
+    r.y.assign(y_given.begin(), y_given.end());
+    r.lse.assign(lse_given.begin(), lse_given.end());
+    r.backward();
+    const Array<float> lse_(lse_given);
+    const Shifted<T> y_(y_given, a.shift);
+    const Shifted<T> dq(int64_t(r.dq.size()), a.shift), dk(int64_t(r.dk.size()), a.shift),
+        dv(int64_t(r.dv.size()), a.shift);
+    circulant::sum_products("check", dy.at(), y_.at(), delta.at, int(a.value_channels), p, nullptr);
+    circulant::attention_mma_backward(dy.at(), q.at(), k.at(), v.at(), lse_.at, delta.at, norms.at,
+                                      dq.at(), dk.at(), dv.at(), p, nullptr);
+    const double columns = std::max(1.0, r.column_sum);
+    const double ds = columns * 2 * r.value_products *
+                      (weight_error + (static_cast<double>(a.value_channels) + 8 + K) * eps);
+    const double rounding = 2 * coarse;
+    const double tolerance = 2 * std::abs(a.scale) * ds * r.largest;
+    compare(a, "dq " + name, dq.read(), r.dq, tolerance + rounding * largest(r.dq));
+    compare(a, "dk " + name, dk.read(), r.dk, tolerance + rounding * largest(r.dk));
+    compare(a, "dv " + name, dv.read(), r.dv,
+            columns * (weight_error + K * eps) * r.largest + rounding * largest(r.dv));
+  } catch (const std::exception& error) {
+    report(c, "mma " + name, error.what());
+  }
+}
+
+void check_mma(const MmaCase& a) {
+  choose_device(132, a.shared_memory);
+  static int count = 0;
+  // Most cases have float16, which has smaller tolerances.
+  if (++count % 3 == 0 && !only_float32) {
+    check_mma<c10::BFloat16>(a, "bfloat16", 0x1p-7);
+  } else {
+    check_mma<c10::Half>(a, "float16", 0x1p-10);
+  }
+}
+
+const MmaCase kCases[] = {
+    // A tile, and window 1.
+    {{1, 20, {1, 8, 16}, {1, 3, 5}}, 9, false, 0.9},
+    {{1, 9, {1, 8, 16}, {1, 5, 3}}, 20, true, 0.9},
+    {{1, 16, {1, 1, 1}, {1, 1, 1}}, 16, true, 0.4},
+    // Incomplete tiles; widths that are copied in fours, twos and ones; arrays that are not
+    // aligned.
+    {{2, 6, {1, 9, 20}, {1, 3, 3}}, 7, false, -0.9},
+    {{1, 7, {1, 11, 18}, {1, 5, 3}}, 6, true, -0.9},
+    {{1, 5, {1, 7, 17}, {1, 3, 9}}, 8, false, 0.9},
+    {{1, 6, {1, 8, 16}, {1, 3, 3}}, 6, true, 0.9, 1},
+    {{1, 6, {1, 8, 16}, {1, 3, 3}}, 6, false, 0.9, 2},
+    {{1, 6, {1, 8, 16}, {1, 3, 3}}, 6, false, 0.9, 4},
+    // Windows as large as the grid.
+    {{1, 8, {1, 5, 5}, {1, 5, 5}}, 8, false, 0.9},
+    {{1, 8, {1, 3, 25}, {1, 3, 25}}, 8, true, 0.9},
+    // 3-D; dims of one pixel; wide and flat tiles.
+    {{1, 8, {4, 9, 16}, {3, 3, 3}}, 8, false, 0.9},
+    {{1, 8, {3, 2, 10}, {3, 1, 9}}, 8, true, 0.9},
+    {{1, 8, {1, 1, 140}, {1, 1, 15}}, 8, false, 0.9},
+    {{1, 8, {1, 70, 1}, {1, 41, 1}}, 8, true, 0.9},
+    {{1, 8, {3, 1, 136}, {3, 1, 5}}, 8, false, 0.9},
+    // More channels.
+    {{1, 64, {1, 8, 16}, {1, 3, 5}}, 40, true, 0.3},
+    {{1, 40, {1, 9, 24}, {1, 3, 17}}, 64, false, 0.3},
+    {{1, 128, {1, 8, 16}, {1, 3, 3}}, 70, false, 0.2},
+    {{1, 70, {1, 8, 16}, {1, 3, 3}}, 128, true, 0.2},
+    // A halo that shared memory holds in parts: of 2-D and flat grids.
+    {{1, 7, {1, 2, 104}, {1, 1, 95}}, 7, true, 0.9, 0, 100},
+    {{1, 70, {1, 1, 200}, {1, 1, 181}}, 70, false, 0.2},
+};
+
+}  // namespace
+
+void check_attention_mma() {
+  for (const MmaCase& one : kCases) {
+    // Mutants are compiled for few channels.
+    if (!only_float32 || std::max(one.c.channels, one.value_channels) <= 32) check_mma(one);
+  }
+}
+
+void check_attention_mma_random(Case c) {
+  const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
+  MmaCase a{c, 1 + below(40), below(2) == 0, (below(4) == 0 ? -2.0 : 2.0) / double(c.channels + 2)};
+  a.shift = static_cast<int>(below(3));
+  check_mma(a);
+}
+
+// An infinite value spoils pixels that have it in their windows, and others up to 14 columns and a
+// row further. The bits of the rest stay.
+void check_attention_mma_infinite() {
+  using T = c10::Half;
+  const Case c{1, 16, {1, 24, 48}, {1, 3, 5}};
+  const AttentionCase a{c, 16, false, 0.5};
+  const int64_t C = c.channels, N = c.pixels(), at = 11 * 48 + 40;
+  const std::vector<T> x = rounded<T>(random_eighths(C * N));
+  std::vector<T> values = x;
+  const Array<T> q(x), clean(C * N), spoiled(C * N);
+  const Array<float> lse(N);
+  ++comparisons;
+  try {
+    for (const auto* y : {&clean, &spoiled}) {
+      const Array<T> v(values);
+      circulant::attention_mma(q.at, q.at, v.at, y->at, lse.at, nullptr, a.problem(), nullptr);
+      values[3 * N + at] = std::numeric_limits<T>::infinity();
+    }
+    const std::vector<T> before = clean.read(0, C * N), after = spoiled.read(0, C * N);
+    for (int64_t i = 0; i < C * N; ++i) {
+      const int64_t down = std::abs(i % N / 48 - 11),
+                    across = std::abs((i % 48 - 40 + 24 + 48) % 48 - 24);
+      const bool is_seen = i / N == 3 && down <= 1 && across <= 2;
+      const bool may_change = i / N == 3 && down <= 1 + 1 && across <= 2 + 14;
+      if (is_seen ? !std::isfinite(float(after[i])) : may_change || before[i].x == after[i].x)
+        continue;
+      return report(c, "mma infinite",
+                    "element " + std::to_string(i) + " is " + std::to_string(float(after[i])) +
+                        ", was " + std::to_string(float(before[i])));
+    }
+  } catch (const std::exception& error) {
+    report(c, "mma infinite", error.what());
+  }
+}
+
+// One pixel: S = lse and y = v. More groups than a launch can have.
+void check_attention_mma_groups() {
+  using T = c10::Half;
+  const int64_t step = circulant::kMaxGridGroups, groups = step + 3, C = 9;
+  const Case c{groups, C, {1, 1, 1}, {1, 1, 1}};
+  const AttentionCase a{c, C, false, 0.5};
+  const std::vector<double> x = random_eighths(groups * C), dy = random_eighths(groups * C);
+  std::vector<double> lse(groups), gradient(groups * C);
+  for (int64_t g = 0; g < groups; ++g) {
+    double ds = 0;  // where delta is zero
+    for (int64_t i = g * C; i < (g + 1) * C; ++i) {
+      lse[g] += 0.5 * x[i] * x[i];
+      ds += dy[i] * x[i];
+    }
+    for (int64_t i = g * C; i < (g + 1) * C; ++i) gradient[i] = 0.5 * ds * x[i];
+  }
+  const Array<T> x_(rounded<T>(x)), dy_(rounded<T>(dy)), y_(groups * C), dq_(groups * C),
+      dk_(groups * C), dv_(groups * C);
+  const Array<float> lse_(groups), delta_(rounded<float>(std::vector<double>(groups)));
+  const Only only(3, 0);
+  const MmaCase mma{c, C, false, 0.5};
+  try {
+    circulant::attention_mma(x_.at, x_.at, x_.at, y_.at, lse_.at, nullptr, a.problem(), nullptr);
+    circulant::attention_mma_backward(dy_.at, x_.at, x_.at, x_.at, lse_.at, delta_.at, nullptr,
+                                      dq_.at, dk_.at, dv_.at, a.problem(), nullptr);
+  } catch (const std::exception& error) {
+    return report(c, "mma of many groups", error.what());
+  }
+  for (const int64_t g : {int64_t(0), step}) {
+    const auto check = [&](const std::string& what, const auto& got, const std::vector<double>& all,
+                           int64_t size, double tolerance) {
+      const auto begin = all.begin() + g * size;
+      compare(mma, what + " of many groups", got.read(g * size, 3 * size),
+              {begin, begin + 3 * size}, tolerance);
+    };
+    check("lse", lse_, lse, 1, 1e-4);
+    check("y", y_, x, C, 1e-2);
+    check("dq", dq_, gradient, C, 2e-2);
+    check("dk", dk_, gradient, C, 2e-2);
+    check("dv", dv_, dy, C, 1e-2);
+  }
+}
+
+// More than 2^31 features, of which only two are not zero. The window is one pixel.
+void check_attention_mma_offsets() {
+  using T = c10::Half;
+  const int64_t G = 17, C = 128;
+  const Case c{G, C, {1, 1024, 1024}, {1, 1, 1}};
+  const AttentionCase a{c, C, false, 0.5};
+  const int64_t N = c.pixels(), last = G * C * N - 1, other = last - 5 * N;
+  size_t free = 0, total = 0;
+  check_cuda(cudaMemGetInfo(&free, &total));
+  if (free / sizeof(T) / 5 < static_cast<size_t>(G * C * N)) {
+    std::printf("not checked, too little memory: tensor cores at offsets above 2^31\n");
+    return;
+  }
+  Array<T> x(G * C * N), y(G * C * N), dk(G * C * N), dv(G * C * N);
+  Array<float> lse(G * N), delta(G * N);
+  for (Array<T>* array : {&x, &y, &dk, &dv}) check_cuda(cudaMemset(array->at, 0, array->bytes()));
+  for (Array<float>* array : {&lse, &delta}) check_cuda(cudaMemset(array->at, 0, array->bytes()));
+  x.write(last, 3);
+  x.write(other, 2);
+  const MmaCase mma{c, C, false, 0.5};
+  const Only only(0, 24);
+  const auto compare_both = [&](const std::string& what, const Array<T>& got, double factor) {
+    compare(mma, what, got.read(last, 1), {3 * factor}, 1e-3 * factor);
+    compare(mma, what, got.read(other, 1), {2 * factor}, 1e-3 * factor);
+  };
+  try {
+    // S = 0.5 (3 * 3 + 2 * 2) = lse; dP is twice that, and delta zero. The memory of y is that of
+    // dq from there on.
+    circulant::attention_mma(x.at, x.at, x.at, y.at, lse.at, nullptr, a.problem(), nullptr);
+    compare_both("y at an offset above 2^31", y, 1);
+    compare(mma, "lse at the last offset", lse.read(G * N - 1, 1), {6.5}, 1e-5);
+    circulant::attention_mma_backward(x.at, x.at, x.at, x.at, lse.at, delta.at, nullptr, y.at,
+                                      dk.at, dv.at, a.problem(), nullptr);
+    compare_both("dq at an offset above 2^31", y, 0.5 * 13);
+    compare_both("dk at an offset above 2^31", dk, 0.5 * 13);
+    compare_both("dv at an offset above 2^31", dv, 1);
+  } catch (const std::exception& error) {
+    report(c, "tensor cores at offsets above 2^31", error.what());
+  }
+}
+
+// Which kernels run, and how many blocks fit a multiprocessor.
+void check_attention_mma_plan() {
+#ifdef CUDA_ON_HOST
+  const auto expect = [](const Case& c, bool is_right, const std::string& what) {
+    ++comparisons;
+    if (!is_right) report(c, "mma plan", what);
+  };
+  const Case readme{2, 64, {1, 128, 96}, {1, 15, 15}}, small{1, 3, {1, 64, 64}, {1, 3, 3}},
+      wide{1, 129, {1, 64, 64}, {1, 15, 15}};
+  const auto problem = [](const Case& c) {
+    return AttentionCase{c, c.channels, false, 0.125}.problem();
+  };
+  for (const int shared_memory : {100, 164, 228}) {
+    choose_device(108, shared_memory);
+    expect(readme, circulant::uses_mma(problem(readme)), "not on tensor cores");
+    expect(small, !circulant::uses_mma(problem(small)), "on tensor cores");
+    expect(wide, !circulant::uses_mma(problem(wide)), "on tensor cores");
+    const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
+    expect(readme, circulant::current_device().resident(plan.shared) >= 2, "one block");
+  }
+  choose_device(72, 64);
+  expect(readme, !circulant::uses_mma(problem(readme)), "on tensor cores of sm_75");
+#endif
+}
+
+}  // namespace check

@@ -1,0 +1,194 @@
+"""Issue slots and shared-memory wavefronts of the kernels' inner loops, counted in machine code.
+
+No disassembler is needed: an instruction of the architectures since sm_75 has 16 bytes, of which
+the low 12 bits say what it does, and few kinds matter here. An instruction takes an issue slot of
+its warp. A wavefront is a cycle of shared memory, 128 bytes for a warp; conflicts of banks would
+add to what is counted.
+
+``python tests/native/issue_slots.py LIBRARY``: a library that was compiled with ``--no-compress``.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resource_report import demangled, short_name
+
+# By the low 9 bits, which do not depend on where operands come from.
+NAMES = {
+    0x02B: "DFMA",
+    0x023: "FFMA",
+    0x03C: "HMMA",
+    0x03B: "LDSM",
+    0x108: "MUFU",
+    0x147: "BRA",
+    0x181: "LDG",
+    0x184: "LDS",
+    0x186: "STG",
+    0x188: "STS",
+    0x1AE: "LDGSTS",
+}
+PRODUCTS = ("HMMA", "DFMA", "FFMA")
+# 32 lanes with 1, 2, 4, 8 or 16 bytes.
+WAVEFRONTS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4}
+EM_CUDA = 190
+LEAST_PRODUCTS = 16  # of a loop that is counted
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An inner loop: its instructions, whether they are executed each time or not."""
+
+    slots: int
+    kinds: Counter[str]
+    wavefronts: int
+
+    @property
+    def products(self) -> int:
+        """The instructions that multiply: of tensor cores if there are any."""
+        return next((self.kinds[name] for name in PRODUCTS if self.kinds[name]), 0)
+
+
+def cubins(library: Path) -> Iterator[tuple[str, bytes]]:
+    """The machine code in a library, by architecture."""
+    data = library.read_bytes()
+    for found in re.finditer(rb"\x7fELF\x02\x01", data):
+        elf = data[found.start() :]
+        if struct.unpack_from("<H", elf, 18)[0] == EM_CUDA:
+            flags = struct.unpack_from("<I", elf, 48)[0]
+            # The number of the architecture has moved with a newer form of the file.
+            number = flags >> 8 & 0xFF if elf[8] >= 8 else flags & 0xFF
+            yield f"sm_{number}", elf
+
+
+def functions(elf: bytes) -> Iterator[tuple[str, bytes]]:
+    """The kernels of a cubin: mangled names and code."""
+    at, size, count, names_index = (
+        struct.unpack_from("<Q", elf, 40)[0],
+        *struct.unpack_from("<HHH", elf, 58),
+    )
+    sections = [struct.unpack_from("<IIQQQQ", elf, at + i * size) for i in range(count)]
+    names = sections[names_index][4]
+    for section in sections:
+        start = names + section[0]
+        name = elf[start : elf.index(b"\0", start)].decode()
+        if name.startswith(".text."):
+            yield name.removeprefix(".text."), elf[section[4] : section[4] + section[5]]
+
+
+def branch(low: int, high: int, split: bool) -> int:
+    """How far a branch goes, in bytes from the next instruction.
+
+    The distance has 48 bits from bit 34 on; in the newer form (``split``) its lowest byte is in bits
+    16 to 23.
+    """
+    far = (low >> 34) | (high & 0x3FFFF) << 30
+    far -= (far >> 47) << 48
+    return 4 * (far << 8 | low >> 16 & 0xFF) if split else 4 * far
+
+
+def loops(code: bytes) -> list[Loop]:
+    """The innermost loops of a kernel."""
+    words = list(struct.iter_unpack("<QQ", code))
+    names = [NAMES.get(low & 0x1FF, "") for low, _ in words]
+    branches = [i for i, name in enumerate(names) if name == "BRA"]
+    # A kernel ends with a branch to itself, which tells the form.
+    last = branches[-1]
+    split = branch(*words[last], True) == -16
+    assert branch(*words[last], split) == -16, "not the code of a known architecture"
+    ranges = []
+    for i in branches[:-1]:
+        target = i + 1 + branch(*words[i], split) // 16
+        if 0 <= target <= i:
+            ranges.append((target, i + 1))
+    inner = [
+        one for one in ranges if not any(one != o and one[0] <= o[0] and o[1] <= one[1] for o in ranges)
+    ]
+    return [
+        Loop(end - start, Counter(filter(None, names[start:end])), wavefronts(words[start:end]))
+        for start, end in inner
+    ]
+
+
+def wavefronts(words: list[tuple[int, int]]) -> int:
+    """The wavefronts of loads from shared memory and stores to it."""
+    total = 0
+    for low, high in words:
+        name = NAMES.get(low & 0x1FF, "")
+        if name in ("LDS", "STS"):
+            total += WAVEFRONTS.get(high >> 9 & 7, 4)
+        elif name == "LDSM":
+            total += (1, 2, 4)[min(high >> 8 & 3, 2)]
+    return total
+
+
+def product_loops(library: Path) -> dict[str, dict[str, list[Loop]]]:
+    """Per kernel and architecture, the inner loops that multiply, by size."""
+    found: dict[str, dict[str, list[Loop]]] = {}
+    for architecture, elf in cubins(library):
+        named = list(functions(elf))
+        for name, (_, code) in zip(demangled([n for n, _ in named]), named, strict=True):
+            counted = [loop for loop in loops(code) if loop.products >= LEAST_PRODUCTS]
+            counted.sort(key=lambda loop: (loop.products, loop.slots))
+            if counted:
+                found.setdefault(short_name(name), {})[architecture] = counted
+    return found
+
+
+def table(found: dict[str, dict[str, list[Loop]]]) -> str:
+    """Slots / products, and wavefronts, per loop and architecture."""
+    columns = sorted({a for row in found.values() for a in row}, key=lambda a: int(a[3:]))
+    lines = [f"{'slots/products, wavefronts':52s}" + "".join(f"{c:>15s}" for c in columns)]
+    for kernel, of_kernel in sorted(found.items()):
+        for i in range(max(len(counted) for counted in of_kernel.values())):
+            cells = {
+                a: f"{counted[i].slots}/{counted[i].products}, {counted[i].wavefronts}"
+                for a, counted in of_kernel.items()
+                if i < len(counted)
+            }
+            name = f"{kernel}, loop {i + 1}"
+            lines.append(f"{name:52s}" + "".join(f"{cells.get(c, '-'):>15s}" for c in columns))
+    return "\n".join(lines)
+
+
+def worst(found: dict[str, dict[str, list[Loop]]]) -> dict[str, tuple[float, float]]:
+    """The most slots and wavefronts per product in a loop of a kernel, for each name.
+
+    Without float64, which some architectures compute by other instructions.
+    """
+    most: dict[str, tuple[float, float]] = {}
+    for kernel, of_kernel in found.items():
+        if "double" in kernel:
+            continue
+        name = re.sub(r"<(Half|BFloat16|float)", "<T", kernel)
+        for loop in (loop for counted in of_kernel.values() for loop in counted):
+            slots, waves = most.get(name, (0.0, 0.0))
+            most[name] = (
+                max(slots, loop.slots / loop.products),
+                max(waves, loop.wavefronts / loop.products),
+            )
+    return most
+
+
+def problems(found: dict[str, dict[str, list[Loop]]]) -> Iterator[str]:
+    """Loops that take more than LIMITS allow, and kernels without a limit."""
+    most = worst(found)
+    for name in sorted(LIMITS.keys() - most.keys()):
+        yield f"{name} has no loop that multiplies"
+    for name, (slots, waves) in sorted(most.items()):
+        limits = LIMITS.get(name, (0.0, 0.0))
+        if slots > limits[0] or waves > limits[1]:
+            yield f"{name}: {slots:.3f} slots and {waves:.3f} wavefronts, allowed are {limits}"
+
+
+if __name__ == "__main__":
+    loops_of_library = product_loops(Path(sys.argv[1]))
+    print(table(loops_of_library))
+    for kernel_name, numbers in sorted(worst(loops_of_library).items()):
+        print(f'    "{kernel_name}": ({numbers[0]:.3f}, {numbers[1]:.3f}),')
