@@ -7,8 +7,8 @@
 // lie in registers, a left factor of the second product. The distance is q k - (|q|^2 + |k|^2) / 2:
 // sums of products begin at the norms.
 //
-// Scores and sums are float32; the weights, relative to the largest score so far, are rounded to
-// the half type. No atomics and a fixed order of additions: results are bitwise reproducible.
+// Scores and sums are float32; the weights, relative to about the largest score so far, are rounded
+// to the half type. No atomics and a fixed order of additions: results are bitwise reproducible.
 //
 // Of the octets that a warp meets, some neighbours lie outside of the window, with weight 0. 0 *
 // inf is NaN: a value that is not finite spoils pixels up to 14 columns and a row beyond its
@@ -55,7 +55,11 @@ __device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&q
   }
 }
 
-// Turns scores into weights, and rescales totals and sums to the largest score so far.
+// Weights are at most 2^kSlack.
+constexpr float kSlack = 8;
+
+// Turns scores into weights relative to about the largest score so far, to which totals and sums
+// are rescaled when it has grown.
 template <class T, int D>
 __device__ __forceinline__ void online_softmax(const MmaWindow& window, int first, float factor,
                                                float (&score)[kTogether][2][4],
@@ -78,15 +82,18 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, int firs
   for (int of_line = 0; of_line < 2; ++of_line) {
     most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 1));
     most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 2));
-    const float shrink = fast_exp2((largest[of_line] - most[of_line]) * factor);
-    largest[of_line] = most[of_line];
-    total[of_line] *= shrink;
+    // Rarely after the first octets: what the sums are relative to need not be the largest score.
+    if ((most[of_line] - largest[of_line]) * factor > kSlack) {
+      const float shrink = fast_exp2((largest[of_line] - most[of_line]) * factor);
+      largest[of_line] = most[of_line];
+      total[of_line] *= shrink;
 #pragma unroll
-    for (int c = 0; c < D / 8; ++c) {
-      sum[c][of_line * 2] *= shrink;
-      sum[c][of_line * 2 + 1] *= shrink;
+      for (int c = 0; c < D / 8; ++c) {
+        sum[c][of_line * 2] *= shrink;
+        sum[c][of_line * 2 + 1] *= shrink;
+      }
     }
-    const float zero = most[of_line] * factor;
+    const float zero = largest[of_line] * factor;
 #pragma unroll
     for (int o = 0; o < kTogether; ++o) {
 #pragma unroll

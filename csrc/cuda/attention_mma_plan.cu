@@ -29,7 +29,7 @@ Pattern squeezed(Pattern pattern) {
 }
 
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
-double octet_slots(int D) { return D == 32 ? 100 : D == 64 ? 135 : 195; }
+double octet_slots(int D) { return D == 32 ? 105 : D == 64 ? 125 : 150; }
 double step_slots(const MmaPlan& p, int D) {
   return 150 + 6.0 * (4 * D << p.log_positions) / kMmaThreads;
 }
@@ -85,8 +85,8 @@ bool lay_out_within(MmaPlan& p, const MmaNeeds& needs, int limit) {
   return false;
 }
 
-std::optional<MmaPlan> best_plan(const AttentionProblem& problem, const MmaNeeds& needs) {
-  const Device device = current_device();
+std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds& needs,
+                                 const Device& device) {
   const int D = mma_channels(needs.channels);
   std::optional<MmaPlan> best;
   const Pattern pattern = squeezed(problem.pattern);
@@ -116,6 +116,14 @@ std::optional<MmaPlan> best_plan(const AttentionProblem& problem, const MmaNeeds
     if (fits && (!best || mma_cycles(p, D) < mma_cycles(*best, D))) best = p;
   }
   return best;
+}
+
+std::optional<MmaPlan> best_plan(const AttentionProblem& problem, const MmaNeeds& needs) {
+  const Device device = current_device();
+  return cached<std::optional<MmaPlan>>(
+      plan_key(problem.pattern, device.index,
+               {problem.groups, needs.channels, needs.numbers, needs.blocks}),
+      [&] { return make_plan(problem, needs, device); });
 }
 
 }  // namespace

@@ -55,16 +55,13 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   return l;
 }
 
-}  // namespace
-
-AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t groups, int channels,
-                             int sum_channels, int bytes) {
+AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, int channels,
+                        int sum_channels, int bytes, const Device& device) {
   const bool wide = bytes == sizeof(double);
   const int warp_pass_channels = wide ? kWarpPassChannels<double> : kWarpPassChannels<float>;
   const int pass_channels =
       std::min(round_up(sum_channels, kAttentionWarps), warp_pass_channels * kAttentionWarps);
   const int resident_blocks = wide ? kResidentBlocks<double> : kResidentBlocks<float>;
-  const Device device = current_device();
   const int limit = std::min(kSharedMemory, device.shared_memory);
   AttentionPlan best{pattern, Strips(pattern.window, 1)};
   best.groups = static_cast<int>(groups);
@@ -107,6 +104,16 @@ AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t gro
   }
   if (least < 0) fail_to_tile(op, pattern, channels, bytes, limit);
   return best;
+}
+
+}  // namespace
+
+AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t groups, int channels,
+                             int sum_channels, int bytes) {
+  const Device device = current_device();
+  return cached<AttentionPlan>(
+      plan_key(pattern, device.index, {groups, channels, sum_channels, bytes}),
+      [&] { return make_plan(op, pattern, groups, channels, sum_channels, bytes, device); });
 }
 
 }  // namespace circulant

@@ -11,6 +11,7 @@
 
 #include <cuda_runtime.h>
 
+#include "cache.h"
 #include "problem.h"
 
 namespace circulant {
@@ -19,6 +20,7 @@ namespace circulant {
 void check_cuda(cudaError_t error);
 
 struct Device {
+  int index = 0;
   int multiprocessors = 0;
   int shared_memory = 0;        // bytes available to a block
   int total_shared_memory = 0;  // bytes of a multiprocessor
@@ -34,16 +36,19 @@ struct Device {
 inline Device current_device() {
   int index = 0;
   check_cuda(cudaGetDevice(&index));
-  const auto attribute = [index](cudaDeviceAttr name) {
-    int value = 0;
-    check_cuda(cudaDeviceGetAttribute(&value, name, index));
-    return value;
-  };
-  return {attribute(cudaDevAttrMultiProcessorCount),
-          attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
-          attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
-          attribute(cudaDevAttrReservedSharedMemoryPerBlock),
-          attribute(cudaDevAttrComputeCapabilityMajor)};
+  return cached<Device>({index}, [index] {
+    const auto attribute = [index](cudaDeviceAttr name) {
+      int value = 0;
+      check_cuda(cudaDeviceGetAttribute(&value, name, index));
+      return value;
+    };
+    return Device{index,
+                  attribute(cudaDevAttrMultiProcessorCount),
+                  attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin),
+                  attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+                  attribute(cudaDevAttrReservedSharedMemoryPerBlock),
+                  attribute(cudaDevAttrComputeCapabilityMajor)};
+  });
 }
 
 // The block's dynamic shared memory. Kernels have no other.

@@ -219,7 +219,9 @@ SimilarityPlan plan(const Problem& problem) {
 template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
-  const SimilarityPlan p = plan<accumulate_t<T>>(problem);
+  const SimilarityPlan p =
+      cached<SimilarityPlan>(plan_key(problem.pattern, 0, {problem.groups, problem.channels}),
+                             [&] { return plan<accumulate_t<T>>(problem); });
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.strips.steps();
   launch({"similarity", blocks, p.groups, kThreads, p.shared, stream},
          distance ? similarity_kernel<T, true> : similarity_kernel<T, false>, x, y, values, p);

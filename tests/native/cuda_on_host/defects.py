@@ -297,6 +297,7 @@ MUTANTS = [
     of_mma("groups", MMA_F, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     of_mma("groups-gradient", MMA_B, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     of_mma("one-block", MMA_P, "needs.blocks > 1 &&", "false &&", "plan"),
+    of_mma("same-plan", "cache.h", "push_back(device)", "push_back(0 * device)", "plan", MMA_P),
     of_mma("old-device", MMA_P, "if (current_device().major < 8) return false;", "", "plan"),
     of_mma("not-counted", MMA_P, "plan && mma_cycles", "plan && 0 < mma_cycles", "plan"),
     # An infinite value spoils no more than is documented.

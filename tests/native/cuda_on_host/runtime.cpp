@@ -2,6 +2,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
+#include <tuple>
 
 #include <sys/mman.h>
 
@@ -59,8 +61,15 @@ cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
+// Each device that was emulated so far has a number of its own, as its limits are kept.
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  static std::map<std::tuple<int, int, int, int>, int> numbers;
+  const auto& s = cuda_on_host::settings();
+  const auto limits =
+      std::make_tuple(s.multiprocessors, s.major, s.shared_memory, s.total_shared_memory);
+  *device = numbers.emplace(limits, static_cast<int>(numbers.size())).first->second;
   return cudaSuccess;
 }
 
