@@ -1,4 +1,4 @@
-"""Attention on grids whose borders wrap, and its block-circulant matrix as a value."""
+"""Attention on grids with borders that wrap or end, and its block-circulant matrix as a value."""
 
 from circulant_attention.attention import (
     circulant_attention,
