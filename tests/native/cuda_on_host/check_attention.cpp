@@ -50,7 +50,7 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
   try {
     const Array<T> q(rounded<T>(r.q)), k(rounded<T>(r.k)), dy(rounded<T>(r.dy));
     std::vector<double> finite = r.v;
-    if (c.infinite) r.v[randomness() % r.v.size()] = std::numeric_limits<double>::infinity();
+    if (c.infinite) r.v[infinite_at(c, r.v.size())] = std::numeric_limits<double>::infinity();
     r.forward();
     // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum
     // and its reciprocal.
