@@ -108,7 +108,9 @@ def loops(code: bytes) -> list[Loop]:
         if 0 <= target <= i:
             ranges.append((target, i + 1))
     inner = [
-        one for one in ranges if not any(one != o and one[0] <= o[0] and o[1] <= one[1] for o in ranges)
+        one
+        for one in ranges
+        if not any(one != o and one[0] <= o[0] and o[1] <= one[1] for o in ranges)
     ]
     return [
         Loop(end - start, Counter(filter(None, names[start:end])), wavefronts(words[start:end]))

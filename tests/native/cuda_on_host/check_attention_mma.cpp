@@ -291,6 +291,10 @@ void check_attention_mma_plan() {
   };
   const Case readme{2, 64, {1, 128, 96}, {1, 15, 15}}, small{1, 3, {1, 64, 64}, {1, 3, 3}},
       wide{1, 129, {1, 64, 64}, {1, 15, 15}};
+  Case truncated = readme, even = readme, dilated = readme;
+  truncated.boundary[1] = kTruncated;
+  even.window[2] = 16;
+  dilated.dilation[2] = 2;
   const auto problem = [](const Case& c) {
     return AttentionCase{c, c.channels, false, 0.125}.problem();
   };
@@ -298,7 +302,9 @@ void check_attention_mma_plan() {
     choose_device(108, shared_memory);
     expect(readme, circulant::uses_mma(problem(readme)), "not on tensor cores");
     expect(small, !circulant::uses_mma(problem(small)), "on tensor cores");
-    expect(wide, !circulant::uses_mma(problem(wide)), "on tensor cores");
+    for (const Case& c : {wide, truncated, even, dilated}) {
+      expect(c, !circulant::uses_mma(problem(c)), "on tensor cores");
+    }
     const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
     expect(readme, circulant::current_device().resident(plan.shared) >= 2, "one block");
   }
