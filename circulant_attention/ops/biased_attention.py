@@ -40,8 +40,9 @@ def biased_attention(
     """``y_i = sum_j softmax_j(S_ij) v_j`` with biased scores, for every group.
 
     ``S_ij = scale * similarity(q_i, k_j) + bias_o + key_bias_j``, where o is the offset of key j
-    from query i. Where a bias is -inf the key is absent. A row without any key has ``y = 0``, a
-    log-sum-exp of -inf and zero gradients.
+    from query i. Where a bias is -inf the key is absent; its features must be finite all the same,
+    as in torch's attention. A row without any key has ``y = 0``, a log-sum-exp of -inf and zero
+    gradients.
 
     Args:
         q: Queries ``(G, C, *spatial)``, real.

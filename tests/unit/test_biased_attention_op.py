@@ -304,6 +304,22 @@ def test_the_gradient_of_biases_at_scale_zero():
     assert found[3].abs().sum() > 0
 
 
+def test_the_log_sum_exp_alone_has_gradients():
+    tensors = inputs(GRIDS["mixed"], absent=True)
+    settings = native(GRIDS["mixed"]), SimilarityKind.DISTANCE, 0.7
+    some = [*tensors[:2], *tensors[3:]]
+
+    def loss(attend: Callable[..., tuple[Tensor, Tensor]]) -> Tensor:
+        lse = attend(*tensors, *settings)[1]
+        return lse.masked_fill(lse == -torch.inf, 0).sin().sum()
+
+    expected = torch.autograd.grad(loss(composed_biased_attention), some)
+    for create_graph in (False, True):
+        found = torch.autograd.grad(loss(biased_attention), some, create_graph=create_graph)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other, rtol=0, atol=1e-12)
+
+
 def test_a_bias_without_gradient_has_none():
     q, k, v, bias, key_bias = inputs(GRIDS["circular"])
     y, _ = biased_attention(q, k, v, bias.detach(), key_bias, [3, 3], 0, 0.7)
