@@ -8,6 +8,8 @@
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
 #   make bench-kernels the speed of the CPU kernels against the peak, into benchmarks/results
+#   make bench-windows other windows against circular ones, into benchmarks/results; with
+#                      BEFORE=LIBRARY also circular windows beside the CPU library of another commit
 #   make test-cuda     every test on a GPU: build, kernels, the suite, compute-sanitizer; no network
 #   make bench-cuda    the benchmarks on a GPU, into benchmarks/results/cuda.{json,md}; no network
 #   make bench-quick   a few benchmarks, printed only
@@ -38,7 +40,7 @@ PACKAGE := $(VENV)/.package
 
 NATIVE := $(shell find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: all demo test lint docs bench bench-kernels bench-quick wheel test-wheel test-aarch64 test-compilers format clean distclean
+.PHONY: all demo test lint docs bench bench-kernels bench-windows bench-quick wheel test-wheel test-aarch64 test-compilers format clean distclean
 
 all: $(PACKAGE)
 
@@ -86,6 +88,9 @@ bench: bench-kernels
 
 bench-kernels: $(PACKAGE)
 	$(BIN)/python -m benchmarks.kernels --output benchmarks/results/kernels
+
+bench-windows: $(PACKAGE)
+	$(BIN)/python -m benchmarks.windows $(if $(BEFORE),--before $(BEFORE)) --output benchmarks/results/windows
 
 # On a machine with a GPU. These take PYTHON as it is, with its CUDA torch, instead of making an
 # environment; the scripts say what is missing.

@@ -45,6 +45,33 @@ def without_absent(values: Tensor, geometry: Geometry) -> Tensor:
     return values if present is None else values.where(present.flatten(), 0)
 
 
+def multiplied(values: Tensor, geometry: Geometry, factor: Number | Tensor) -> Tensor:
+    """A product ``(*, N * K)`` with a factor; zeros for absent entries also if it is infinite."""
+    return values if keeps_zeros(geometry, factor) else without_absent(values, geometry)
+
+
+def powers(values: Tensor, geometry: Geometry, exponent: Number) -> Tensor:
+    """Powers of values ``(*, N * K)``.
+
+    At zero, the derivatives of powers are infinite. Those of absent entries are left out, in
+    reverse mode by the inner call and in forward mode by the outer one.
+    """
+    return without_absent(without_absent(values, geometry) ** exponent, geometry)
+
+
+def keeps_zeros(geometry: Geometry, factor: Number | Tensor, divides: bool = False) -> bool:
+    """Whether a factor, or a divisor, is known to leave the zeros of absent entries zero.
+
+    Of a tensor it is not known without waiting for its device.
+    """
+    if not geometry.truncated:
+        return True
+    if not isinstance(factor, int | float | complex):
+        return False
+    # Not math.isfinite, which torch.compile does not trace.
+    return factor - factor == 0 and not (divides and factor == 0)
+
+
 def groups(values: Tensor, geometry: Geometry) -> Tensor:
     """The values as the native ops take them, ``(B * heads, N, K)``."""
     return values.reshape(-1, geometry.pixels, geometry.nnz_per_row)

@@ -30,6 +30,8 @@ def _function(name: str) -> Callable[[_Matrix], _Matrix]:
 
     def method(self: _Matrix) -> _Matrix:
         values = self.values
+        if name == "sqrt" and self.geometry.truncated:
+            return self._from(algebra.powers(values, self.geometry, 0.5), self.geometry)
         if accepts_out and not values.is_complex():
             return self._from(function(values, out=new_output(values)), self.geometry)
         return self._from(function(values), self.geometry)
@@ -58,7 +60,8 @@ class Elementwise(TensorLike):
             return self._sum(other, 1)
         a, b = self._values_with(other)
         number = algebra.number("alpha", alpha)
-        return self._from(torch.add(a, b, alpha=number, out=new_output(a, b)), self.geometry)
+        values = torch.add(a, b, alpha=number, out=new_output(a, b))
+        return self._from(algebra.multiplied(values, self.geometry, number), self.geometry)
 
     def sub(self, other: Self, *, alpha: Number = 1) -> Self:
         """``A - alpha * B`` on the stored entries; batch and heads of size 1 broadcast."""
@@ -66,7 +69,8 @@ class Elementwise(TensorLike):
             return self._sum(other, -1)
         a, b = self._values_with(other)
         number = algebra.number("alpha", alpha)
-        return self._from(torch.sub(a, b, alpha=number, out=new_output(a, b)), self.geometry)
+        values = torch.sub(a, b, alpha=number, out=new_output(a, b))
+        return self._from(algebra.multiplied(values, self.geometry, number), self.geometry)
 
     def mul(self, other: Self | Number | Tensor) -> Self:
         """``A * B`` of each stored entry, or :meth:`scale` by a number or a tensor."""
@@ -88,7 +92,8 @@ class Elementwise(TensorLike):
         """``A + weight * (B - A)`` on the stored entries, with ``weight`` as in :meth:`scale`."""
         a, b = torch.broadcast_tensors(*self._values_with(end))  # type: ignore[no-untyped-call]
         factor = algebra.broadcastable_scale(a, weight)
-        return self._from(combination.lerp(a, b, factor), self.geometry)
+        values = combination.lerp(a, b, factor)
+        return self._from(algebra.multiplied(values, self.geometry, factor), self.geometry)
 
     # --- a matrix and numbers ---
 
@@ -124,7 +129,8 @@ class Elementwise(TensorLike):
 
     def pow(self, exponent: Number) -> Self:
         """Each stored entry to a positive power."""
-        return self._from(self.values ** algebra.positive_exponent(exponent), self.geometry)
+        number = algebra.positive_exponent(exponent)
+        return self._from(algebra.powers(self.values, self.geometry, number), self.geometry)
 
     def clamp(self, min: Number | None = None, max: Number | None = None) -> Self:
         """Each stored entry between ``min`` <= 0 and ``max`` >= 0, so that zeros stay zero."""

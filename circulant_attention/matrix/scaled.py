@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import Geometry
-from circulant_attention.matrix.algebra import Number
+from circulant_attention.matrix.algebra import Number, keeps_zeros, without_absent
 from circulant_attention.matrix.lazy import LazyValues
 from circulant_attention.ops import combination, memory
 from circulant_attention.ops.combination import Term
@@ -119,11 +119,13 @@ class ScaledValues(LazyValues):
 def scaled(
     values: Tensor, geometry: Geometry, factor: Number | Tensor, divides: bool = False
 ) -> Tensor | ScaledValues:
-    """The product, deferred if it is large.
+    """The product, or the quotient, deferred if it is large. Absent entries stay zero.
 
     It is computed at once where a change in place of the values cannot be noticed, and by
     transforms and compilers, which join it with a sum by themselves.
     """
+    if not keeps_zeros(geometry, factor, divides):
+        return without_absent(combination.scaled(values, factor, divides), geometry)
     deferred = (
         memory.has_large(values)
         and not transform_active()

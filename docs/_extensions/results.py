@@ -13,6 +13,7 @@ RESULTS = Path(__file__).parent.parent.parent / "benchmarks" / "results"
 KNOWN = {
     "cpu": ("Attention on a processor", "make bench"),
     "kernels": ("Each kernel against the FMA peak", "make bench-kernels"),
+    "windows": ("Windows of other kinds", "make bench-windows"),
     "cuda": ("On a GPU", "python -m benchmarks.cuda --output benchmarks/results/cuda"),
     "cosine": (
         "Cosine and dense attention",
