@@ -182,9 +182,10 @@ class AttentionValues(LazyValues):
     def __init__(self, q: Tensor, k: Tensor, scores: Scores, terms: ScoreTerms) -> None:
         self.geometry = scores.geometry
         self.scores = scores
-        self._given = tuple(term is not None for term in terms)
+        bias, key_bias = terms
+        self._given = bias is not None, key_bias is not None
         dtype = q.dtype if q.dtype == k.dtype else torch.promote_types(q.dtype, k.dtype)
-        inputs = [q, k, *(term for term in terms if term is not None)]
+        inputs = [x for x in (q, k, bias, key_bias) if x is not None]
         # Changes in place of inference tensors are not counted, so these are copied.
         inputs = [x.clone() if x.is_inference() else x for x in inputs]
         shape = torch.Size((*scores.batch_shape, scores.geometry.nnz))

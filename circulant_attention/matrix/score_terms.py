@@ -38,6 +38,9 @@ class ScoreTerms(NamedTuple):
         return ScoreTerms(bias, key_bias)
 
 
+_NO_TERMS = ScoreTerms()
+
+
 class Options(NamedTuple):
     """These arguments as they are given.
 
@@ -61,6 +64,8 @@ class Options(NamedTuple):
 
     def checked_dropout(self) -> float:
         """The probability of dropping an entry."""
+        if type(self.dropout_p) is int and self.dropout_p == 0:
+            return 0
         p = _checked_number("dropout_p", self.dropout_p)
         if not 0.0 <= p <= 1.0:
             raise ValueError(f"expected dropout_p to be a probability in [0, 1], got {p}")
@@ -75,6 +80,8 @@ class Options(NamedTuple):
         ``(B or 1, heads or 1, *spatial)``.
         """
         bias = key_bias = None
+        if self.bias is None and self.key_mask is None:
+            return _NO_TERMS
         if self.bias is not None:
             bias = checked_bias(self.bias, geometry, batch_shape[1], device).flatten(1)
         if self.key_mask is not None:

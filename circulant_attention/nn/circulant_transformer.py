@@ -155,8 +155,10 @@ class CirculantTransformerBlock(nn.Module):
             x: ``(B, C, *spatial)``; no circular dim shorter than the span of the window.
             need_weights: Whether to return the adjacency too.
             average_attn_weights: Whether to return the mean of the adjacency over the heads.
-            key_mask: Which pixels take part as keys, see :class:`CirculantAttention2d`.
-            sigma: The noise level, with ``bandwidth_degree``.
+            key_mask: Which pixels take part as keys, ``(B, *spatial)`` or ``(B, heads, *spatial)``;
+                see :meth:`CirculantAttention2d.forward`.
+            sigma: The noise level, with ``bandwidth_degree``: a number, or one for each image,
+                ``(B,)`` or ``(B, 1, *1)``.
 
         Returns:
             A tensor of the shape of x; with ``need_weights`` also the adjacency, a

@@ -66,8 +66,9 @@ def softmax_or_zeros(values: Tensor, presence: Tensor | None = None) -> Tensor:
         values = values.masked_fill(~presence, -torch.inf)
     if _is_readable(values):
         weights = softmax(values)
-        # Those rows are NaN, as are others with NaN or infinity.
-        if not bool(weights.detach().select(-1, 0).isnan().any()):
+        # Those rows are NaN, as are others with NaN or infinity, and so is this sum.
+        total = weights.detach().select(-1, 0).sum().item()
+        if total == total:
             return weights
     empty = (values.detach() == -torch.inf).all(-1, keepdim=True)
     return softmax(values.masked_fill(empty, 0)).masked_fill(empty, 0)
