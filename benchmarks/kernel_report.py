@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.cases import KERNEL_CASES
+from benchmarks.cases import CASES, KERNEL_CASES
 from benchmarks.kernel_calls import PRODUCTS
 from benchmarks.kernel_sweeps import DTYPES_CASE
 from benchmarks.report import head
@@ -18,7 +18,7 @@ GOALS = {
 GOAL_THREADS = 2
 SPEEDUP_GOALS = {2: 1.8, 4: 3.3}
 BLEND_GOAL, GROUP_MS_GOAL, PLAIN_GOAL = 1.5, 90.0, 3.0
-SMALL_GOAL, ROLL_GOAL = 3.0, 10.0
+SMALL_GOAL, ROLL_GOAL, BIAS_GOAL = 3.0, 10.0, 1.05
 
 
 def shown_threads(counts: list[int]) -> int:
@@ -42,6 +42,7 @@ def markdown(run: dict[str, Any]) -> str:
         ("widths", widths),
         ("growth", growth),
         ("dtypes", dtypes),
+        ("biases", biases),
         ("small", small),
     )
     for name, section in sections:
@@ -224,6 +225,28 @@ def dtypes(results: list[dict[str, Any]]) -> list[str]:
         f"On {DTYPES_CASE}, one thread. Goal of float64 over torch.roll: {ROLL_GOAL:.0f}.",
         "",
         *table(["", "", "time over that of float32", "time of torch.roll over ours"], rows),
+    ]
+
+
+def biases(results: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [
+            str(CASES[result["case"]]),
+            result["kernel"],
+            result["biases"],
+            f"{result['seconds']['median'] * 1e3:.2f}",
+            text(result["ratio"]),
+        ]
+        for result in results
+    ]
+    heads = ["case", "", "", "milliseconds", "time over that without biases"]
+    return [
+        "",
+        "## A bias of the offsets and of the keys",
+        "",
+        f"One thread; the backward gives the gradients of the biases, too. Goal: {BIAS_GOAL}.",
+        "",
+        *table(heads, rows),
     ]
 
 

@@ -1,6 +1,8 @@
-"""The kernels over sizes and dtypes, and a small call."""
+"""The kernels over sizes, dtypes and biases, and a small call."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.cases import CASES, Case
 from benchmarks.kernel_calls import PRODUCTS, kernels
-from benchmarks.peers import roll
+from benchmarks.peers import groups, roll, simfun
 from benchmarks.timing import in_turns, spread
 from benchmarks.worker import make_inputs
 
@@ -17,6 +19,7 @@ from benchmarks.worker import make_inputs
 GROWTH = Case("growth", 1, 32, (120, 120), 7)
 GRIDS = ((60, 60), (120, 120), (240, 240))
 WINDOWS = ((7, 7), (13, 15), (27, 29))
+BIASED_CASES = ("readme", "heads")
 DTYPES_CASE = CASES["many_small"]
 SMALL = Case("small", 1, 16, (32, 32), 5)
 
@@ -57,6 +60,50 @@ def measure_dtypes(budget: float) -> list[dict[str, Any]]:
             if len(calls) > 2:
                 result["roll"] = spread([turn[2] / turn[1] for turn in turns])
             results.append(result)
+    return results
+
+
+def biased(case: Case) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
+    """Calls of the fused forward and of its backward with each combination of biases, by name."""
+    ops = torch.ops.circulant_attention
+    q, k, v, dy = groups(case, *make_inputs(case))
+    window, kind = case.windows, simfun(case).kind
+    offsets = torch.randn(case.heads, math.prod(window))
+    keys = torch.randn(case.batch, case.pixels)
+    settings = (window, kind, case.scale)
+    y, lse = ops.attention(q, k, v, *settings)
+    made: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "no bias": (
+            lambda: ops.attention(q, k, v, *settings),
+            lambda: ops.attention_backward(dy, q, k, v, y, lse, *settings),
+        )
+    }
+    terms = {
+        "a bias of the offsets": (offsets, None),
+        "a bias of the keys": (None, keys),
+        "both": (offsets, keys),
+    }
+    for name, biases in terms.items():
+        out = ops.biased_attention(q, k, v, *biases, *settings)
+        inputs = (dy, q, k, v, *biases, *out, None, *settings)
+        made[name] = (
+            lambda biases=biases: ops.biased_attention(q, k, v, *biases, *settings),
+            lambda inputs=inputs: ops.biased_attention_backward(*inputs),
+        )
+    return made
+
+
+def measure_biases(budget: float) -> list[dict[str, Any]]:
+    """The time with biases over the time without, of the fused forward and its backward."""
+    results = []
+    for case in (CASES[name] for name in BIASED_CASES):
+        calls = biased(case)
+        for at, kernel in enumerate(("fused forward", "fused backward")):
+            found = in_turns([pair[at] for pair in calls.values()], budget, time.thread_time)
+            for column, name in enumerate(calls):
+                ratio = spread([turn[column] / turn[0] for turn in found])
+                row = {"case": case.name, "kernel": kernel, "biases": name, "ratio": ratio}
+                results.append(row | {"seconds": spread([turn[column] for turn in found])})
     return results
 
 

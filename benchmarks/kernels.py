@@ -79,6 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
         with timing.threads(1):
             run["growth"] = kernel_sweeps.measure_growth(sweep)
             run["dtypes"] = kernel_sweeps.measure_dtypes(sweep)
+            run["biases"] = kernel_sweeps.measure_biases(sweep)
         with timing.threads(shown):
             run["small"] = kernel_sweeps.measure_small(sweep)
     run["machine"]["load after"] = round(os.getloadavg()[0], 2)

@@ -144,10 +144,10 @@ def check_matrix(shape: torch.Size, head: object, batch: object) -> None:
             raise ValueError(f"expected {name} from 0 to {size - 1}, got {at}")
 
 
-def check_dropout(dropout: float) -> None:
+def check_dropout(dropout: float, name: str = "dropout") -> None:
     """Raises unless a dropout probability lies in [0, 1)."""
     if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"expected dropout to be a probability in [0, 1), got {dropout}")
+        raise ValueError(f"expected {name} to be a probability in [0, 1), got {dropout}")
 
 
 def check_mask(mask: Tensor, shape: Sequence[int], symbols: str) -> None:

@@ -201,6 +201,15 @@ def neighbours(pixels: Tensor, size: int, dim: WindowDim) -> tuple[Tensor, Tenso
     return found.where(there, pixels[..., None]), there
 
 
+def offset_numbers(pixels: Tensor, size: int, dim: WindowDim) -> Tensor:
+    """The numbers ``(*, w)`` of the offsets along one dim, in the order of the slots."""
+    offset = torch.arange(dim.length, device=pixels.device)
+    if not dim.circular:
+        return offset.expand(*pixels.shape, dim.length)
+    found = pixels[..., None] + (offset - dim.before) * dim.dilation
+    return found.remainder(size).argsort(-1)
+
+
 def make_geometry(window: WindowLike, spatial_size: Sequence[int]) -> Geometry:
     """The geometry of a grid and a window, once both are checked.
 

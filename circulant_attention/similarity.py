@@ -10,7 +10,10 @@ from torch import Tensor
 from circulant_attention import checks
 from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix.algebra import check_grid
+from circulant_attention.matrix.application import split_heads
 from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.matrix.lazy import Scores, attention_weights
+from circulant_attention.matrix.score_terms import Options, dropped
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.ops.primitives import SimilarityKind
@@ -134,23 +137,11 @@ def circulant_similarity(
     References:
         ``circulant_similarity`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    return _from_features(dtypes.similarity, simfun, x, y, W)
-
-
-def _from_features(
-    op: Callable[..., Tensor],
-    simfun: AbstractSimilarity,
-    x: Tensor,
-    y: Tensor,
-    W: WindowLike,
-    *settings: float,
-) -> Circulant:
-    """The matrix that ``op`` makes of x and y, a window, a kind and ``settings``."""
     kind = check_similarity(simfun).kind
     x, y = checks.check_pair(("x", "y"), x, y)
     geometry = make_geometry(W, x.shape[2:])
     x, y = cast_for_autocast(x, y)
-    values = op(x, y, geometry.op_window, kind, *settings)
+    values = dtypes.similarity(x, y, geometry.op_window, kind)
     return Circulant._from(values.flatten(1).unsqueeze(1), geometry)
 
 
@@ -216,7 +207,9 @@ def softmax(A: Circulant, dim: int = -1) -> Circulant:
         dim: -1, the only dim it exists for.
 
     Returns:
-        A :class:`Circulant` whose rows sum to one.
+        A :class:`Circulant` whose rows sum to one. A row in which every stored entry is minus
+        infinity, as :meth:`Circulant.mask_keys` leaves one without keys, gives zeros; torch's
+        softmax gives NaN there.
 
     Raises:
         TypeError: If ``A`` is not a Circulant or complex.
@@ -274,6 +267,11 @@ def circulant_adjacency(
     x: Tensor,
     y: Tensor,
     W: WindowLike,
+    *,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
+    dropout_p: float = 0,
 ) -> Circulant:
     """The row softmax of :func:`circulant_similarity`: the weights of attention.
 
@@ -285,13 +283,19 @@ def circulant_adjacency(
         y: Keys of the same shape.
         W: The window: an odd int, or one odd int per spatial dim, not larger than the grid; or a
             :class:`Window`.
+        scale: The factor of the similarities; 1 when left out.
+        bias: As for :func:`circulant_attention`, of shape ``(1, *window)``.
+        key_mask: As for :func:`circulant_attention`, of shape ``(B, *spatial)``.
+        dropout_p: As for :func:`circulant_attention`.
 
     Returns:
-        A :class:`Circulant` of shape ``(B, 1, N, N)`` whose rows sum to one.
+        A :class:`Circulant` of shape ``(B, 1, N, N)`` whose rows sum to one. A row without any key
+        holds zeros.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes or devices do not match, or the window does not fit.
+        ValueError: If shapes or devices do not match, or the window does not fit, or a number is
+            out of range.
 
     Example:
         >>> x = torch.randn(1, 8, 16, 16)
@@ -302,7 +306,24 @@ def circulant_adjacency(
     References:
         ``circulant_adjacency`` in CirculantAttention.jl, ``src/similarity.jl``.
     """
-    return _from_features(dtypes.adjacency, simfun, x, y, W, 1.0)
+    return mh_adjacency(simfun, x, y, W, 1, Options(scale, bias, key_mask, dropout_p))
+
+
+def mh_adjacency(
+    simfun: AbstractSimilarity, x: Tensor, y: Tensor, W: WindowLike, nheads: int, options: Options
+) -> Circulant:
+    """The adjacency of every channel group by itself, ``(B, nheads, N, N)``."""
+    kind = check_similarity(simfun).kind
+    x, y = checks.check_pair(("x", "y"), x, y)
+    checks.check_heads("the channels of x", x.shape[1], nheads, "nheads")
+    geometry = make_geometry(W, x.shape[2:])
+    batch_shape = x.shape[0], nheads
+    scores = Scores(geometry, kind, options.checked_scale(1.0), batch_shape)
+    terms = options.checked_terms(geometry, batch_shape, x.device)
+    p = options.checked_dropout()
+    x, y = cast_for_autocast(x, y)
+    weights = attention_weights(split_heads(x, nheads), split_heads(y, nheads), scores, terms)
+    return Circulant._from(dropped(weights, p), geometry)
 
 
 def circulant_adjacency_(

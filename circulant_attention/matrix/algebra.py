@@ -16,7 +16,7 @@ from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import pattern
 from circulant_attention.ops import dtypes, primitives
 from circulant_attention.ops.autocast import cast_for_autocast
-from circulant_attention.ops.softmax import softmax as row_softmax
+from circulant_attention.ops.softmax import softmax_or_zeros
 
 Number = int | float | complex
 """A Python or NumPy number."""
@@ -181,9 +181,9 @@ def check_softmax(dtype: torch.dtype, dim: int) -> None:
 
 
 def softmax(values: Tensor, geometry: Geometry) -> Tensor:
-    """The softmax of each row over its stored entries."""
+    """The softmax of each row over its stored entries; zeros in rows of minus infinity."""
     rows = values.reshape(*values.shape[:2], geometry.pixels, geometry.nnz_per_row)
-    return row_softmax(rows, geometry.presence(values.device)).flatten(-2)
+    return softmax_or_zeros(rows, geometry.presence(values.device)).flatten(-2)
 
 
 def check_applicable(a: Source, geometry: Geometry, x: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circulant_attention.matrix import algebra, hints
+from circulant_attention.matrix import algebra, hints, score_terms
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.lazy import LazyValues
 from circulant_attention.matrix.scaled import scaled, term
@@ -267,6 +267,41 @@ class Elementwise(TensorLike):
         if self.geometry is not other.geometry or a.shape != b.shape or a.device != b.device:
             algebra.check_compatible(a, self.geometry, b, other.geometry)
         return b
+
+    # --- scores ---
+
+    def add_bias(self, bias: Tensor) -> Self:
+        """The entries plus a number for each offset of the window; see :meth:`mask_keys`.
+
+        Args:
+            bias: ``(heads, *window)``, with the lengths of the window; heads may be 1.
+
+        Raises:
+            TypeError: If ``bias`` is not a real tensor.
+            ValueError: If its shape or its device does not fit.
+        """
+        return self._from(score_terms.add_bias(self.values, self.geometry, bias), self.geometry)
+
+    def mask_keys(self, mask: Tensor) -> Self:
+        """Minus infinity in the columns where a mask is False, or a number for each column added.
+
+        The softmax gives these entries weight zero, and zeros to rows without any other.
+
+        Args:
+            mask: Bool, or real numbers that are added: ``(B, *spatial)`` or ``(B, heads,
+                *spatial)``; B and heads may be 1.
+
+        Raises:
+            TypeError: If ``mask`` is not a bool or real tensor.
+            ValueError: If its shape or its device does not fit.
+
+        Example:
+            >>> S = Circulant(3, (1, 1, 5))
+            >>> land = torch.tensor([[True, True, False, True, True]])
+            >>> S.mask_keys(land).softmax().rows[0, 0, 1].tolist()
+            [0.5, 0.5, 0.0]
+        """
+        return self._from(score_terms.mask_keys(self.values, self.geometry, mask), self.geometry)
 
 
 def _refused(operation: str, other: object) -> NoReturn:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,9 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra, pattern
+from circulant_attention.matrix.score_terms import ScoreTerms
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
+from circulant_attention.ops.softmax import softmax_or_zeros
 from circulant_attention.ops.versions import CHANGED, unchanged
 
 
@@ -138,62 +142,63 @@ def _versions(inputs: tuple[Tensor, ...]) -> list[int]:
     return [-1 if x.is_inference() else x._version for x in inputs]
 
 
-def attention_weights(
-    q: Tensor,
-    k: Tensor,
-    geometry: Geometry,
-    kind: SimilarityKind,
-    batch_shape: tuple[int, int],
-) -> Tensor:
-    """The values ``(B, heads, N * K)`` of ``softmax(simfun(q / C**0.25, k / C**0.25))``.
+class Scores(NamedTuple):
+    """How the scores of an attention come from q and k, beside its biases."""
+
+    geometry: Geometry
+    kind: SimilarityKind
+    scale: float
+    batch_shape: tuple[int, int]
+    """``(B, heads)``."""
+
+
+def attention_weights(q: Tensor, k: Tensor, scores: Scores, terms: ScoreTerms) -> Tensor:
+    """The values ``(B, heads, N * K)`` of ``softmax(scale * simfun(q, k) + terms)``.
 
     Args:
         q: Queries ``(B * heads, C, *spatial)``.
         k: Keys of the same shape.
-        geometry: The grid and the window.
-        kind: The similarity.
-        batch_shape: ``(B, heads)``.
+        scores: The grid, the window, the similarity and its scale.
+        terms: What is added.
 
     Returns:
         The values, in the real dtype of q and k.
     """
-    scale = q.shape[1] ** -0.5
-    weights = dtypes.adjacency(q, k, geometry.op_window, kind, scale)
+    geometry, kind, scale, batch_shape = scores
+    weights = dtypes.adjacency(q, k, geometry.op_window, kind, scale, *terms)
     return weights.reshape(*batch_shape, geometry.nnz)
 
 
 class AttentionValues(LazyValues):
-    """The values of :func:`attention_weights`; keeps q and k until they are computed.
+    """The values of :func:`attention_weights`; keeps its tensors until they are computed.
 
     Args:
         q: Queries ``(B * heads, C, *spatial)``.
         k: Keys of the same shape.
-        geometry: The grid and the window.
-        kind: The similarity.
-        batch_shape: ``(B, heads)``.
+        scores: The grid, the window, the similarity and its scale.
+        terms: What is added to the scores.
     """
 
-    def __init__(
-        self,
-        q: Tensor,
-        k: Tensor,
-        geometry: Geometry,
-        kind: SimilarityKind,
-        batch_shape: tuple[int, int],
-    ) -> None:
-        self.geometry = geometry
-        self.kind = kind
+    def __init__(self, q: Tensor, k: Tensor, scores: Scores, terms: ScoreTerms) -> None:
+        self.geometry = scores.geometry
+        self.scores = scores
+        bias, key_bias = terms
+        self._given = bias is not None, key_bias is not None
         dtype = q.dtype if q.dtype == k.dtype else torch.promote_types(q.dtype, k.dtype)
+        inputs = [x for x in (q, k, bias, key_bias) if x is not None]
         # Changes in place of inference tensors are not counted, so these are copied.
-        q = q.clone() if q.is_inference() else q
-        k = k.clone() if k.is_inference() else k
-        shape = torch.Size((*batch_shape, geometry.nnz))
-        super().__init__(shape, dtypes.real_dtype(dtype) if dtype.is_complex else dtype, q, k)
+        inputs = [x.clone() if x.is_inference() else x for x in inputs]
+        shape = torch.Size((*scores.batch_shape, scores.geometry.nnz))
+        super().__init__(shape, dtypes.real_dtype(dtype) if dtype.is_complex else dtype, *inputs)
+
+    def _terms(self, inputs: Sequence[Tensor]) -> ScoreTerms:
+        """The terms among the inputs."""
+        terms = iter(inputs[2:])
+        return ScoreTerms(*(next(terms) if given else None for given in self._given))
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The weights of q and k."""
-        q, k = inputs
-        return attention_weights(q, k, self.geometry, self.kind, (self.shape[0], self.shape[1]))
+        return attention_weights(inputs[0], inputs[1], self.scores, self._terms(inputs))
 
     @property
     def row_cost(self) -> int:
@@ -201,20 +206,30 @@ class AttentionValues(LazyValues):
         return 2 * self.inputs[0].shape[1]
 
     def _compute_rows(self, groups: Tensor, pixels: Tensor, *inputs: Tensor) -> Tensor:
-        q, k = (x.flatten(2) for x in inputs)
+        q, k = (x.flatten(2) for x in inputs[:2])
+        bias, key_bias = self._terms(inputs)
         windows = pattern.columns(self.geometry, pixels)
         present = pattern.present(self.geometry, pixels)
         # Vectors (*, 1, C) and (*, K, C): torch puts the dims of separated index tensors first.
         query = q[groups[..., None], :, pixels[..., None]]
         keys = k[groups[..., None], :, windows]
-        scores = _similarity(query, keys, self.kind) * q.shape[1] ** -0.5
-        if present is not None:
-            scores = scores.masked_fill(~present, -torch.inf)
-        return torch.softmax(scores, -1).to(self.dtype)
+        scores = _similarity(query, keys, self.scores.kind) * self.scores.scale
+        if bias is not None:
+            offsets = pattern.offsets(self.geometry, pixels)
+            scores = scores + bias[groups[..., None] % bias.shape[0], offsets].to(scores.dtype)
+        if key_bias is not None:
+            row = groups[..., None] // (q.shape[0] // key_bias.shape[0])
+            scores = scores + key_bias[row, windows].to(scores.dtype)
+        if bias is None and key_bias is None:
+            if present is not None:
+                scores = scores.masked_fill(~present, -torch.inf)
+            return torch.softmax(scores, -1).to(self.dtype)
+        return softmax_or_zeros(scores, present).to(self.dtype)
 
     def _compute_matrix(self, group: int, *inputs: Tensor) -> Tensor:
-        q, k = (x[group, None] for x in inputs)
-        weights = attention_weights(q, k, self.geometry, self.kind, (1, 1))
+        q, k = (x[group, None] for x in inputs[:2])
+        terms = self._terms(inputs).of(group, inputs[0].shape[0])
+        weights = attention_weights(q, k, self.scores._replace(batch_shape=(1, 1)), terms)
         return algebra.groups(weights, self.geometry)[0]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circulant_attention.geometry import Geometry, neighbours
+from circulant_attention.geometry import Geometry, neighbours, offset_numbers
 from circulant_attention.window import WindowDim
 
 Interval = tuple[Any, Any]
@@ -28,6 +28,16 @@ def columns(geometry: Geometry, pixels: Tensor) -> Tensor:
 def present(geometry: Geometry, pixels: Tensor) -> Tensor | None:
     """Whether each slot ``(*, K)`` in the rows ``pixels (*)`` has an entry; None if all have."""
     return _columns(geometry, pixels)[1] if geometry.truncated else None
+
+
+def offsets(geometry: Geometry, pixels: Tensor) -> Tensor:
+    """The numbers ``(*, K)`` of the offsets in the slots of the rows ``pixels (*)``."""
+    result = torch.zeros_like(pixels)[..., None]
+    centres = _coordinates(geometry, pixels)
+    for centre, size, dim in zip(centres, geometry.spatial_size, geometry.dims, strict=True):
+        own = offset_numbers(centre, size, dim)
+        result = (result[..., :, None] * dim.length + own[..., None, :]).flatten(-2)
+    return result
 
 
 def _columns(geometry: Geometry, pixels: Tensor) -> tuple[Tensor, Tensor]:

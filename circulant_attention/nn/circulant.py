@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Literal, overload
 
 import torch
@@ -17,6 +16,8 @@ from circulant_attention.checks import (
 )
 from circulant_attention.geometry import WindowLike
 from circulant_attention.matrix.circulant import Circulant
+from circulant_attention.matrix.score_terms import Options
+from circulant_attention.nn.bandwidth import Bandwidths
 from circulant_attention.nn.pointwise import pointwise_conv
 from circulant_attention.similarity import (
     AbstractSimilarity,
@@ -27,9 +28,9 @@ from circulant_attention.similarity import (
 from circulant_attention.window import Window, dims_of
 
 
-class _CirculantAttention(nn.Module):
+class _CirculantAttention(Bandwidths):
     spatial_dims: ClassVar[int]
-    log_bandwidth: Tensor | None
+    relative_bias: Tensor | None
 
     def __init__(
         self,
@@ -40,31 +41,39 @@ class _CirculantAttention(nn.Module):
         similarity: AbstractSimilarity | None = None,
         bandwidth: float | None = None,
         learn_bandwidth: bool = False,
+        bandwidth_degree: int = 0,
         bias: bool = True,
+        relative_bias: bool = False,
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_heads("channels", channels, heads)
         check_dropout(dropout)
+        check_dropout(attention_dropout, "attention_dropout")
         self.similarity = DotSimilarity() if similarity is None else check_similarity(similarity)
-        takes_bandwidth = isinstance(self.similarity, DistanceSimilarity)
-        if not takes_bandwidth and (bandwidth is not None or learn_bandwidth):
-            raise ValueError(
-                "bandwidth and learn_bandwidth need similarity=DistanceSimilarity(), "
-                f"got {self.similarity}"
-            )
-        if bandwidth is not None and not 0.0 < bandwidth < math.inf:
-            raise ValueError(f"expected bandwidth to be positive and finite, got {bandwidth}")
+        self._make_bandwidth(
+            self.similarity,
+            channels,
+            heads,
+            bandwidth,
+            learn_bandwidth,
+            bandwidth_degree,
+            device,
+            dtype,
+        )
         self.channels = channels
         self.heads = heads
         self.window = _checked_window(window, self.spatial_dims)
         self._smallest_grid = _smallest_grid(self.window, self.spatial_dims)
-        self.initial_bandwidth = (channels // heads) ** 0.25 if bandwidth is None else bandwidth
-        self.log_bandwidth = None
-        if learn_bandwidth:
-            self.log_bandwidth = nn.Parameter(torch.empty(heads, device=device, dtype=dtype))
+        self.relative_bias = None
+        if relative_bias:
+            lengths = _lengths(self.window, self.spatial_dims)
+            self.relative_bias = nn.Parameter(
+                torch.empty(heads, *lengths, device=device, dtype=dtype)
+            )
 
         def projection() -> nn.Module:
             return pointwise_conv(
@@ -76,45 +85,84 @@ class _CirculantAttention(nn.Module):
         self.to_v = projection()
         self.to_out = projection()
         self.dropout = nn.Dropout(dropout)
-        self._reset_bandwidth()
+        # An int where nothing is dropped: a compiler takes a float for an input that changes.
+        self.attention_dropout = attention_dropout or 0
+        self._reset_terms()
 
-    def _reset_bandwidth(self) -> None:
-        if self.log_bandwidth is not None:
-            nn.init.constant_(self.log_bandwidth, math.log(self.initial_bandwidth))
+    def _reset_terms(self) -> None:
+        self._reset_bandwidth()
+        if self.relative_bias is not None:
+            nn.init.zeros_(self.relative_bias)
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew, and reset the bandwidths to their initial values."""
+        """Draw the weights anew, and reset bandwidths and relative bias to their initial values."""
         for projection in (self.to_q, self.to_k, self.to_v, self.to_out):
             projection.reset_parameters()  # type: ignore[operator]
-        self._reset_bandwidth()
+        self._reset_terms()
 
     @overload
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: Literal[False] = False,
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor: ...
     @overload
-    def forward(self, x: Tensor, need_weights: Literal[False]) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Circulant]: ...
-    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Circulant]:
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: Literal[True],
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> tuple[Tensor, Circulant]: ...
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: bool = False,
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Circulant]:
         """Attend.
 
         Args:
             x: ``(B, C, *spatial)``; no circular dim shorter than the span of the window.
             need_weights: Whether to return the adjacency too.
+            average_attn_weights: Whether to return the mean of the adjacency over the heads.
+            key_mask: Which pixels take part as keys: bool, True for those that do, or real numbers
+                that are added to the scores; ``(B, *spatial)`` or ``(B, heads, *spatial)``, where B
+                and heads may be 1. A pixel without any key in its window gives the bias of the
+                output projection.
+            sigma: The noise level, with ``bandwidth_degree``: a number, or one for each image,
+                ``(B,)`` or ``(B, 1, *1)``.
 
         Returns:
             A tensor of the shape of x; with ``need_weights`` also the adjacency, a
-            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)`` whose rows sum to one.
+            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)`` whose rows sum to one,
+            unless entries are dropped in training; ``(B, 1, N, N)`` if it is the mean.
 
         Raises:
-            ValueError: If the shape does not fit.
+            TypeError: If an argument has the wrong type.
+            ValueError: If a shape does not fit, or ``sigma`` is left out or not used.
         """
         self._check_input(x)
+        noise = self._checked_sigma(sigma, x)
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         if isinstance(self.similarity, DistanceSimilarity):
-            q, k = self._scaled(q), self._scaled(k)
+            q, k = self._scaled(q, noise), self._scaled(k, noise)
+        dropout = self.attention_dropout if self.training else 0
+        options = Options(None, self.relative_bias, key_mask, dropout)
         settings = self.window, self.similarity, self.heads
-        y, A = attend(q, k, v, *settings, need_weights=need_weights)
+        y, A = attend(q, k, v, *settings, options=options, need_weights=need_weights)
         y = self.dropout(self.to_out(y))
+        if average_attn_weights and need_weights:
+            A = A.mean(1)
         return (y, A) if need_weights else y
 
     def _check_input(self, x: Tensor) -> None:
@@ -129,21 +177,6 @@ class _CirculantAttention(nn.Module):
                 f"circular window {self.window}, got {tuple(x.shape[2:])}"
             )
 
-    def _scaled(self, features: Tensor) -> Tensor:
-        """Features scaled to distances in units of the bandwidth.
-
-        The attention divides squared distances by the root of a head's channels, the square of
-        the default bandwidth.
-        """
-        root = (self.channels // self.heads) ** 0.25
-        if self.log_bandwidth is None:
-            scaled: Tensor = features * (root / self.initial_bandwidth)
-            return scaled
-        factors = root * torch.exp(-self.log_bandwidth)
-        factors = factors.repeat_interleave(self.channels // self.heads)
-        scaled = features * factors.view(-1, *(1,) * self.spatial_dims)
-        return scaled
-
     def extra_repr(self) -> str:
         """The arguments."""
         text = f"channels={self.channels}, heads={self.heads}, window={self.window}, "
@@ -151,6 +184,12 @@ class _CirculantAttention(nn.Module):
         if isinstance(self.similarity, DistanceSimilarity):
             learned = self.log_bandwidth is not None
             text += f", bandwidth={self.initial_bandwidth:g}, learn_bandwidth={learned}"
+            if self.bandwidth_degree:
+                text += f", bandwidth_degree={self.bandwidth_degree}"
+        if self.relative_bias is not None:
+            text += ", relative_bias=True"
+        if self.attention_dropout:
+            text += f", attention_dropout={self.attention_dropout}"
         return text
 
 
@@ -171,6 +210,13 @@ def _smallest_grid(window: tuple[int, ...] | Window, dims: int) -> tuple[int, ..
     return tuple(dim.span if dim.circular else 1 for dim in dims_of(window, dims))
 
 
+def _lengths(window: tuple[int, ...] | Window, dims: int) -> tuple[int, ...]:
+    """The number of offsets of each dim."""
+    if not isinstance(window, Window):
+        return window
+    return tuple(dim.length for dim in dims_of(window, dims))
+
+
 class CirculantAttention2d(_CirculantAttention):
     r"""Multi-head attention of every pixel to a window around it, which wraps or ends at borders.
 
@@ -183,7 +229,8 @@ class CirculantAttention2d(_CirculantAttention):
     pixel j in the window around pixel i, and with e channels in a head,
     :math:`S_{h,ij} = q_{h,i} \cdot k_{h,j} / \sqrt e` for the dot product, and
     :math:`S_{h,ij} = -|q_{h,i} - k_{h,j}|^2 / (2 \beta_h^2)` for the distance, with the bandwidth
-    :math:`\beta_h`. All W are convolutions of one pixel. :class:`CirculantAttention1d` and
+    :math:`\beta_h`. A relative bias :math:`b_{h,j-i}` and a mask of keys are added to
+    :math:`S_{h,ij}`. All W are convolutions of one pixel. :class:`CirculantAttention1d` and
     :class:`CirculantAttention3d` are the same for sequences and volumes.
 
     Args:
@@ -196,8 +243,16 @@ class CirculantAttention2d(_CirculantAttention):
         bandwidth: The bandwidth of the distance, in the units of q and k; :math:`e^{1/4}` when left
             out, which is the scale of :func:`~circulant_attention.circulant_attention`.
         learn_bandwidth: Whether every head learns the logarithm of its bandwidth.
+        bandwidth_degree: The degree of that logarithm as a polynomial in the noise level
+            :math:`\sigma`, which :meth:`forward` takes then:
+            :math:`\log \beta_h = \sum_n \theta_{hn} \sigma^n`, at first constant.
         bias: Whether the four convolutions have a bias.
+        relative_bias: Whether every head learns a number for each offset of the window, the
+            parameter ``relative_bias (heads, *window)``; at first zero. It does not depend on the
+            size of the grid.
         dropout: The probability of dropping an element of the result in training.
+        attention_dropout: The probability of dropping an entry of the adjacency in training. Then
+            its N K entries are in memory.
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
@@ -238,8 +293,11 @@ class CirculantAttention1d(_CirculantAttention):
         similarity: The dot product when left out, or the distance.
         bandwidth: The bandwidth of the distance.
         learn_bandwidth: Whether every head learns its bandwidth.
+        bandwidth_degree: The degree of its logarithm in the noise level.
         bias: Whether the four convolutions have a bias.
+        relative_bias: Whether every head learns a number for each offset.
         dropout: The probability of dropping an element of the result in training.
+        attention_dropout: The probability of dropping an entry of the adjacency in training.
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
@@ -273,8 +331,11 @@ class CirculantAttention3d(_CirculantAttention):
         similarity: The dot product when left out, or the distance.
         bandwidth: The bandwidth of the distance.
         learn_bandwidth: Whether every head learns its bandwidth.
+        bandwidth_degree: The degree of its logarithm in the noise level.
         bias: Whether the four convolutions have a bias.
+        relative_bias: Whether every head learns a number for each offset.
         dropout: The probability of dropping an element of the result in training.
+        attention_dropout: The probability of dropping an entry of the adjacency in training.
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 

@@ -43,7 +43,10 @@ class CirculantTransformerBlock(nn.Module):
         similarity: The dot product when left out, or the distance.
         bandwidth: The bandwidth of the distance, see :class:`CirculantAttention2d`.
         learn_bandwidth: Whether every head learns its bandwidth.
+        bandwidth_degree: The degree of its logarithm in the noise level.
+        relative_bias: Whether every head learns a number for each offset of the window.
         dropout: The probability of dropping an element of each branch's result in training.
+        attention_dropout: The probability of dropping an entry of the adjacency in training.
         device: The device of the parameters.
         dtype: The dtype of the parameters.
 
@@ -77,7 +80,10 @@ class CirculantTransformerBlock(nn.Module):
         similarity: AbstractSimilarity | None = None,
         bandwidth: float | None = None,
         learn_bandwidth: bool = False,
+        bandwidth_degree: int = 0,
+        relative_bias: bool = False,
         dropout: float = 0.0,
+        attention_dropout: float = 0.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -92,7 +98,10 @@ class CirculantTransformerBlock(nn.Module):
             similarity=similarity,
             bandwidth=bandwidth,
             learn_bandwidth=learn_bandwidth,
+            bandwidth_degree=bandwidth_degree,
+            relative_bias=relative_bias,
             dropout=dropout,
+            attention_dropout=attention_dropout,
             device=device,
             dtype=dtype,
         )
@@ -112,27 +121,58 @@ class CirculantTransformerBlock(nn.Module):
             module.reset_parameters()  # type: ignore[operator]
 
     @overload
-    def forward(self, x: Tensor) -> Tensor: ...
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: Literal[False] = False,
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor: ...
     @overload
-    def forward(self, x: Tensor, need_weights: Literal[False]) -> Tensor: ...
-    @overload
-    def forward(self, x: Tensor, need_weights: Literal[True]) -> tuple[Tensor, Circulant]: ...
-    def forward(self, x: Tensor, need_weights: bool = False) -> Tensor | tuple[Tensor, Circulant]:
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: Literal[True],
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> tuple[Tensor, Circulant]: ...
+    def forward(
+        self,
+        x: Tensor,
+        need_weights: bool = False,
+        *,
+        average_attn_weights: bool = False,
+        key_mask: Tensor | None = None,
+        sigma: float | Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Circulant]:
         """Transform.
 
         Args:
             x: ``(B, C, *spatial)``; no circular dim shorter than the span of the window.
             need_weights: Whether to return the adjacency too.
+            average_attn_weights: Whether to return the mean of the adjacency over the heads.
+            key_mask: Which pixels take part as keys, ``(B, *spatial)`` or ``(B, heads, *spatial)``;
+                see :meth:`CirculantAttention2d.forward`.
+            sigma: The noise level, with ``bandwidth_degree``: a number, or one for each image,
+                ``(B,)`` or ``(B, 1, *1)``.
 
         Returns:
             A tensor of the shape of x; with ``need_weights`` also the adjacency, a
-            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)``.
+            :class:`~circulant_attention.Circulant` ``(B, heads, N, N)``, or ``(B, 1, N, N)`` if it
+            is the mean.
 
         Raises:
-            ValueError: If the shape does not fit.
+            TypeError: If an argument has the wrong type.
+            ValueError: If a shape does not fit, or ``sigma`` is left out or not used.
         """
         self.attention._check_input(x)
-        attended, A = self.attention(self.norm1(x), need_weights=True)
+        attended, A = self.attention(self.norm1(x), True, key_mask=key_mask, sigma=sigma)
         z = x + attended
         y: Tensor = z + self.mlp(self.norm2(z))
+        if average_attn_weights and need_weights:
+            A = A.mean(1)
         return (y, A) if need_weights else y

@@ -12,6 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from circulant_attention.ops import primitives
+from circulant_attention.ops.biased_attention import masked_softmax
+from circulant_attention.ops.biases import biases
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.registration import (
@@ -20,7 +22,7 @@ from circulant_attention.ops.registration import (
     groups_into_batch,
 )
 from circulant_attention.ops.softmax import softmax_gradient
-from circulant_attention.ops.windows import offsets
+from circulant_attention.ops.windows import offsets, presence
 
 
 class _Adjacency:
@@ -93,3 +95,22 @@ def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) 
     """
     result: Tensor = _adjacency(x, y, window, int(kind), scale)
     return result
+
+
+def biased_adjacency(
+    x: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
+    window: list[int],
+    kind: int,
+    scale: float,
+) -> Tensor:
+    """:func:`adjacency` with biases, as ``biased_attention`` takes them.
+
+    Composed of the primitives. A row without any key holds zeros.
+    """
+    scores = primitives.similarity(widened(x), widened(y), window, kind) * scale
+    added = biases(x.shape[0], bias, key_bias, window, x.shape[2:])
+    weights, _ = masked_softmax(scores, added, presence(window, x.shape[2:], x.device))
+    return weights.to(x.dtype)

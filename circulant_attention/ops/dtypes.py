@@ -14,6 +14,7 @@ from circulant_attention.ops import attention as fused
 from circulant_attention.ops import biased_attention as biased
 from circulant_attention.ops import primitives
 from circulant_attention.ops.adjacency import adjacency as real_adjacency
+from circulant_attention.ops.adjacency import biased_adjacency
 from circulant_attention.ops.precision import sum_dtype
 from circulant_attention.ops.primitives import SimilarityKind
 
@@ -51,11 +52,31 @@ def similarity(x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKi
 
 
 def adjacency(
-    x: Tensor, y: Tensor, window: tuple[int, ...], kind: SimilarityKind, scale: float
+    x: Tensor,
+    y: Tensor,
+    window: tuple[int, ...],
+    kind: SimilarityKind,
+    scale: float,
+    bias: Tensor | None = None,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
-    """The row softmax ``(G, N, K)`` of ``scale`` times the similarities."""
+    """The row softmax ``(G, N, K)`` of ``scale`` times the similarities, plus real biases."""
     x, y = (complex_to_channels(part) for part in promote(x, y))
-    return real_adjacency(x, y, list(window), kind, scale)
+    if bias is None and key_bias is None:
+        return real_adjacency(x, y, list(window), kind, scale)
+    bias, key_bias = _in_sums(x.dtype, bias, key_bias)
+    return biased_adjacency(x, y, bias, key_bias, list(window), kind, scale)
+
+
+def _in_sums(
+    dtype: torch.dtype, bias: Tensor | None, key_bias: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Biases in the dtype in which numbers of ``dtype`` are summed."""
+    dtype = sum_dtype(dtype)
+    return (
+        None if bias is None else bias.to(dtype),
+        None if key_bias is None else key_bias.to(dtype),
+    )
 
 
 def apply(values: Tensor, x: Tensor, window: tuple[int, ...], *, transposed: bool) -> Tensor:
@@ -83,33 +104,24 @@ def _apply_mixed(op: primitives.Product, values: Tensor, x: Tensor, window: list
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, ...], kind: SimilarityKind, scale: float
-) -> Tensor:
-    """Fused attention ``(G, C_v, *spatial)``, in the common dtype of q, k and v."""
-    if q.dtype == k.dtype == v.dtype and not q.is_complex():
-        return fused.attention(q, k, v, list(window), kind, scale)
-    dtype = real_dtype(torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype))
-    q, k = promote(q, k)
-    real_q, real_k, real_v = (complex_to_channels(x).to(dtype) for x in (q, k, v))
-    y = fused.attention(real_q, real_k, real_v, list(window), kind, scale)
-    return channels_to_complex(y) if v.is_complex() else y
-
-
-def biased_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    bias: Tensor | None,
-    key_bias: Tensor | None,
     window: tuple[int, ...],
     kind: SimilarityKind,
     scale: float,
+    bias: Tensor | None = None,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
-    """Fused attention with real biases, which are added in the dtype of the sums."""
-    dtype = real_dtype(torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype))
-    q, k = promote(q, k)
-    real_q, real_k, real_v = (complex_to_channels(x).to(dtype) for x in (q, k, v))
-    settings = (list(window), kind, scale)
-    bias, key_bias = (None if x is None else x.to(sum_dtype(dtype)) for x in (bias, key_bias))
-    y, _ = biased.biased_attention(real_q, real_k, real_v, bias, key_bias, *settings)
-    return channels_to_complex(y) if v.is_complex() else y
+    """Fused attention ``(G, C_v, *spatial)``, in the common dtype of q, k and v; real biases."""
+    complex_v = v.is_complex()
+    if q.is_complex() or not q.dtype == k.dtype == v.dtype:
+        dtype = real_dtype(torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype))
+        q, k = promote(q, k)
+        q, k, v = (complex_to_channels(x).to(dtype) for x in (q, k, v))
+    if bias is None and key_bias is None:
+        y = fused.attention(q, k, v, list(window), kind, scale)
+    else:
+        bias, key_bias = _in_sums(q.dtype, bias, key_bias)
+        y, _ = biased.biased_attention(q, k, v, bias, key_bias, list(window), kind, scale)
+    return channels_to_complex(y) if complex_v else y

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circulant_attention.ops.library import NAMESPACE
-from circulant_attention.ops.memory import new_output
+from circulant_attention.ops.memory import is_plain, new_output
 from circulant_attention.ops.registration import transform_active
 
 _native = getattr(torch.ops, NAMESPACE)
@@ -58,6 +58,31 @@ def softmax(values: Tensor, presence: Tensor | None = None) -> Tensor:
         return torch.softmax(values, -1, out=new_output(values))
     weights: Tensor = _Softmax.apply(values)  # type: ignore[no-untyped-call]
     return weights
+
+
+def softmax_or_zeros(values: Tensor, presence: Tensor | None = None) -> Tensor:
+    """:func:`softmax` with weights of zero, and gradients of zero, in rows of minus infinity."""
+    if presence is not None:
+        values = values.masked_fill(~presence, -torch.inf)
+    if _is_readable(values):
+        weights = softmax(values)
+        # Those rows are NaN, as are others with NaN or infinity, and so is this sum.
+        total = weights.detach().select(-1, 0).sum().item()
+        if total == total:
+            return weights
+    empty = (values.detach() == -torch.inf).all(-1, keepdim=True)
+    return softmax(values.masked_fill(empty, 0)).masked_fill(empty, 0)
+
+
+def _is_readable(values: Tensor) -> bool:
+    """Whether a branch on values costs no synchronisation and no graph."""
+    return (
+        values.device.type == "cpu"
+        and is_plain(values)
+        and not torch.compiler.is_compiling()
+        and not transform_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def _fake(grad: Tensor, weights: Tensor) -> Tensor:

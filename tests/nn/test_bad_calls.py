@@ -14,6 +14,9 @@ NAMES = {
     "zeros": torch.zeros,
     "ones": torch.ones,
     "layer": nn.CirculantAttention2d(4, 2, (3, 5)),
+    "noisy": nn.CirculantAttention2d(
+        4, 2, 3, similarity=DistanceSimilarity(), learn_bandwidth=True, bandwidth_degree=1
+    ),
     "x5": torch.zeros(1, 4, 5, 5),
     "image": torch.zeros(2, 3, 4, 5),
     "some": torch.zeros(2, 6, 3),
@@ -68,6 +71,26 @@ VALUE_ERRORS = [
         "bandwidth and learn_bandwidth need ... got DotSimilarity()",
     ),
     ("CirculantAttention1d(4, 2, 3, dropout=1.0)", "dropout"),
+    ("CirculantAttention1d(4, 2, 3, attention_dropout=1.0)", "attention_dropout ... got 1.0"),
+    (
+        "CirculantAttention1d(4, 2, 3, bandwidth_degree=1)",
+        "bandwidth_degree=1 needs learn_bandwidth=True, got False",
+    ),
+    (
+        "CirculantAttention1d(4, 2, 3, bandwidth_degree=-1)",
+        "bandwidth_degree to be at least 0, got -1",
+    ),
+    ("layer(x5, sigma=0.1)", "sigma needs a layer with bandwidth_degree"),
+    ("noisy(x5)", "expected sigma, the noise level, for bandwidth_degree=1, got None"),
+    ("noisy(x5, sigma=ones(3))", "sigma to be ... shape (B,) or (B, 1, *1) with B = 1, got (3,)"),
+    (
+        "layer(x5, key_mask=ones(1, 5, 4))",
+        "key_mask of shape ... = (1, 5, 5) or ... = (1, 2 or 1, 5, 5), got (1, 5, 4)",
+    ),
+    (
+        "CirculantTransformerBlock(4, 2, 3)(x5, key_mask=ones(1, 3, 5, 5))",
+        "key_mask of shape ... got (1, 3, 5, 5)",
+    ),
     ("CirculantTransformerBlock(4, 2, 3, 4)", "spatial_dims to be 1, 2 or 3, got 4"),
     ("CirculantTransformerBlock(4, 2, 3, mlp_ratio=0)", "mlp_ratio"),
     ("layer(zeros(4, 5, 5))", "x of shape (B, 4, *spatial)...(4, 5, 5)"),
@@ -155,6 +178,10 @@ VALUE_ERRORS = [
 ]
 TYPE_ERRORS = [
     ("SelfAttention(8, 2.0)", "heads to be an int, got float"),
+    (
+        "CirculantAttention1d(4, 2, 3, bandwidth_degree=0.5)",
+        "bandwidth_degree to be an int, got float",
+    ),
     ("AxialPositionalEmbedding(8, 4)", "expected shape to be a sequence of ints, got int"),
     (
         "AxialImageTransformer(8, 1, axial_pos_emb_shape=4)",

@@ -101,6 +101,17 @@ CASES = {
         "window=Window(4, boundary=('truncated', 'circular'))",
         fixed=("norm", "attention.log_bandwidth"),
     ),
+    "CirculantAttention2d-terms": Case(
+        lambda **kw: own.CirculantAttention2d(
+            4, 2, (1, 3), relative_bias=True, attention_dropout=0.25, **kw
+        ),
+        (2, 4, 5, 6),
+        (1, 4, 1, 3),
+        "relative_bias=True, attention_dropout=0.25",
+        fixed=("relative_bias",),
+        drops=True,
+        insensitive=("to_k.bias",),
+    ),
     "CirculantTransformerBlock": Case(
         lambda **kw: own.CirculantTransformerBlock(4, 2, (1, 3), dropout=0.25, **kw),
         (2, 4, 5, 6),

@@ -301,6 +301,9 @@ def test_processors_of_one_name_are_told_apart(tmp_path) -> None:
     assert processor(cpuinfo) == platform.processor()
 
 
+BIASES = ("no bias", "a bias of the offsets", "a bias of the keys", "both")
+
+
 def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> None:
     """The whole command on small problems: every number is there, and they are sane."""
     small = {name: replace(case, spatial=(16, 16), window=3) for name, case in KERNEL_CASES.items()}
@@ -312,6 +315,7 @@ def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> Non
     monkeypatch.setattr(kernel_sweeps, "GRIDS", ((16, 16), (32, 32)))
     monkeypatch.setattr(kernel_sweeps, "WINDOWS", ((3, 3), (5, 7)))
     monkeypatch.setattr(kernel_sweeps, "DTYPES_CASE", small["many_small"])
+    monkeypatch.setattr(kernel_sweeps, "CASES", small)
     output = tmp_path / "kernels"
     kernels.main(["--seconds", "0.001", "--threads", "1", "2", "--output", str(output)])
     text = output.with_suffix(".md").read_text()
@@ -330,6 +334,9 @@ def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> Non
     assert run["group"]["bytes"] == 4 * 16 * 16 * 3 * 3
     assert all(run["group"][name]["best"] > 0 for name in ("copy", "blend", "group", "plain group"))
     assert [result["instruction set"] for result in run["widths"]] == kernels.instruction_sets()
+    assert [result["biases"] for result in run["biases"][:4]] == list(BIASES)
+    assert len(run["biases"]) == 2 * 2 * 4
+    assert all(result["ratio"]["median"] > 0 for result in run["biases"])
     products = len(kernel_calls.PRODUCTS)
     assert [result["entries"] for result in run["growth"][::products]] == [
         [12544, 50176],
@@ -342,6 +349,7 @@ def test_kernels_are_measured_and_reported(tmp_path, monkeypatch, capsys) -> Non
         "## Two threads against one",
         "## The matrix as a value",
         "## Widths of the vector units",
+        "## A bias of the offsets and of the keys",
     ):
         assert title in text.splitlines()
     assert "of 30 goals, those of a Zen 4, are reached." in text
@@ -379,6 +387,19 @@ def test_kernels_are_the_products() -> None:
     # The adjacency is the softmax of the scaled similarity, in the same order.
     weights = (case.scale * results["similarity"]).softmax(-1)
     torch.testing.assert_close(results["adjacency"].view(weights.shape), weights)
+
+
+def test_biases_are_compared_with_the_same_call_without() -> None:
+    case = replace(CASES["heads"], spatial=(7, 6), window=3)
+    calls = kernel_sweeps.biased(case)
+    assert tuple(calls) == BIASES
+    shape = case.group_shape
+    sizes = {"a bias of the offsets": ((4, 9), (0,)), "a bias of the keys": ((0,), (2, 42))}
+    sizes["both"] = (4, 9), (2, 42)
+    for name, (forward, backward) in calls.items():
+        assert forward()[0].shape == shape
+        gradients = backward()
+        assert [x.shape for x in gradients] == [shape] * 3 + [*sizes.get(name, ())]
 
 
 def test_a_fraction_is_of_the_peak_of_its_turn() -> None:

@@ -585,7 +585,76 @@ METHODS = [
 ]
 
 
-TABLE = [*SETTINGS, *FEATURES, *CALLS, *IN_PLACE, *CONSTRUCTION, *METHODS]
+# --- scale, bias, mask of keys, dropout ---
+
+NO_SCALES = [
+    ("'2'", TypeError, "scale to be a number got str"),
+    ("torch.ones(())", TypeError, "scale to be a number got Tensor"),
+    ("1j", TypeError, "scale to be a real number got 1j"),
+    ("float('inf')", ValueError, "scale to be finite got inf"),
+    ("float('nan')", ValueError, "scale to be finite got nan"),
+]
+NO_DROPOUT = [
+    ("None", TypeError, "dropout_p to be a number got NoneType"),
+    ("1.5", ValueError, "dropout_p probability in [0, 1] got 1.5"),
+    ("-0.1", ValueError, "dropout_p probability in [0, 1] got -0.1"),
+    ("float('nan')", ValueError, "dropout_p probability in [0, 1] got nan"),
+]
+NO_BIASES = [
+    ("1.0", TypeError, "bias to be a tensor got float"),
+    ("torch.ones(1, 3, 3).to_sparse()", TypeError, "bias dense tensor layout torch.sparse_coo"),
+    ("torch.ones(1, 3, 3).int()", TypeError, "bias of a real floating dtype got torch.int32"),
+    ("torch.ones(1, 3, 3).cfloat()", TypeError, "bias real floating dtype got torch.complex64"),
+    ("torch.ones(3, 3)", ValueError, "bias shape (heads or 1, *window) = ({h}, 3, 3), got (3, 3)"),
+    ("torch.ones(1, 9)", ValueError, "bias shape ({h}, 3, 3) got (1, 9)"),
+    ("torch.ones(4, 3, 3)", ValueError, "bias shape ({h}, 3, 3) got (4, 3, 3)"),
+    ("torch.ones(1, 3, 5)", ValueError, "bias shape ({h}, 3, 3) got (1, 3, 5)"),
+    ("torch.ones(())", ValueError, "bias shape ({h}, 3, 3) got ()"),
+    ("torch.ones(1, 3, 3, device='meta')", ValueError, "bias on cpu got bias on meta"),
+]
+NO_MASKS = [
+    ("[True]", TypeError, "key_mask to be a tensor got list"),
+    ("x[:, 0].to_sparse()", TypeError, "key_mask dense tensor layout torch.sparse_coo"),
+    ("x[:, 0].int()", TypeError, "key_mask dtype bool or a real floating dtype torch.int32"),
+    ("x[:, 0].cfloat()", TypeError, "key_mask dtype bool or a real floating dtype complex64"),
+    ("x[0, 0] > 0", ValueError, "key_mask shape (2 or 1, 5, 4) (2 or 1, {h}, 5, 4), got (5, 4)"),
+    ("F(3)[:, 0] > 0", ValueError, "key_mask (B or 1, *spatial) got (3, 5, 4)"),
+    ("F(2, 4) > 0", ValueError, "key_mask (B or 1, heads or 1, *spatial) got (2, 4, 5, 4)"),
+    ("x[:, 0].flatten(1) > 0", ValueError, "key_mask (2 or 1, 5, 4) got (2, 20)"),
+    ("F(2, 6, (4, 5))[:, 0] > 0", ValueError, "key_mask (2 or 1, 5, 4) got (2, 4, 5)"),
+    ("x[None, :, 0] > 0", ValueError, "key_mask got (1, 2, 5, 4)"),
+    ("other[:, 0] > 0", ValueError, "key_mask on cpu got key_mask on meta"),
+]
+OPTIONS = {"scale": NO_SCALES, "bias": NO_BIASES, "key_mask": NO_MASKS, "dropout_p": NO_DROPOUT}
+TAKE_OPTIONS = {
+    "circulant_attention(x, x, x, 3, {})": "1",
+    "circulant_mh_attention(D, x, x, x, 3, 3, {})": "3 or 1",
+    "circulant_adjacency(D, x, x, 3, {})": "1",
+    "circulant_mh_adjacency(D, x, x, 3, 3, {})": "3 or 1",
+}
+SCORES = [
+    *(
+        (call.format(f"{option}={bad}"), error, words.format(h=heads))
+        for call, heads in TAKE_OPTIONS.items()
+        for option, table in OPTIONS.items()
+        for bad, error, words in table
+    ),
+    *each(["A.add_bias(*)"], NO_BIASES, h="3 or 1"),
+    *each(["A.mask_keys(*)"], NO_MASKS, h="3 or 1"),
+    *(
+        (f"{f}(A, {x}, {option})", TypeError, f"expected {f}(A, x), got {name}=...")
+        for f, x in (("circulant_attention", "u"), ("circulant_mh_attention", "x"))
+        for name, option in {
+            "scale": "scale=1.0",
+            "bias": "bias=torch.ones(1, 3, 3)",
+            "key_mask": "key_mask=x[:, 0] > 0",
+            "dropout_p": "dropout_p=0.5",
+        }.items()
+    ),
+]
+
+
+TABLE = [*SCORES, *SETTINGS, *FEATURES, *CALLS, *IN_PLACE, *CONSTRUCTION, *METHODS]
 
 
 def says(message: str, words: str) -> bool:
@@ -622,7 +691,8 @@ def test_every_call_is_in_the_table_once():
 
 LAST_CHECKED = """circulant_attention(x, x, x, 4); circulant_attention(x, x, F(3), 3)
     circulant_mh_attention(x, x, F(2, 5), 3, 2); circulant_mh_adjacency(D, x, x, 3, 5)
-    circulant_adjacency(D, x, x, 7); mh(A, F(2, 4)); A.mT @ x; circulant_transposed_attention(A, x)
+    circulant_adjacency(D, x, x, 7); circulant_attention(x, x, x, 3, dropout_p=2)
+    mh(A, F(2, 4)); A.mT @ x; circulant_transposed_attention(A, x)
     circulant_similarity_(A, D, x, x); circulant_attention_(x, A, u); A[0, 0, :, 20]
     circulant_attention(x, x, x, Window(3, dilation=2)); even.mT + even; cat(even.mT, even)
     cat(A.mT, A[:1]); A.mT.sum((0, -1)); A.mT + Circulant(3, (2, 2, 5, 4))"""
