@@ -14,6 +14,7 @@ from circulant_attention.matrix.circulant import Circulant, check_circulant
 from circulant_attention.matrix.lazy import AttentionValues, attention_weights
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DotSimilarity,
@@ -34,6 +35,7 @@ def circulant_attention(
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_attention(A: Circulant, x: Tensor) -> Tensor: ...
+@takes_distributed
 def circulant_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] | Tensor:
     r"""Attention of every pixel to a window around it that wraps, or a ready matrix applied.
 
@@ -100,6 +102,7 @@ def circulant_mh_attention(
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_mh_attention(A: Circulant, x: Tensor) -> Tensor: ...
+@takes_distributed
 def circulant_mh_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Circulant] | Tensor:
     r"""Circulant attention with several heads, or a ready matrix applied head by head.
 
@@ -161,6 +164,7 @@ def _bind_with_simfun(
     return checks.bind(function, names, args, kwargs)
 
 
+@takes_distributed
 def attend(
     q: Tensor,
     k: Tensor,
@@ -191,6 +195,7 @@ def attend(
     return y, Circulant._from(weights(q, k, geometry, kind, batch_shape), geometry)
 
 
+@takes_distributed
 def circulant_mh_adjacency(
     simfun: AbstractSimilarity, x: Tensor, y: Tensor, W: WindowLike, nheads: int
 ) -> Circulant:

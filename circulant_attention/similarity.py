@@ -13,6 +13,7 @@ from circulant_attention.matrix.algebra import check_grid
 from circulant_attention.matrix.circulant import Circulant, check_circulant
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.ops.primitives import SimilarityKind
 
 
@@ -97,6 +98,7 @@ def check_similarity(simfun: object) -> AbstractSimilarity:
     )
 
 
+@takes_distributed
 def circulant_similarity(
     simfun: AbstractSimilarity,
     x: Tensor,
@@ -206,6 +208,7 @@ def _write(
     return a
 
 
+@takes_distributed
 def softmax(A: Circulant, dim: int = -1) -> Circulant:
     r"""The softmax of each row over its stored entries.
 
@@ -269,6 +272,7 @@ def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:
     return B
 
 
+@takes_distributed
 def circulant_adjacency(
     simfun: AbstractSimilarity,
     x: Tensor,
