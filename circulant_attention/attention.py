@@ -15,6 +15,7 @@ from circulant_attention.matrix.lazy import AttentionValues, Scores, attention_w
 from circulant_attention.matrix.score_terms import Options, dropped
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.similarity import (
     AbstractSimilarity,
     DotSimilarity,
@@ -53,6 +54,7 @@ def circulant_attention(
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_attention(A: Circulant, x: Tensor) -> Tensor: ...
+@takes_distributed
 def circulant_attention(
     *args: Any,
     scale: float | None = None,
@@ -161,6 +163,7 @@ def circulant_mh_attention(
 ) -> tuple[Tensor, Circulant]: ...
 @overload
 def circulant_mh_attention(A: Circulant, x: Tensor) -> Tensor: ...
+@takes_distributed
 def circulant_mh_attention(
     *args: Any,
     scale: float | None = None,
@@ -246,6 +249,7 @@ def _bind_with_simfun(
     return checks.bind(function, names, args, kwargs)
 
 
+@takes_distributed
 def attend(
     q: Tensor,
     k: Tensor,
@@ -285,6 +289,7 @@ def attend(
     return y, Circulant._from(weights_of(q, k, scores, terms), geometry)
 
 
+@takes_distributed
 def circulant_mh_adjacency(
     simfun: AbstractSimilarity,
     x: Tensor,

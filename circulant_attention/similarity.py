@@ -16,6 +16,7 @@ from circulant_attention.matrix.lazy import Scores, attention_weights
 from circulant_attention.matrix.score_terms import Options, dropped
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.ops.primitives import SimilarityKind
 
 
@@ -100,6 +101,7 @@ def check_similarity(simfun: object) -> AbstractSimilarity:
     )
 
 
+@takes_distributed
 def circulant_similarity(
     simfun: AbstractSimilarity,
     x: Tensor,
@@ -197,6 +199,7 @@ def _write(
     return a
 
 
+@takes_distributed
 def softmax(A: Circulant, dim: int = -1) -> Circulant:
     r"""The softmax of each row over its stored entries.
 
@@ -262,6 +265,7 @@ def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:
     return B
 
 
+@takes_distributed
 def circulant_adjacency(
     simfun: AbstractSimilarity,
     x: Tensor,

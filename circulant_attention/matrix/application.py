@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from circulant_attention import checks
 from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.ops.dispatch import is_distributed, takes_distributed
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -18,6 +21,7 @@ def join_heads(x: Tensor, heads: int) -> Tensor:
     return x.reshape(x.shape[0] // heads, x.shape[1] * heads, *x.shape[2:])
 
 
+@takes_distributed
 def mh_apply(A: Circulant, x: Tensor) -> Tensor:
     """Head h of A applied to channel group h of ``x (B, C, *spatial)``."""
     checks.check_features("x", x)
@@ -56,6 +60,7 @@ def circulant_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
     return _write(y, A, x, transposed=False)
 
 
+@takes_distributed
 def circulant_transposed_attention(A: Circulant, x: Tensor) -> Tensor:
     r"""The transposed matrix applied: :math:`y_j = \sum_i A_{ij} x_i`; also ``A.mT @ x``.
 
@@ -120,6 +125,7 @@ def _write(y: Tensor, A: Circulant, x: Tensor, *, transposed: bool) -> Tensor:
     return y.copy_((A.mT if transposed else A).apply(x))
 
 
+@takes_distributed
 def circulant_mh_transposed_attention(A: Circulant, x: Tensor) -> Tensor:
     r"""The transposed matrix applied head by head; also ``mh(A.mT, x)``.
 
@@ -179,7 +185,7 @@ class _MultiHead:
         return mh_apply(A, x)
 
     def __rmatmul__(self, A: object) -> _Heads:
-        return _Heads(A) if isinstance(A, Circulant) else NotImplemented
+        return _Heads(A) if isinstance(A, Circulant) or is_distributed(A) else NotImplemented
 
     def __repr__(self) -> str:
         return "mh"
@@ -188,7 +194,7 @@ class _MultiHead:
 class _Heads:
     """The value of ``A @ mh``, to be followed by ``@ x``."""
 
-    def __init__(self, A: Circulant) -> None:
+    def __init__(self, A: Any) -> None:
         self._matrix = A
 
     def __matmul__(self, x: object) -> Tensor:

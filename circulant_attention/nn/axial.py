@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from circulant_attention.checks import check_positive, positive_ints
 from circulant_attention.nn.axes import AlongAxis, channel_index, check_grid, check_grid_mask
 from circulant_attention.nn.self_attention import SelfAttention
+from circulant_attention.ops.dispatch import takes_distributed
 
 
 class AxialAttention(nn.Module):
@@ -90,6 +91,7 @@ class AxialAttention(nn.Module):
             if isinstance(module, SelfAttention):
                 module.reset_parameters()
 
+    @takes_distributed
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend along every axis.
 

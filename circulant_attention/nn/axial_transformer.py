@@ -13,6 +13,7 @@ from circulant_attention.nn.axial import AxialPositionalEmbedding
 from circulant_attention.nn.norms import ChannelStdNorm
 from circulant_attention.nn.reversible import ReversibleSequence
 from circulant_attention.nn.self_attention import SelfAttention
+from circulant_attention.ops.dispatch import takes_distributed
 
 
 class _PreNorm(nn.Module):
@@ -198,6 +199,7 @@ class AxialImageTransformer(nn.Module):
             if isinstance(module, resettable):
                 module.reset_parameters()
 
+    @takes_distributed
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Transform images.
 

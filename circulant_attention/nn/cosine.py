@@ -21,6 +21,7 @@ from circulant_attention.checks import (
 from circulant_attention.nn.norms import ChannelStdNorm
 from circulant_attention.nn.pointwise import pointwise_conv
 from circulant_attention.ops.autocast import without_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 
 _SIZE = "an int or 1 to 3 ints"
 
@@ -67,6 +68,7 @@ class _CosAttn(nn.Module):
         with torch.no_grad():
             self.attn_coef.copy_(terms)
 
+    @takes_distributed
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend.
 
@@ -340,6 +342,7 @@ class CosMHSA(nn.Module):
             if not isinstance(module, nn.Dropout):
                 module.reset_parameters()  # type: ignore[operator]
 
+    @takes_distributed
     def forward(self, x: Tensor) -> Tensor:
         """Attend, add, normalise.
 

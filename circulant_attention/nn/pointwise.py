@@ -5,6 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from circulant_attention.ops.dispatch import takes_distributed
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``weight (C_out, C_in, 1, ...) @ x (B, C_in, *spatial) + bias`` at every pixel."""
+    matrix = weight.flatten(1).expand(x.shape[0], -1, -1)
+    pixels = x.flatten(2)
+    if bias is None:
+        y = torch.bmm(matrix, pixels)
+    else:
+        y = torch.baddbmm(bias.unsqueeze(1), matrix, pixels)
+    return y.reshape(x.shape[0], y.shape[1], *x.shape[2:])
+
+
+@takes_distributed
+def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """:func:`product`, of DTensors too."""
+    return product(x, weight, bias)
+
 
 class _Pointwise(nn.Module):
     """The forward pass: weight @ x + bias at every pixel.
@@ -20,13 +39,7 @@ class _Pointwise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``(B, C_in, *spatial)`` to ``(B, C_out, *spatial)``."""
-        weight = self.weight.flatten(1).expand(x.shape[0], -1, -1)
-        pixels = x.flatten(2)
-        if self.bias is None:
-            y = torch.bmm(weight, pixels)
-        else:
-            y = torch.baddbmm(self.bias.unsqueeze(1), weight, pixels)
-        return y.reshape(x.shape[0], y.shape[1], *x.shape[2:])
+        return pointwise(x, self.weight, self.bias)
 
 
 class PointwiseConv1d(_Pointwise, nn.Conv1d):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from circulant_attention.checks import check_mask, check_positive, is_int, positive_ints
 from circulant_attention.nn.averaged_softmax import averaged_softmax
+from circulant_attention.ops.dispatch import takes_distributed
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -129,6 +130,7 @@ class FusedAttention(nn.Module):
         *,
         need_weights: Literal[True],
     ) -> tuple[Tensor, Tensor]: ...
+    @takes_distributed
     def forward(
         self,
         x: Tensor | Sequence[Tensor],

@@ -12,7 +12,7 @@ PACKAGE = "circulant_attention"
 def names_by_file() -> dict[str, list[str]]:
     """The public names of the package and of its public subpackages, by file."""
     files: dict[str, list[str]] = {}
-    for module in (PACKAGE, f"{PACKAGE}.denoising", f"{PACKAGE}.nn"):
+    for module in (PACKAGE, f"{PACKAGE}.denoising", f"{PACKAGE}.distributed", f"{PACKAGE}.nn"):
         public = import_module(module)
         for name in public.__all__:
             thing = getattr(public, name)

@@ -19,6 +19,10 @@ KNOWN = {
         "Cosine and dense attention",
         "python -m benchmarks.bench_cosine --output benchmarks/results/cosine",
     ),
+    "distributed": (
+        "One grid on several processes",
+        "python -m benchmarks.distributed --output benchmarks/results/distributed",
+    ),
 }
 
 

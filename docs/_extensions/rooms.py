@@ -19,6 +19,7 @@ PACKAGE = "circulant_attention"
 # From top to bottom: a room imports only rooms below it.
 ROOMS = {
     "demo": "command line: python -m circulant_attention",
+    "distributed": "one grid on many processes",
     "nn": "layers for networks",
     "denoising": "non-local means, tile by tile",
     "attention": "attention with one head or several",

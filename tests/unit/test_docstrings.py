@@ -23,7 +23,7 @@ import torch
 from test_public import OF_JULIA
 
 import circulant_attention
-from circulant_attention import Circulant, denoising, nn
+from circulant_attention import Circulant, denoising, distributed, nn
 
 SECTIONS = ["Args", "Returns", "Raises", "Note", "Example", "References"]
 OPERATORS = ["__eq__", "__getitem__", "__matmul__"]
@@ -58,6 +58,7 @@ def members(cls: type) -> list[str]:
 NAMES = {
     **{name: getattr(circulant_attention, name) for name in circulant_attention.__all__},
     **{f"nn.{name}": getattr(nn, name) for name in nn.__all__},
+    **{f"distributed.{name}": getattr(distributed, name) for name in distributed.__all__},
     **{
         f"denoising.{name}": value
         for name, value in vars(denoising).items()

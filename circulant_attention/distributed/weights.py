@@ -1,0 +1,41 @@
+"""The weights of attention on a shard, computed when they are first used."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from circulant_attention.distributed import local
+from circulant_attention.distributed.grid import Halos
+from circulant_attention.matrix.lazy import LazyValues
+from circulant_attention.ops.primitives import SimilarityKind
+
+
+class ShardWeights(LazyValues):
+    """The weights ``(G, n, K)`` of attention on a shard, computed when they are first used.
+
+    From the keys with their halos, which the attention has received: so the computation sends
+    nothing, and one process can look at its rows alone.
+
+    Args:
+        q: Queries ``(G, C, *local)``.
+        keys: Keys with halos, as :func:`local.attention` gives them.
+        halos: The grid and the window.
+        kind: The similarity.
+        scale: The factor of the similarities.
+    """
+
+    def __init__(
+        self, q: Tensor, keys: Tensor, halos: Halos, kind: SimilarityKind, scale: float
+    ) -> None:
+        self.settings = halos, kind, scale
+        q = q.clone() if q.is_inference() else q
+        shape = torch.Size((q.shape[0], prod(halos.grid.local_size), halos.geometry.nnz_per_row))
+        super().__init__(shape, keys.dtype, q, keys)
+
+    def compute(self, *inputs: Tensor) -> Tensor:
+        """The weights of q and the keys."""
+        q, keys = inputs
+        return local.adjacency(q, keys, *self.settings)

@@ -1,0 +1,38 @@
+"""Sharded grids in 1, 2 and 4 processes with gloo. Each world starts once and runs every check."""
+
+from __future__ import annotations
+
+import attention_checks
+import composition_checks
+import example_checks
+import exchange_checks
+import module_checks
+import processes
+import pytest
+
+CHECKS = [
+    exchange_checks.exchange_of_halos,
+    exchange_checks.one_message_per_pair,
+    exchange_checks.ops_are_registered_right,
+    attention_checks.attention_of_dtensors,
+    attention_checks.overlapped,
+    composition_checks.local_api,
+    composition_checks.one_rank_looks,
+    composition_checks.strange_strides,
+    composition_checks.refused,
+    composition_checks.checkpointed,
+    composition_checks.saved_and_loaded,
+    module_checks.modules_of_dtensors,
+    module_checks.tensor_parallel,
+    module_checks.plain_parameters_are_refused,
+    module_checks.other_modules_are_refused,
+    composition_checks.data_parallel,
+    composition_checks.compiled,
+    example_checks.bytes_of_the_model,
+    example_checks.losses_of_the_example,
+]
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_sharded_grids(world, tmp_path):
+    processes.run(world, CHECKS, tmp_path)
