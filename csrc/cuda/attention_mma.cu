@@ -55,9 +55,6 @@ __device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&q
   }
 }
 
-// Weights are at most 2^kSlack.
-constexpr float kSlack = 8;
-
 // Turns scores into weights relative to about the largest score so far, to which totals and sums
 // are rescaled when it has grown.
 template <class T, int D>
@@ -82,8 +79,8 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, int firs
   for (int of_line = 0; of_line < 2; ++of_line) {
     most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 1));
     most[of_line] = fmaxf(most[of_line], from_lane_xor(most[of_line], 2));
-    // Rarely after the first octets: what the sums are relative to need not be the largest score.
-    if ((most[of_line] - largest[of_line]) * factor > kSlack) {
+    // Rarely after the first octets: weights may be up to 2^8.
+    if ((most[of_line] - largest[of_line]) * factor > 8) {
       const float shrink = fast_exp2((largest[of_line] - most[of_line]) * factor);
       largest[of_line] = most[of_line];
       total[of_line] *= shrink;

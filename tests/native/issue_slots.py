@@ -38,7 +38,26 @@ PRODUCTS = ("HMMA", "DFMA", "FFMA")
 # 32 lanes with 1, 2, 4, 8 or 16 bytes.
 WAVEFRONTS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4}
 EM_CUDA = 190
-LEAST_PRODUCTS = 16  # of a loop that is counted
+LEAST_PRODUCTS = 12  # of a loop that is counted
+# Slots and wavefronts per product that a loop may take.
+LIMITS: dict[str, tuple[float, float]] = {
+    "adjacency_kernel<T>": (2.30, 0.50),
+    "apply_kernel<T, false>": (1.42, 0.25),
+    "apply_kernel<T, true>": (1.42, 0.25),
+    "attention_backward_kernel<T>": (2.32, 0.67),
+    "attention_kernel<T>": (2.30, 0.67),
+    "attention_mma_backward_kernel<T, 32, false>": (12.7, 2.34),
+    "attention_mma_backward_kernel<T, 32, true>": (12.7, 3.25),
+    "attention_mma_backward_kernel<T, 64, false>": (7.6, 2.17),
+    "attention_mma_backward_kernel<T, 64, true>": (7.5, 2.63),
+    "attention_mma_backward_kernel<T, 128, false>": (4.8, 2.09),
+    "attention_mma_backward_kernel<T, 128, true>": (4.7, 2.32),
+    "attention_mma_kernel<T, 32>": (15.3, 2.5),
+    "attention_mma_kernel<T, 64>": (9.3, 2.25),
+    "attention_mma_kernel<T, 128>": (6.1, 2.13),
+    "similarity_kernel<T, false>": (1.21, 0.375),
+    "similarity_kernel<T, true>": (2.21, 0.375),
+}
 
 
 @dataclass(frozen=True)
@@ -85,8 +104,8 @@ def functions(elf: bytes) -> Iterator[tuple[str, bytes]]:
 def branch(low: int, high: int, split: bool) -> int:
     """How far a branch goes, in bytes from the next instruction.
 
-    The distance has 48 bits from bit 34 on; in the newer form (``split``) its lowest byte is in bits
-    16 to 23.
+    The distance has 48 bits from bit 34 on; in the newer form (``split``) its lowest byte is in
+    bits 16 to 23.
     """
     far = (low >> 34) | (high & 0x3FFFF) << 30
     far -= (far >> 47) << 48
@@ -146,7 +165,7 @@ def product_loops(library: Path) -> dict[str, dict[str, list[Loop]]]:
 def table(found: dict[str, dict[str, list[Loop]]]) -> str:
     """Slots / products, and wavefronts, per loop and architecture."""
     columns = sorted({a for row in found.values() for a in row}, key=lambda a: int(a[3:]))
-    lines = [f"{'slots/products, wavefronts':52s}" + "".join(f"{c:>15s}" for c in columns)]
+    lines = [f"{'slots/products, wavefronts':56s}" + "".join(f"{c:>15s}" for c in columns)]
     for kernel, of_kernel in sorted(found.items()):
         for i in range(max(len(counted) for counted in of_kernel.values())):
             cells = {
@@ -155,7 +174,7 @@ def table(found: dict[str, dict[str, list[Loop]]]) -> str:
                 if i < len(counted)
             }
             name = f"{kernel}, loop {i + 1}"
-            lines.append(f"{name:52s}" + "".join(f"{cells.get(c, '-'):>15s}" for c in columns))
+            lines.append(f"{name:56s}" + "".join(f"{cells.get(c, '-'):>15s}" for c in columns))
     return "\n".join(lines)
 
 

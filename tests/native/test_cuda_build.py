@@ -6,11 +6,13 @@ import ast
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import issue_slots
 import pytest
 import resource_report
 import torch
@@ -68,6 +70,37 @@ def test_every_kernel_is_reported(made: Build):
         "attention_mma_kernel": 6,
         "attention_mma_backward_kernel": 12,
     }
+
+
+def test_loops_take_no_more_slots_than_allowed(made: Build, record_property):
+    """Counted in the machine code of every architecture, and printed."""
+    found = issue_slots.product_loops(made.library)
+    record_property("issue slots of the CUDA kernels", issue_slots.table(found))
+    assert list(issue_slots.problems(found)) == []
+    architectures = {f"sm_{n}" for n in resource_report.wanted_architectures("CUDA_ARCHITECTURES")}
+    kernels = {usage.kernel for usage in resource_report.usages(made.log)}
+    without_loops = {"attention_delta_kernel", "transpose_kernel"}
+    assert {name for name in kernels if name.split("<")[0] not in without_loops} == set(found)
+    for kernel, loops in found.items():
+        assert set(loops) == architectures - ({"sm_75"} if "_mma_" in kernel else set())
+
+
+def branch_words(kind: int, distance: int, split: bool) -> tuple[int, int]:
+    """A branch over `distance` bytes."""
+    units = distance // 4 & (1 << 56) - 1
+    low, far = (units & 0xFF, units >> 8) if split else (0, units & (1 << 48) - 1)
+    return kind | low << 16 | (far & (1 << 30) - 1) << 34, far >> 30
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_slots_are_counted(split: bool):
+    """A loop of a load of 16 bytes per lane, four matrices and two products, in both forms."""
+    others, load, matrices, product = (0x7918, 0), (0x7984, 6 << 9), (0x783B, 2 << 8), (0x723C, 0)
+    body = [load, matrices, product, others, product]
+    code = [others, *body, branch_words(0x0947, -16 * (len(body) + 1), split)]
+    code += [others, branch_words(0x7947, -16, split), others]
+    [loop] = issue_slots.loops(b"".join(struct.pack("<QQ", *words) for words in code))
+    assert (loop.slots, loop.products, loop.wavefronts) == (6, 2, 8)
 
 
 def test_spills_are_seen():
