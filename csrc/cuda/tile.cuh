@@ -120,7 +120,7 @@ struct Line {
  private:
   // The pixel at position `t` of the class: (number + t dilation) mod size on a circle.
   __device__ int at(int t) const {
-    // Without turns, or one less than there are.
+    // How often the circle is full: that, or one less.
     const unsigned turns = static_cast<unsigned>(uint64_t(unsigned(t)) * classes.turn >> 32);
     const int i = static_cast<int>(unsigned(t) * unsigned(axis.dilation) - turns * axis.size);
     return number + (classes.turn != 0 && i >= axis.size ? i - axis.size : i);

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parents[1]
 PARTS = [
     *("borders", "random", "limits", "groups", "offsets"),
     *("adjacency", "adjacency-random", "adjacency-groups", "adjacency-offsets"),
+    *("windows", "adjacency-windows", "attention-windows", "positions"),
     *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
     *("fragments", "mma", "mma-infinite", "mma-plan", "mma-random", "mma-groups", "mma-offsets"),
 ]

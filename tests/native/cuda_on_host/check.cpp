@@ -67,7 +67,7 @@ const Case kWindowCases[] = {
     {1, 2, {1, 19, 40}, {1, 3, 5}, false, {0, 0, 4}, {1, 2, 3}, {C, C, T}},    // dilated
     {1, 4, {1, 13, 15}, {1, 3, 4}, true, {0, 1, 3}, {1, 3, 4}, {C, T, C}},     // coprime
     {1, 3, {1, 3, 17}, {1, 15, 3}, false, {0, 9, 1}, {1, 1, 1}, {C, T, T}},    // larger
-    {1, 4, {1, 10, 13}, {1, 3, 5}, false, {0, 0, 0}, {1, 1, 1}, {C, V, C}},    // halo of rows
+    {2, 4, {1, 10, 13}, {1, 3, 5}, false, {0, 0, 0}, {1, 1, 1}, {C, V, C}},    // halo of rows
     {1, 3, {1, 1, 6}, {1, 4, 3}, false, {0, 0, 0}, {1, 3, 1}, {C, V, V}},      // keys unseen
     {1, 2, {5, 6, 9}, {2, 3, 3}, true, {0, 1, 2}, {2, 1, 1}, {T, C, T}},       // planes
     {1, 2, {4, 5, 7}, {3, 2, 3}, false, {0, 1, 1}, {1, 2, 2}, {V, T, C}},      // all
@@ -160,6 +160,7 @@ int run(Options options) {
       {"windows", [] { on_windows(check_maps); }},
       {"adjacency-windows", [] { on_windows(check_adjacency); }},
       {"attention-windows", [] { on_windows(check_attention); }},
+      {"positions", check_positions},
       {"limits", check_limits},
       {"plan", check_attention_plan},
       {"groups", check_maps_groups},

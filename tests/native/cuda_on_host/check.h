@@ -47,6 +47,13 @@ struct Case {
   int64_t pixels() const { return geometry().pixels(); }
   int64_t keys() const { return geometry().key_pixels(); }
   int64_t offsets() const { return geometry().offsets(); }
+  // Whether keys are absent at the borders.
+  bool is_bounded() const {
+    for (const Boundary b : boundary) {
+      if (b != kCircular) return true;
+    }
+    return false;
+  }
   // Whether some dim has no transposed matrix on the same grid.
   bool has_halo() const { return pixels() != keys(); }
   // That of the transposed matrix.
@@ -60,6 +67,11 @@ struct Case {
 inline std::mt19937_64 randomness;
 inline int failures = 0, comparisons = 0, most_failures = 10;
 inline bool only_float32 = false;
+
+// Which of `size` elements is infinite. Absent keys are read from the first one and masked.
+inline size_t infinite_at(const Case& c, size_t size) {
+  return c.is_bounded() ? 0 : randomness() % size;
+}
 
 // Device memory of exactly `size` elements. Without elements nothing is allocated.
 template <class T>
@@ -222,6 +234,9 @@ void check_attention_mma_plan();
 void check_attention_mma_groups();
 void check_attention_mma_offsets();
 void check_fragments();
+
+// Pixels of the classes of long dilated dims.
+void check_positions();
 
 // Problems that a device cannot run.
 void check_limits();

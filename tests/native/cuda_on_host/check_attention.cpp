@@ -53,7 +53,7 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
     std::vector<double> finite = r.v;
     // Tensor cores have other rules for what is not finite: see check_attention_mma.cpp.
     if (c.infinite && !(circulant::is_half<T> && circulant::uses_mma(p)))
-      r.v[randomness() % r.v.size()] = std::numeric_limits<double>::infinity();
+      r.v[infinite_at(c, r.v.size())] = std::numeric_limits<double>::infinity();
     r.forward();
     // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum
     // and its reciprocal.

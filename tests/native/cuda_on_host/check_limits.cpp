@@ -1,4 +1,6 @@
-// Problems that a device cannot run are refused with the op, the sizes and the limit.
+// The largest problems: pixels of long dims, and problems that a device cannot run, which are
+// refused with the op, the sizes and the limit.
+#include "../../../csrc/cuda/tile.cuh"
 #include "check.h"
 
 namespace check {
@@ -17,6 +19,34 @@ void check_refused(const Case& c, const std::string& expected, const Op& op) {
 }
 
 }  // namespace
+
+// Only long circles have positions where the first estimate of the turns is one less.
+void check_positions() {
+#ifdef CUDA_ON_HOST
+  for (int n = 0; n < 20000; ++n) {
+    Case c{1,
+           1,
+           {1, 1, 1 + static_cast<int64_t>(randomness() % (n % 2 ? circulant::kMaxPixels : 99))},
+           {1, 1, 2}};
+    if (c.size[2] == 1) continue;
+    c.dilation[2] = 1 + static_cast<int64_t>(randomness() % (c.size[2] - 1));
+    c.boundary[2] = n % 4 < 2 ? kCircular : kTruncated;
+    const circulant::Dim dim = c.dim(2);
+    const Pattern pattern(c.geometry());
+    const int number = static_cast<int>(randomness() % dim.classes());
+    const int64_t length = dim.of_class(number).size;
+    const int64_t t = n % 8 ? static_cast<int64_t>(randomness() % length) : length - 1;
+    const circulant::Place place(pattern, {{0, 0, static_cast<int>(t)}, {0, 0, number}});
+    const int64_t pixel = (number + t * dim.dilation) % dim.size;
+    ++comparisons;
+    if (place.w.pixel(0) != pixel || place.w.pixel(static_cast<int>(length - t)) != -1) {
+      report(c, "positions",
+             "position " + std::to_string(t) + " of class " + std::to_string(number) +
+                 " is not pixel " + std::to_string(pixel));
+    }
+  }
+#endif
+}
 
 void check_limits() {
 #ifdef CUDA_ON_HOST

@@ -23,7 +23,7 @@ struct Reference {
     z = random_eighths(G * C * N);
     values = random_eighths(G * N * K);
     for (auto* one : {&y, &z}) {
-      if (c.infinite) (*one)[randomness() % one->size()] = std::numeric_limits<double>::infinity();
+      if (c.infinite) (*one)[infinite_at(c, one->size())] = std::numeric_limits<double>::infinity();
     }
     dot.resize(G * N * K);
     distance.resize(G * N * K);

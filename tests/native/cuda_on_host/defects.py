@@ -34,9 +34,9 @@ def of_attention(
     return Mutant(f"attention-{name}", file, before, after, kernel, part)
 
 
-def barrier_of_attention(file: str, comment: str, name: str) -> Mutant:
+def barrier_of_attention(file: str, comment: str, name: str, part: str = "attention") -> Mutant:
     """A missing barrier of fused attention."""
-    return of_attention(f"barrier-{name}", file, f"__syncthreads();  // {comment}\n", "\n")
+    return of_attention(f"barrier-{name}", file, f"__syncthreads();  // {comment}\n", "\n", part)
 
 
 def of_adjacency(name: str, before: str, after: str, part: str = "", file: str = "") -> Mutant:
@@ -68,23 +68,21 @@ D = "adjacency.cu"
 S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
+C = "tile.cuh"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
 MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
 MMA_K, MMA_L, MMA_H = "mma_block.cuh", "mma_launch.h", "attention_mma.h"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
-UNWRAPPED = "[](int i, int, int) { return i; }("
 NO_STRIP = "if (!strip_exists) continue;"
-IN_ORDER = "[](int, int offset, int, int) { return offset; }("
-ENTRY = "(g * N + start + w) * K + slot"
+ENTRY = "(g * p.pattern.pixels() + of_row.start + of_column.pixel) * K + slot"
 GROUP = "int64_t(g) * p.pixels * p.pattern.offsets()"
-SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.pixels"
+SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.halo_pixels"
 RESULT = "(int64_t(g) * channels + channel) * N"
 STAGING_READ = "the staging before has been read"
-HALO_W = "halo_coordinate(columns.first"
-WRAP_W = "neighbour(w, tap, s.size.w, s.window.w)"
 STEP = "the step is complete, and the one before has been read"
 RESULTS = "the results of the group before have been read"
-WRAP_H = "neighbour(h, b, s.size.h, s.window.h)"
+WINDOWS, OF_WINDOWS = "windows", "attention-windows"
+COLUMN = "line.neighbour(line.halo(tap) + j)"
 
 MUTANTS = [
     barrier(S, "the chunk before, or `out`", "similarity-barrier-before-chunk"),
@@ -93,51 +91,61 @@ MUTANTS = [
     barrier(S, "`out` is complete", "similarity-barrier-after-out"),
     barrier(A, "halo and entries have been read", "apply-barrier-before"),
     barrier(A, "halo and entries are complete", "apply-barrier-after"),
-    barrier(T, "the entries before these", "transpose-barrier-before"),
+    barrier(T, "the tables are complete; the entries", "transpose-barrier-before"),
     barrier(T, "the entries are complete", "transpose-barrier-after"),
     # Threads of a block that diverge at a barrier.
     Mutant("similarity-early-end", S, NO_STRIP, "if (!strip_exists) return;"),
     Mutant("similarity-in-branch", S, NO_STRIP, "if (strip_exists) __syncthreads();"),
     # Less shared memory than is used, or packs that are not aligned.
     Mutant("similarity-short-halo", S, "(t.h() + box.h - 1); };", "(t.h() + box.h - 2); };"),
-    Mutant("similarity-short-table", S, "(t.rows() + halo_rows(t)) *", "halo_rows(t) *"),
+    Mutant("similarity-short-table", S, "t.rows() * sizeof(TileRow)", "0"),
     Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
     Mutant("similarity-misaligned", R, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;", S),
     Mutant("apply-short-entries", A, "(batch(t)) * entry", "(batch(t) - 1) * entry"),
-    Mutant("apply-short-halo", A, "(halo_rows(t)) * halo", "(halo_rows(t) - 1) * halo"),
+    Mutant("apply-short-halo", A, "(halo_rows(t)) * pitch", "(halo_rows(t) - 1) * pitch"),
     Mutant("apply-misaligned", A, "tile.pixels() + kPack<A>", "tile.pixels() + 1"),
     Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
     # A shared memory limit that holds for one launch only.
     Mutant("launch-allows-own", L, "current_device().shared_memory));", "int(l.shared)));", A),
     # Halos that do not wrap, in each dim; positions too far away to wrap once.
-    Mutant("similarity-no-wrap-w", G, HALO_W, UNWRAPPED + "columns.first", S),
-    Mutant("similarity-no-wrap-h", G, "halo_coordinate(h, ", UNWRAPPED + "h, ", S),
-    Mutant("similarity-no-wrap-d", G, "halo_coordinate(d, ", UNWRAPPED + "d, ", S),
-    Mutant("apply-no-wrap-w", A, "halo_coordinate(origin.w", UNWRAPPED + "origin.w"),
-    Mutant("apply-no-wrap-h", A, "halo_coordinate(origin.h", UNWRAPPED + "origin.h"),
-    Mutant("apply-no-wrap-d", A, "halo_coordinate(origin.d", UNWRAPPED + "origin.d"),
-    Mutant("no-last-coordinate", "tile.cuh", "i = i < last ? i : last;", "", S),
-    Mutant("entries-no-wrap-w", W, WRAP_W, "w + tap - s.window.w / 2", T),
-    Mutant("entries-no-wrap-h", W, WRAP_H, "h + b - s.window.h / 2", T),
+    Mutant(
+        "similarity-no-wrap-w", G, "columns[j] = max(place.w.neighbour(", "columns[j] = max((", S
+    ),
+    Mutant(
+        "similarity-no-wrap-h", G, "const int h = max(place.h.neighbour(", "const int h = max((", S
+    ),
+    Mutant(
+        "similarity-no-wrap-d", G, "const int d = max(place.d.neighbour(", "const int d = max((", S
+    ),
+    Mutant("apply-no-wrap-w", W, COLUMN, "(line.halo(tap) + j)", A),
+    Mutant("apply-no-wrap-h", A, "place.h.neighbour(place.h.halo(b) + h)", "(place.h.halo(b) + h)"),
+    Mutant("apply-no-wrap-d", A, "place.d.neighbour(place.d.halo(a) + d)", "(place.d.halo(a) + d)"),
+    Mutant("no-last-coordinate", C, "t = min(t, n - 1 + axis.after());", "", S),
+    Mutant("entries-no-wrap-w", W, COLUMN, "(line.halo(tap) + j)", T),
+    Mutant("entries-no-wrap-h", W, "place.h.neighbour(", "(", T),
     # Entries in the order of the window instead of CSR order; of the wrong row when transposed.
-    Mutant("similarity-order-w", S, "slot_of_offset(w, tap, size.w, window.w)", "tap"),
-    Mutant("similarity-order-h", S, "slot_of_offset(h, out_strip", IN_ORDER + "h, out_strip"),
-    Mutant("similarity-order-d", S, "slot_of_offset(d, out_strip", IN_ORDER + "d, out_strip"),
-    Mutant("entries-order-w", W, "slot_of_offset(w, tap, s.size.w, s.window.w)", "tap", A),
-    Mutant("entries-order-h", W, "slot_of_offset(h, b, s.size.h, s.window.h)", "b", A),
-    Mutant("entries-order-d", W, "slot_of_offset(d, a, s.size.d, s.window.d)", "a", A),
-    Mutant("entries-not-mirrored", W, "tap = s.window.w - 1 - tap;", "", T),
-    Mutant("transpose-order", T, "to[slot_of_offset(w", f"to[+{IN_ORDER}w"),
+    Mutant("similarity-order-w", S, "rotated(tap, of_column.first, window.w)", "tap"),
+    Mutant(
+        "similarity-order-h", S, "rotated(out_strip.b, of_row.first_h, window.h)", "out_strip.b"
+    ),
+    Mutant(
+        "similarity-order-d", S, "rotated(out_strip.a, of_row.first_d, window.d)", "out_strip.a"
+    ),
+    Mutant("entries-order-w", W, "rotated(offset, of_row.first, window_w)", "offset", A),
+    Mutant("entries-order-h", W, "place.h.axis.slot_of_offset(h, taps.b)", "taps.b", A),
+    Mutant("entries-order-d", W, "place.d.axis.slot_of_offset(d, taps.a)", "taps.a", A),
+    Mutant("entries-not-mirrored", W, "window_w - 1 - taps.begin - t :", "taps.begin + t :", T),
+    Mutant("transpose-order", T, "rotated(begin + t, of_pixel.first, window.w)", "begin + t"),
     # Pixels, taps and channels that do not exist.
-    Mutant("similarity-tile-guard", S, "start >= 0 && w < size.w ?", "start >= 0 ?"),
+    Mutant("similarity-tile-guard", S, "start >= 0 && w >= 0 ?", "start >= 0 ?"),
     Mutant("similarity-tap-guard", S, "exists(window) && tap < window.w;", "exists(window);"),
-    Mutant("similarity-pixel-guard", S, "start < 0 || w >= size.w", "start < 0"),
+    Mutant("similarity-pixel-guard", S, " || of_column.pixel < 0) continue;", ") continue;"),
     Mutant("apply-channel-guard", A, "warp, channels,", "warp, p.channel_warps * warp_channels,"),
     Mutant("apply-tap-guard", X, "if (count >= taps) {", "if (true) {", A),
-    Mutant("apply-pixel-guard", A, "if (w + i < size.w) ", ""),
-    Mutant("apply-row-guard", A, "h >= size.h || w >= size.w) continue", "w >= size.w) continue"),
+    Mutant("apply-pixel-guard", A, "if (column[i] >= 0) ", ""),
+    Mutant("apply-row-guard", A, "if (start < 0 || ", "if ("),
     Mutant("apply-store-in-packs", A, "size.w % kThreadPixels == 0", "w + kThreadPixels <= size.w"),
-    Mutant("entries-pixel-guard", W, " && origin.w + first + column < s.size.w", "", A),
+    Mutant("entries-pixel-guard", W, "if (of_row.pixel < 0) return T(0);", "", A),
     # Batches of copies to shared memory.
     Mutant("copy-no-rest", G, "if (first + i * stride < end) store", "if (false) store", S),
     Mutant("copy-past-end", G, "if (first + i * stride < end) store", "store", S),
@@ -148,7 +156,13 @@ MUTANTS = [
     Mutant("apply-row-order", A, "((pixel_row + b) & (tile_h - 1))", "(pixel_row & (tile_h - 1))"),
     # Offsets in 32 bits; groups that do not fit a launch.
     Mutant("similarity-32-bit", S, f"[{ENTRY}]", f"[int({ENTRY})]", part="offsets"),
-    Mutant("apply-32-bit", A, "values + g * N * K", "values + int(g * N * K)", part="offsets"),
+    Mutant(
+        "apply-32-bit",
+        A,
+        "values + g * entry_count",
+        "values + int(g * entry_count)",
+        part="offsets",
+    ),
     Mutant("entries-32-bit", W, "const int64_t K =", "const int K =", A, "offsets"),
     Mutant("transpose-32-bit", T, "const int64_t K =", "const int K =", part="offsets"),
     Mutant("similarity-groups", S, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
@@ -160,9 +174,9 @@ MUTANTS = [
     barrier_of_adjacency("`out` has been read", "before-out"),
     barrier_of_adjacency("`out` is complete", "after-out"),
     # entries in the order of the window, pixels and taps that do not exist,
-    of_adjacency("order-w", "slot_of_offset(w, tap, size.w, window.w)", "tap"),
-    of_adjacency("order-h", "slot_of_offset(h, strip", IN_ORDER + "h, strip"),
-    of_adjacency("order-d", "slot_of_offset(d, strip", IN_ORDER + "d, strip"),
+    of_adjacency("order-w", "rotated(tap, first.w, window.w)", "tap"),
+    of_adjacency("order-h", "rotated(strip.b, first.h, window.h)", "strip.b"),
+    of_adjacency("order-d", "rotated(strip.a, first.d, window.d)", "strip.a"),
     of_adjacency("pixel-guard", "if (pixel < 0) continue;", ""),
     of_adjacency("tap-guard", "< block.table().strip_taps[of_step]", "< kStripTaps"),
     of_adjacency("window-guard", "tap < taps ? score", "true ? score"),
@@ -171,7 +185,7 @@ MUTANTS = [
     of_adjacency("no-lowest", "= A(-FLT_MAX)", "= A(-INFINITY)", file=M),
     of_adjacency("totals-not-scaled", "total[i] *= std::exp2(before - largest[i]);", ""),
     of_adjacency("warps-not-scaled", " * std::exp2(its_largest[i] - largest[i])", ""),
-    of_adjacency("stale-scores", "if (step < last) compute", "if (step < last - 1) compute"),
+    of_adjacency("stale-scores", "if (n != last + 1) compute", "if (n <= last) compute"),
     # offsets in 32 bits; groups that do not fit a launch.
     of_adjacency("32-bit", "[pixel * K + slot]", "[int(pixel * K + slot)]", "offsets"),
     of_adjacency("32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "offsets"),
@@ -181,14 +195,14 @@ MUTANTS = [
     barrier_of_attention(M, "the chunk is complete", "after-chunk"),
     barrier_of_attention(M, STAGING_READ, "before-sums"),
     barrier_of_attention(M, "the halo and the weights are complete", "before-adding"),
-    barrier_of_attention(F, "the table and the statistics have been read", "before-table"),
+    barrier_of_attention(F, "the table has been read", "before-table"),
     barrier_of_attention(F, "the largest score of each warp is complete", "of-largest"),
     barrier_of_attention(B, "the products have been computed from the staging", "before-rows"),
     barrier_of_attention(B, "lse and delta are complete", "after-rows"),
     # halos that do not wrap,
-    of_attention("no-wrap-w", G, HALO_W, UNWRAPPED + "columns.first"),
-    of_attention("no-wrap-h", G, "halo_coordinate(h, ", UNWRAPPED + "h, "),
-    of_attention("no-wrap-d", G, "halo_coordinate(d, ", UNWRAPPED + "d, "),
+    of_attention("no-wrap-w", G, "columns[j] = max(place.w.neighbour(", "columns[j] = max(("),
+    of_attention("no-wrap-h", G, "const int h = max(place.h.neighbour(", "const int h = max(("),
+    of_attention("no-wrap-d", G, "const int d = max(place.d.neighbour(", "const int d = max(("),
     # shared memory that is too short or not aligned,
     of_attention("short-table", P, "+ l.halo_rows, 4)", "+ l.halo_rows - 4, 4)"),
     of_attention("short-weights", P, "l.weights = strips *", "l.weights = (strips - 1) *"),
@@ -215,7 +229,13 @@ MUTANTS = [
     of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
     # offsets in 32 bits; groups that do not fit a launch.
-    of_attention("32-bit-chunk", M, "int64_t at = (int64_t", "int at = (int64_t", OFFSETS),
+    of_attention(
+        "32-bit-chunk",
+        M,
+        "f.tile + channel * p.pixels",
+        "f.tile + int(channel * p.pixels)",
+        OFFSETS,
+    ),
     of_attention("32-bit-sums", M, f"z + {SUMS}", f"z + int({SUMS})", OFFSETS),
     of_attention("32-bit-result", F, f"y + {RESULT}", f"y + int({RESULT})", OFFSETS),
     of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", OFFSETS),
@@ -302,6 +322,46 @@ MUTANTS = [
     of_mma("not-counted", MMA_P, "plan && mma_cycles", "plan && 0 < mma_cycles", "plan"),
     # An infinite value spoils no more than is documented.
     of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
+    # Other windows: absent neighbours,
+    Mutant("similarity-absent", S, "if (bounds.lacks &&", "if (false &&", part=WINDOWS),
+    Mutant("apply-absent", A, "plane >= 0 && row >= 0 && column", "column", part=WINDOWS),
+    Mutant("entries-absent", W, "column < 0 || absent", "column < 0", T, WINDOWS),
+    Mutant("bounds-w", G, "w.begin <= j && j < w.end", "w.begin <= j", S, WINDOWS),
+    of_adjacency("absent", "mask_absent(block, A(0), score);", "", "windows"),
+    of_attention("absent", M, "if (!(present >> (i + tap) & 1))", "if (false)", OF_WINDOWS),
+    of_attention("absent-values", G, "if (!bounds.lacks) return;", "return;", OF_WINDOWS, F),
+    of_attention("too-empty", G, "h.begin >= h.end ||", "h.begin + 1 >= h.end ||", OF_WINDOWS),
+    # classes of dilated dims,
+    Mutant("class-number", C, "return number + (", "return (", S, WINDOWS),
+    Mutant("class-turns", C, " - turns * axis.size", "", S, WINDOWS),
+    Mutant("class-length", C, " - (number >= classes.longest)", "", A, WINDOWS),
+    Mutant("class-keys", C, " - (number >= classes.key_longest)", "", A, WINDOWS),
+    Mutant("apply-dilated-packs", A, " && p.pattern.dilation.w == 1", "", part=WINDOWS),
+    of_attention("dilated-packs", E, " && pattern.dilation.w == 1", "", OF_WINDOWS),
+    # the transposed window,
+    Mutant("apply-same-window", A, "transposed ? problem.pattern.transposed() :", "", part=WINDOWS),
+    Mutant(
+        "transpose-same-window",
+        T,
+        "{problem.pattern.transposed()}",
+        "{problem.pattern}",
+        part=WINDOWS,
+    ),
+    Mutant("entries-same-window-w", W, "transposed ? line.axis.transposed() :", "", T, WINDOWS),
+    of_attention(
+        "same-window",
+        B,
+        "queries_halo ? problem.pattern.transposed() :",
+        "queries_halo ? problem.pattern :",
+        OF_WINDOWS,
+    ),
+    # keys with a halo, and tiles without neighbours.
+    of_attention("halo-chunk", M, "channel * p.halo_pixels", "channel * p.pixels", OF_WINDOWS),
+    of_attention("halo-sums", M, "c) * p.halo_pixels", "c) * p.pixels", OF_WINDOWS),
+    of_attention(
+        "halo-rows", B, "queries_halo ? p.halo_pixels :", "queries_halo ? p.pixels :", OF_WINDOWS
+    ),
+    barrier_of_attention(B, "the totals are complete, if no step follows", "of-totals", OF_WINDOWS),
     # Problems that are not refused.
     of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
     Mutant("apply-not-refused", A, "if (!tile)", "if (false)", part="limits"),
