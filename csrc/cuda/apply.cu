@@ -7,6 +7,9 @@
 //
 //          entries of A [tap][pixel]  and  x of the halo [channel][row][column], wrapped
 //
+// A tile has pixels of one class, see geometry.h: in shared memory their windows are not dilated.
+// The halo is zero where pixels are absent.
+//
 // warp     128 pixels, 16 channels (8 for float64): warps share pixels first, then channels
 // lane     4 neighbouring pixels of a tile row
 // regs     sum[16 channels][4 pixels]; per 8 taps (4) entry[8 taps][4 pixels] and 12 values of x

@@ -320,7 +320,6 @@ MUTANTS = [
     of_mma("same-plan", "cache.h", "push_back(device)", "push_back(0 * device)", "plan", MMA_P),
     of_mma("old-device", MMA_P, "current_device().major < 8 || ", "", "plan"),
     of_mma("not-counted", MMA_P, "plan && mma_cycles", "plan && 0 < mma_cycles", "plan"),
-    of_mma("any-window", MMA_P, "!problem.pattern.is_odd_circular()", "false", "windows"),
     # An infinite value spoils no more than is documented.
     of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
     # Other windows: absent neighbours,
