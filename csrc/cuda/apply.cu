@@ -7,6 +7,9 @@
 //
 //          entries of A [tap][pixel]  and  x of the halo [channel][row][column], wrapped
 //
+// A tile has pixels of one class, see geometry.h: in shared memory their windows are not dilated.
+// The halo is zero where pixels are absent.
+//
 // warp     128 pixels, 16 channels (8 for float64): warps share pixels first, then channels
 // lane     4 neighbouring pixels of a tile row
 // regs     sum[16 channels][4 pixels]; per 8 taps (4) entry[8 taps][4 pixels] and 12 values of x
@@ -135,11 +138,13 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
               for (int j = lane; j < halo_w; j += 32) {
                 const int column = halo_columns[j].pixel;
                 const bool present = plane >= 0 && row >= 0 && column >= 0;
-                const T* const in_channel = from + start + column;
+                // Absent pixels are read from the first one, and zero.
+                const T* const in_channel = from + (present ? start + column : 0);
                 copy_in_batches<T>(
-                    warp, channels, warps,
-                    [&](int c) { return present ? in_channel[c * x_pixels] : T(0); },
-                    [&](int c, T value) { to[c * tile_rows * p.halo_pitch + j] = A(value); });
+                    warp, channels, warps, [&](int c) { return in_channel[c * x_pixels]; },
+                    [&](int c, T value) {
+                      to[c * tile_rows * p.halo_pitch + j] = present ? A(value) : A(0);
+                    });
               }
             }
           }

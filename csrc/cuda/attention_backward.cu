@@ -6,8 +6,8 @@
 // and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
 //
 // attention_plan.h has the figure of grid, block, warp and lane. One launch per gradient. The
-// window is symmetric: the pixels i that have j in their window are those in the window of j. So
-// one kernel makes all three:
+// pixels i that have j in their window are those in the transposed window of j. So one kernel makes
+// all three:
 //
 //         tile      halo      products     weights     sums of the halo's
 //   dq    queries   keys      dP, then S   dS          k

@@ -5,6 +5,9 @@
 //
 //          x of the tile [channel][row][column]  and  y of its halo [channel][row][column], wrapped
 //
+// A tile has pixels of one class, see geometry.h: in shared memory their windows are not dilated.
+// The halo is zero where keys are absent, and so are their entries.
+//
 // warp     stages one channel; computes one strip: 8 taps of a window row
 // lane     8 neighbouring pixels of a tile row (4 for float64)
 // regs     sum[8 pixels][8 taps]; per channel 8 values of x and 16 of y
@@ -23,7 +26,7 @@
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per channel a thread issues 64 FMA (twice that for the distance) and 6 loads of 16 bytes, which
 // take shared memory 24 cycles per warp where the FMA take 16. Staging and output, mostly index
-// arithmetic, take more issue slots than that: 73 instructions per store of a warp.
+// arithmetic, take more issue slots than that.
 #include <algorithm>
 
 #include "entries.cuh"
@@ -88,7 +91,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int row = p.tile.lane_row(lane), column = p.tile.lane_w(lane, log_pixels);
   const int halo_row = (p.tile.row_d(row) + strip.a - box.a) * box.halo_h(p.tile) +
                        p.tile.row_h(row) + strip.b - box.b;
-  const int64_t K = p.pattern.offsets();
 
   A* const tile = reinterpret_cast<A*>(dynamic_shared_memory);  // [chunk][tile_rows][tile_pitch]
   A* const halo = tile + p.chunk * tile_rows * tile_pitch;      // [chunk][halo_rows][halo_pitch]
@@ -144,6 +146,10 @@ __global__ void __launch_bounds__(kThreads, 2)
     const Strip out_strip(p.strips, step * kWarps + threadIdx.x % kBlockTaps / kStripTaps);
     const int tap = out_strip.tap + threadIdx.x % kStripTaps;
     const bool writes = out_strip.exists(window) && tap < window.w;
+    const bool lacks = bounds.lacks;
+    // opaque() keeps the product out of the loop.
+    const int K = opaque(static_cast<int>(p.pattern.offsets()));
+    T* const of_group = values + g * p.pattern.pixels() * K;
 #pragma unroll
     for (int i = 0; i < pixels; ++i) {
       __syncthreads();  // `out`, or the last chunk in its place, has been read
@@ -162,12 +168,12 @@ __global__ void __launch_bounds__(kThreads, 2)
                          rotated(tap, of_column.first, window.w);
         A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
         if (distance) result *= A(-0.5);
-        if (bounds.lacks && !(bounds.has_row(p.tile.row_d(r) + out_strip.a - box.a,
-                                             p.tile.row_h(r) + out_strip.b - box.b) &&
-                              bounds.has_column(j + tap - box.tap))) {
+        if (lacks && !(bounds.has_row(p.tile.row_d(r) + out_strip.a - box.a,
+                                      p.tile.row_h(r) + out_strip.b - box.b) &&
+                       bounds.has_column(j + tap - box.tap))) {
           result = 0;
         }
-        values[(g * p.pattern.pixels() + of_row.start + of_column.pixel) * K + slot] = T(result);
+        of_group[int64_t(of_row.start + of_column.pixel) * K + slot] = T(result);
       }
     }
   }

@@ -74,7 +74,7 @@ MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attentio
 MMA_K, MMA_L, MMA_H = "mma_block.cuh", "mma_launch.h", "attention_mma.h"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 NO_STRIP = "if (!strip_exists) continue;"
-ENTRY = "(g * p.pattern.pixels() + of_row.start + of_column.pixel) * K + slot"
+ENTRY = "int64_t(of_row.start + of_column.pixel) * K + slot"
 GROUP = "int64_t(g) * p.pixels * p.pattern.offsets()"
 SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.halo_pixels"
 RESULT = "(int64_t(g) * channels + channel) * N"
@@ -326,7 +326,7 @@ MUTANTS = [
     # An infinite value spoils no more than is documented.
     of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
     # Other windows: absent neighbours,
-    Mutant("similarity-absent", S, "if (bounds.lacks &&", "if (false &&", part=WINDOWS),
+    Mutant("similarity-absent", S, "if (lacks &&", "if (false &&", part=WINDOWS),
     Mutant("apply-absent", A, "plane >= 0 && row >= 0 && column", "column", part=WINDOWS),
     Mutant("entries-absent", W, "column < 0 || absent", "column < 0", T, WINDOWS),
     Mutant("bounds-w", G, "w.begin <= j && j < w.end", "w.begin <= j", S, WINDOWS),
