@@ -6,8 +6,8 @@
 //   halo     [stage][x, z][octet][line][channel][8]
 //   numbers  [stage][number][octet][line][8]            float32, beside the features
 //
-// So the rows of the 8 x 8 matrices that a warp loads are 128 bytes without a gap, which meet each
-// bank of shared memory once, and where they lie is known when this is compiled.
+// So the rows of the 8 x 8 matrices that a warp loads are 128 bytes without a gap: they meet each
+// bank of shared memory once.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,8 +19,8 @@
 
 namespace circulant {
 
-// The coordinate, wrapped, of a position of the halo in a dim of n pixels. Positions beyond the
-// halo of the grid are of no pixel's window; they are clamped, so that one addition wraps.
+// The coordinate of a position of the halo in a dim of n pixels. Positions beyond the halo of the
+// grid are in no window; they are clamped, so that one addition wraps.
 __device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
   i = min(max(i, limits.low), limits.high);
   return i < 0 ? i + n : (i >= n ? i - n : i);
@@ -76,8 +76,6 @@ struct MmaBlock {
   __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
   __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
 
-  // ---- geometry ----
-
   // Where a line begins: the first pixel of its grid row, and its first column, not wrapped.
   struct Line {
     int start, column;
@@ -126,8 +124,6 @@ struct MmaBlock {
             rows - p.line_h < -p.reach.h ? 0 : width};
   }
 
-  // ---- shared memory ----
-
   static __device__ __forceinline__ T* shared() {
     return reinterpret_cast<T*>(dynamic_shared_memory);
   }
@@ -150,8 +146,6 @@ struct MmaBlock {
   __device__ __forceinline__ const float* warp_numbers(int stage, int which, int count) const {
     return numbers(stage, which, count) + octet() * 2 * kOctet + 2 * t();
   }
-
-  // ---- copies to shared memory; all threads ----
 
   // Starts to copy a line of `octets` of each channel.
   __device__ __forceinline__ void copy_line(const T* x, int channels, const Line& line, int octets,

@@ -66,6 +66,7 @@ def barrier_of_mma(file: str, comment: str, name: str, part: str = "") -> Mutant
 
 D = "adjacency.cu"
 S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
+AP = "apply_plan.cuh"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
 C = "tile.cuh"
@@ -101,9 +102,9 @@ MUTANTS = [
     Mutant("similarity-short-table", S, "t.rows() * sizeof(TileRow)", "0"),
     Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
     Mutant("similarity-misaligned", R, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;", S),
-    Mutant("apply-short-entries", A, "(batch(t)) * entry", "(batch(t) - 1) * entry"),
-    Mutant("apply-short-halo", A, "(halo_rows(t)) * pitch", "(halo_rows(t) - 1) * pitch"),
-    Mutant("apply-misaligned", A, "tile.pixels() + kPack<A>", "tile.pixels() + 1"),
+    Mutant("apply-short-entries", AP, "(batch(t)) * entry", "(batch(t) - 1) * entry", A),
+    Mutant("apply-short-halo", AP, "(halo_rows(t)) * pitch", "(halo_rows(t) - 1) * pitch", A),
+    Mutant("apply-misaligned", AP, "tile.pixels() + kPack<A>", "tile.pixels() + 1", A),
     Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
     # A shared memory limit that holds for one launch only.
     Mutant("launch-allows-own", L, "current_device().shared_memory));", "int(l.shared)));", A),
@@ -342,7 +343,7 @@ MUTANTS = [
     Mutant("apply-dilated-packs", A, " && p.pattern.dilation.w == 1", "", part=WINDOWS),
     of_attention("dilated-packs", E, " && pattern.dilation.w == 1", "", OF_WINDOWS),
     # the transposed window,
-    Mutant("apply-same-window", A, "transposed ? problem.pattern.transposed() :", "", part=WINDOWS),
+    Mutant("apply-same-window", AP, "transposed ? problem.pattern.transposed() :", "", A, WINDOWS),
     Mutant(
         "transpose-same-window",
         T,
@@ -367,6 +368,6 @@ MUTANTS = [
     barrier_of_attention(B, "the totals are complete, if no step follows", "of-totals", OF_WINDOWS),
     # Problems that are not refused.
     of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
-    Mutant("apply-not-refused", A, "if (!tile)", "if (false)", part="limits"),
+    Mutant("apply-not-refused", AP, "if (!tile)", "if (false)", A, "limits"),
     Mutant("launch-not-refused", L, "l.blocks > INT32_MAX", "false", T, "limits"),
 ]
