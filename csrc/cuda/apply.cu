@@ -1,8 +1,7 @@
 // apply: y_i = sum_j A_ij x_j. apply_transposed: y_j = sum_i A_ij x_i. The transposed pattern is of
 // the same kind: the transposed product is a gather, too, with other entries of A.
 //
-// grid     z: group             x: tile of 128 to 512 pixels of y, up to 64 channels (32 for
-//                                  float64)
+// grid     z: group      x: tile of 128 to 512 pixels of y, up to 64 channels (32 for float64)
 // block    1 to 4 warps; per batch of taps of a window row, in shared memory:
 //
 //          entries of A [tap][pixel]  and  x of the halo [channel][row][column], wrapped
@@ -19,18 +18,15 @@
 // are converted when staged and summed in float32. Every window and channel count; grids up to
 // kMaxPixels. Taps beyond the window are skipped, not multiplied by zero: 0 * inf is not 0.
 //
-// Floors for float32 on an H200 (67 TFLOP/s, 4.3 TB/s): 2 G C N K operations, 4 (2 G C N + G N K)
-// bytes.
+// Floors for float32 on an H200 (67 TFLOP/s, 4.3 TB/s): 2 G C N K FLOP, 4 (2 G C N + G N K) bytes.
 //   README problem (2, 64, 128, 96, window 15)   0.71 GFLOP   11 us    35 MB     8 us
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per 8 taps a thread issues 512 FMA and 56 loads of 16 bytes, which take shared memory 224 cycles
 // per warp where the FMA take 128. Staging takes about 40 instructions per entry of A, shared by
-// the channels of a block. The README problem leaves a multiprocessor about 6 warps, too few to
-// hide latency.
+// the channels of a block.
 #include <algorithm>
 
-#include "../common/accumulate.h"
 #include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
@@ -209,7 +205,6 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const int limit = std::min(kSharedMemory, device.shared_memory), value_bytes = sizeof(A);
   const Extents& window = p.pattern.window;
   const int row_taps = round_up(window.w, kTaps<A>), row_passes = row_taps / kTaps<A>;
-
   constexpr int column = sizeof(Column) / sizeof(A);  // in values
 
   // A window row in equal batches.
@@ -287,10 +282,9 @@ template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream) {
   const char* op = transposed ? "apply_transposed" : "apply";
-  const ApplyPlan p =
-      cached<ApplyPlan>(plan_key(problem.pattern, current_device().index,
-                                 {problem.groups, problem.channels, transposed}),
-                        [&] { return plan<accumulate_t<T>>(problem, transposed, op); });
+  const auto p =
+      cached_plan<ApplyPlan>(problem.pattern, {problem.groups, problem.channels, transposed},
+                             [&] { return plan<accumulate_t<T>>(problem, transposed, op); });
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({op, blocks, p.groups, 32 * p.warps, p.shared, stream},
          transposed ? apply_kernel<T, true> : apply_kernel<T, false>, values, x, y, p);
