@@ -176,10 +176,9 @@ template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream) {
   const char* op = transposed ? "apply_transposed" : "apply";
-  const ApplyPlan p =
-      cached<ApplyPlan>(plan_key(problem.pattern, current_device().index,
-                                 {problem.groups, problem.channels, transposed}),
-                        [&] { return plan<accumulate_t<T>>(problem, transposed, op); });
+  const auto p =
+      cached_plan<ApplyPlan>(problem.pattern, {problem.groups, problem.channels, transposed},
+                             [&] { return plan<accumulate_t<T>>(problem, transposed, op); });
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
   launch({op, blocks, p.groups, 32 * p.warps, p.shared, stream},
          transposed ? apply_kernel<T, true> : apply_kernel<T, false>, values, x, y, p);

@@ -51,6 +51,12 @@ inline Device current_device() {
   });
 }
 
+// make(), for a pattern and other numbers on the current device.
+template <class Plan, class Make>
+Plan cached_plan(const Pattern& pattern, std::initializer_list<int64_t> others, const Make& make) {
+  return cached<Plan>(plan_key(pattern, current_device().index, others), make);
+}
+
 // The block's dynamic shared memory. Kernels have no other.
 extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
 

@@ -72,7 +72,7 @@ F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
 C = "tile.cuh"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
 MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
-MMA_K, MMA_L, MMA_H = "mma_block.cuh", "mma_launch.h", "attention_mma.h"
+MMA_K, MMA_S, MMA_L = "mma_block.cuh", "mma_step.cuh", "mma_launch.h"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 NO_STRIP = "if (!strip_exists) continue;"
 ENTRY = "int64_t(of_row.start + of_column.pixel) * K + slot"
@@ -256,7 +256,7 @@ MUTANTS = [
     of_mma("wait-tile", MMA_K, "    wait_copies<0>();\n    __sync", "    __sync"),
     of_mma("wait-step", MMA_K, "wait_copies<1>();", "wait_copies<2>();"),
     of_mma("no-groups-of-copies", MMA_B, "      commit_copies();", ""),
-    of_mma("stages", MMA_K, "stage + 1 < p.stages ?", "stage + 1 < p.stages - 1 ?"),
+    of_mma("stages", MMA_S, "stage + 1 < p.stages ?", "stage + 1 < p.stages - 1 ?"),
     # threads of a warp that diverge at an instruction of the warp,
     of_mma(
         "diverge",
@@ -275,10 +275,10 @@ MUTANTS = [
     of_mma("lines-gradient", MMA_B, "lane / 8 % 2 * Block::kLine", "0"),
     of_mma("halves", MMA_F, "weight[o][line * 2 + of_line]", "weight[o][of_line * 2 + line]"),
     # neighbours outside of the window, or of another pixel,
-    of_mma("mask-columns", MMA_K, "+ i) >= offsets;", "+ i) > offsets;"),
+    of_mma("mask-columns", MMA_S, "+ i) >= offsets;", "+ i) > offsets;"),
     of_mma("mask-below", MMA_K, "rows + p.line_h > p.reach.h ? 0 : width", "width"),
     of_mma("mask-above", MMA_K, "rows - p.line_h < -p.reach.h ? 0 : width", "width"),
-    of_mma("mask-flat", MMA_K, "(line - of_line) * line_w + ", ""),
+    of_mma("mask-flat", MMA_S, "(line - of_line) * line_w + ", ""),
     of_mma("bands", MMA_K, "<= unsigned(p.reach.h)", "< unsigned(p.reach.h)"),
     of_mma("all-bands", MMA_B, "if (!block.meets(step)) continue;", ""),
     of_mma("no-wrap-w", MMA_K, "return wrapped(w, p.size.w, p.columns);", "return max(w, 0);"),
