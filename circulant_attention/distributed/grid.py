@@ -143,7 +143,7 @@ class ShardedGrid:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Where this process's shard is in the whole grid: ``x[(..., *grid.slices)]``."""
+        """This process's part of the whole grid, which is ``x[(..., *grid.slices)]``."""
         starts = [0 if dim is None else dim.start for dim in self.dims]
         pairs = zip(starts, self.local_size, strict=True)
         return tuple(slice(start, start + size) for start, size in pairs)
@@ -157,7 +157,7 @@ class ShardedGrid:
 class Halos:
     """What the window of a geometry needs beside a shard, and the window of the shard itself.
 
-    A dim that is cut gets a halo as long as the window reaches, from whoever owns it, and the
+    A dim that is cut gets a halo as long as the window reaches, from the ranks that own it, and the
     native ops take it as a valid one. Where a truncated window leaves the whole grid, the halo ends
     with the grid: there the window of the shard is truncated, on queries padded to the grid of the
     keys.

@@ -265,3 +265,21 @@ def overlapped() -> None:
         assert torch.equal(dq.to_local(), dq_too.to_local())
         for own, other in zip(grads_too, grads, strict=True):
             check_equal(own, other.full_tensor(), 256)
+
+
+def ranks_without_samples() -> None:
+    """A batch of one over two ranks."""
+    if dist.get_world_size() == 1:
+        return
+    square = (2, dist.get_world_size() // 2)
+    x = torch.randn(1, 4, 9, 6, dtype=torch.float64)
+    (expected,) = loss_gradient(x.clone().requires_grad_())
+    cut = distribute_tensor(x, mesh_of(square), [S(0), S(2)]).requires_grad_()
+    (found,) = loss_gradient(cut)
+    check_equal(found, expected, 256, [S(0), S(2)])
+
+
+def loss_gradient(x: Any) -> Any:
+    y, A = circulant_mh_attention(x, x, x, 5, 2)
+    loss = (y**2).sum() + (mh(A.mT, x) ** 2).sum()
+    return torch.autograd.grad(loss, x)
