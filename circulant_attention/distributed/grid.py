@@ -211,6 +211,20 @@ class Halos:
             sizes[dim - 2] = make_plan(rank, tuple(own), before, after, circular).extended
         return tuple(sizes)
 
+    def of_whole(self, x: Tensor) -> Tensor:
+        """The extended shard of ``x (P, H, *spatial)``, which every rank has; sends nothing."""
+        for at, (own, size) in enumerate(
+            zip(self.grid.slices, self.grid.spatial_size, strict=True), 2
+        ):
+            first, last = own.start, own.stop
+            for dim, _, _, before, after, circular, _ in self.extensions:
+                if dim == at and last > first:
+                    first, last = first - before, last + after
+                    if not circular:
+                        first, last = max(first, 0), min(last, size)
+            x = x.index_select(at, torch.arange(first, last, device=x.device).remainder(size))
+        return x
+
     def extend(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """Shards ``(G, C, *local)`` with their halos, all of one dtype.
 
