@@ -93,8 +93,8 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(abc|collections\.abc|matplotlib|torch)\..*"),
     # matplotlib is optional, so its types are imported for type checkers only.
     (r"py:class", "Axes"),
-    # Left as written beside Self, which is known to type checkers only.
-    (r"py:class", r"Number|Tensor"),
+    # Left as written where autodoc does not evaluate, as beside Self, which only checkers know.
+    (r"py:class", r"Number|Tensor|DTensor|WindowLike"),
     # Internal: the native kind of a similarity.
     (r"py:class", r"circulant_attention\.ops\.(\w+\.)*(Similarity)?Kind"),
 ]

@@ -1,7 +1,8 @@
 """One grid on many processes: spatial sharding on torch.distributed.
 
 The functions of the package and the modules of ``circulant_attention.nn`` take DTensors that are
-sharded over batch, channels and spatial dims in any mix. The first such call imports this package.
+sharded over batch, channels and spatial dims in any mix. The first call with one loads this
+package.
 :class:`ShardedGrid` and the functions ``sharded_...`` are for plain tensors, each process with its
 shard.
 """

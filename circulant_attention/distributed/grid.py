@@ -143,7 +143,7 @@ class ShardedGrid:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """Where this process's shard is in the whole grid: ``x[(..., *grid.slices)]``."""
+        """This process's part of the whole grid, which is ``x[(..., *grid.slices)]``."""
         starts = [0 if dim is None else dim.start for dim in self.dims]
         pairs = zip(starts, self.local_size, strict=True)
         return tuple(slice(start, start + size) for start, size in pairs)
@@ -157,7 +157,7 @@ class ShardedGrid:
 class Halos:
     """What the window of a geometry needs beside a shard, and the window of the shard itself.
 
-    A dim that is cut gets a halo as long as the window reaches, from whoever owns it, and the
+    A dim that is cut gets a halo as long as the window reaches, from the ranks that own it, and the
     native ops take it as a valid one. Where a truncated window leaves the whole grid, the halo ends
     with the grid: there the window of the shard is truncated, on queries padded to the grid of the
     keys.
@@ -210,6 +210,20 @@ class Halos:
             own, rank, before, after, circular = settings
             sizes[dim - 2] = make_plan(rank, tuple(own), before, after, circular).extended
         return tuple(sizes)
+
+    def of_whole(self, x: Tensor) -> Tensor:
+        """The extended shard of ``x (P, H, *spatial)``, which every rank has; sends nothing."""
+        for at, (own, size) in enumerate(
+            zip(self.grid.slices, self.grid.spatial_size, strict=True), 2
+        ):
+            first, last = own.start, own.stop
+            for dim, _, _, before, after, circular, _ in self.extensions:
+                if dim == at and last > first:
+                    first, last = first - before, last + after
+                    if not circular:
+                        first, last = max(first, 0), min(last, size)
+            x = x.index_select(at, torch.arange(first, last, device=x.device).remainder(size))
+        return x
 
     def extend(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """Shards ``(G, C, *local)`` with their halos, all of one dtype.

@@ -20,7 +20,14 @@ from circulant_attention.ops.registration import transform_active
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, halos: Halos, kind: SimilarityKind, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    halos: Halos,
+    kind: SimilarityKind,
+    scale: float,
+    bias: Tensor | None = None,
+    key_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The fused attention of a shard, and its keys with their halos.
 
@@ -31,35 +38,48 @@ def attention(
         halos: The grid and the window.
         kind: The similarity.
         scale: The factor of the similarities.
+        bias: ``(heads, K)``, added to the scores by offset, or None.
+        key_bias: ``(P, extended pixels)``, added to the scores by key, or None.
 
     Returns:
         ``(G, C_v, *local)``, and ``(G, C, *extended)`` for :func:`adjacency`, of real channels.
     """
-    # Biases per offset need no halo, and key masks travel with k and v in the same message.
     q, k = dtypes.promote(q, k)
     parts = tuple(dtypes.complex_to_channels(x) for x in (q, k, v))
     own = parts[0].dtype
     q_part, k_part = dtypes.promote(parts[0], parts[2])[0], dtypes.promote(parts[1], parts[2])[0]
     v_part = dtypes.promote(parts[2], k_part)[0]
-    if halos.overlaps and not transform_active():
+    plain = bias is None and key_bias is None
+    if halos.overlaps and plain and not transform_active():
         window = list(halos.window)
         y, keys = overlap.attention(q_part, k_part, v_part, window, kind, scale, halos.extensions)
         return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
     keys, values = halos.extend(k_part, v_part)
     if halos.grid.empty:
-        y = _nothing(v_part.new_empty(v_part.shape), q_part, keys, values)
+        terms = () if bias is None else (bias,)
+        y = _nothing(v_part.new_empty(v_part.shape), q_part, keys, values, *terms)
     else:
-        y = dtypes.attention(halos.pad(q_part), keys, values, halos.window, kind, scale)
+        settings = halos.window, kind, scale, bias, key_bias
+        y = dtypes.attention(halos.pad(q_part), keys, values, *settings)
         y = halos.crop(y)
     return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
 
 
-def adjacency(q: Tensor, keys: Tensor, halos: Halos, kind: SimilarityKind, scale: float) -> Tensor:
+def adjacency(
+    q: Tensor,
+    keys: Tensor,
+    halos: Halos,
+    kind: SimilarityKind,
+    scale: float,
+    bias: Tensor | None = None,
+    key_bias: Tensor | None = None,
+) -> Tensor:
     """The weights ``(G, n, K)`` of :func:`attention`, from its keys; sends nothing."""
     q = dtypes.complex_to_channels(q).to(keys.dtype)
     if halos.grid.empty:
-        return _no_rows(halos, q, keys)
-    return halos.crop_rows(dtypes.adjacency(halos.pad(q), keys, halos.window, kind, scale))
+        return _no_rows(halos, q, keys, *(() if bias is None else (bias,)))
+    settings = halos.window, kind, scale, bias, key_bias
+    return halos.crop_rows(dtypes.adjacency(halos.pad(q), keys, *settings))
 
 
 def similarity(x: Tensor, y: Tensor, halos: Halos, kind: SimilarityKind) -> Tensor:

@@ -60,7 +60,9 @@ def start(outgoing: dict[int, Tensor], counts: dict[int, int], like: Tensor, gro
         group: The name of the process group.
     """
     incoming = {rank: like.new_empty(count) for rank, count in counts.items()}
-    if not outgoing and not incoming:
+    # Of an empty batch. Both ends know the sizes.
+    outgoing = {rank: tensor for rank, tensor in outgoing.items() if tensor.numel()}
+    if not outgoing and not any(counts.values()):
         return Pending(outgoing, incoming, [])
     process_group = distributed_c10d._resolve_process_group(group)  # type: ignore[attr-defined, arg-type]
     operations = [
@@ -68,6 +70,7 @@ def start(outgoing: dict[int, Tensor], counts: dict[int, int], like: Tensor, gro
         dist.P2POp(kind, tensor.view(torch.uint8), group=process_group, group_peer=rank)
         for kind, tensors in ((dist.irecv, incoming), (dist.isend, outgoing))
         for rank, tensor in tensors.items()
+        if tensor.numel()
     ]
     Sent.messages += len(outgoing)
     Sent.bytes += sum(x.numel() * x.element_size() for x in outgoing.values())

@@ -33,6 +33,7 @@ class Placed:
             a spatial dim.
         grid: The spatial dims.
         batch: The number of samples on this rank.
+        batch_size: That of all ranks.
         parts: The number of shards of the channels.
     """
 
@@ -40,6 +41,7 @@ class Placed:
     placements: tuple[Placement, ...]
     grid: ShardedGrid
     batch: int
+    batch_size: int
     parts: int
 
     def local(self, name: str, x: Tensor, channels: int) -> Tensor:
@@ -78,6 +80,39 @@ class Placed:
         grads = [Partial() if isinstance(p, Shard) else p for p in self.placements]
         local: Tensor = x.to_local(grad_placements=grads)
         return local
+
+    def bias(self, x: Tensor, nheads: int) -> Tensor:
+        """The rows ``(heads, K)`` of a bias ``(nheads or 1, *window)`` for the heads on this rank.
+
+        Raises:
+            TypeError: If a bias that requires a gradient is a plain tensor.
+            ValueError: If a DTensor is not replicated on the mesh.
+        """
+        if isinstance(x, DTensor):
+            replicated = all(isinstance(p, Replicate) for p in x.placements)
+            if x.device_mesh != self.mesh or not replicated:
+                raise ValueError(
+                    f"expected bias replicated on the mesh of q, {self.mesh}, got {x.placements} "
+                    f"on {x.device_mesh}: use bias.redistribute"
+                )
+            x = self.parameter(x)
+        elif x.requires_grad:
+            raise TypeError(
+                "expected a bias that requires a gradient to be a replicated DTensor, which sums "
+                "the gradients of all ranks, got a plain tensor: use distribute_tensor"
+            )
+        return self.own(x.flatten(1), 0, CHANNELS, nheads)
+
+    def own(self, x: Tensor, dim: int, of: int, size: int) -> Tensor:
+        """The part of this rank along ``dim``, where dim ``of`` of the features has ``size``."""
+        if x.shape[dim] == 1:
+            return x
+        for at, p in enumerate(self.placements):
+            if isinstance(p, Shard) and p.dim == of and self.mesh.size(at) > 1:
+                sizes = chunk_sizes(size, self.mesh.size(at))
+                rank = self.mesh.get_local_rank(at)
+                return x.narrow(dim, sum(sizes[:rank]), sizes[rank])
+        return x
 
     def heads(self, nheads: int) -> int:
         """The heads on each rank.
@@ -183,7 +218,7 @@ def placed(name: str, x: DTensor, spatial_dims: int) -> Placed:
         sizes = chunk_sizes(size, mesh.size(at))
         dims.append(ShardedDim(sizes, mesh.get_local_rank(at), mesh.get_group(at).group_name))
     grid = ShardedGrid._from(spatial_size, tuple(dims))
-    return Placed(mesh, tuple(placements), grid, batch, parts)
+    return Placed(mesh, tuple(placements), grid, batch, x.shape[BATCH], parts)
 
 
 def _check_placement(name: str, placement: Placement, at: int) -> None:

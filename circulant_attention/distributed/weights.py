@@ -25,17 +25,28 @@ class ShardWeights(LazyValues):
         halos: The grid and the window.
         kind: The similarity.
         scale: The factor of the similarities.
+        bias: ``(heads, K)``, added to the scores by offset, or None.
+        key_bias: ``(P, extended pixels)``, added to the scores by key, or None.
     """
 
     def __init__(
-        self, q: Tensor, keys: Tensor, halos: Halos, kind: SimilarityKind, scale: float
+        self,
+        q: Tensor,
+        keys: Tensor,
+        halos: Halos,
+        kind: SimilarityKind,
+        scale: float,
+        bias: Tensor | None = None,
+        key_bias: Tensor | None = None,
     ) -> None:
         self.settings = halos, kind, scale
+        self.key_bias = key_bias
         q = q.clone() if q.is_inference() else q
         shape = torch.Size((q.shape[0], prod(halos.grid.local_size), halos.geometry.nnz_per_row))
-        super().__init__(shape, keys.dtype, q, keys)
+        super().__init__(shape, keys.dtype, *(x for x in (q, keys, bias) if x is not None))
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The weights of q and the keys."""
-        q, keys = inputs
-        return local.adjacency(q, keys, *self.settings)
+        q, keys, *given = inputs
+        bias = given[0] if given else None
+        return local.adjacency(q, keys, *self.settings, bias, self.key_bias)

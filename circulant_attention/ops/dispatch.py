@@ -47,6 +47,8 @@ def is_distributed(*arguments: Any) -> bool:
     if module is None:
         return False
     for argument in arguments:
+        if type(argument) is torch.Tensor:
+            continue
         if isinstance(argument, module.DTensor):
             return True
         for matrix in MATRICES:

@@ -265,3 +265,57 @@ def overlapped() -> None:
         assert torch.equal(dq.to_local(), dq_too.to_local())
         for own, other in zip(grads_too, grads, strict=True):
             check_equal(own, other.full_tensor(), 256)
+
+
+def ranks_without_samples() -> None:
+    """A batch of one over two ranks."""
+    if dist.get_world_size() == 1:
+        return
+    square = (2, dist.get_world_size() // 2)
+    x = torch.randn(1, 4, 9, 6, dtype=torch.float64)
+    (expected,) = loss_gradient(x.clone().requires_grad_())
+    cut = distribute_tensor(x, mesh_of(square), [S(0), S(2)]).requires_grad_()
+    (found,) = loss_gradient(cut)
+    check_equal(found, expected, 256, [S(0), S(2)])
+
+
+def loss_gradient(x: Any) -> Any:
+    y, A = circulant_mh_attention(x, x, x, 5, 2)
+    loss = (y**2).sum() + (mh(A.mT, x) ** 2).sum()
+    return torch.autograd.grad(loss, x)
+
+
+def scale_bias_and_mask() -> None:
+    """A bias whose gradient comes from every rank; masks of samples and heads on several ranks."""
+    world = dist.get_world_size()
+    square = (2, world // 2) if world > 1 else (1, 1)
+    for placements, leading in (
+        ([S(2), S(3)], (2,)),
+        ([S(1), S(2)], (1, 2)),
+        ([S(0), S(3)], (2, 2)),
+    ):
+        shape = square
+        case = Case(
+            shape, (9, 8), truncated((3, 4), boundary=("circular", "truncated")), placements
+        )
+        mesh, heads = mesh_of(shape), 2
+        full, cut = make(case, torch.float64, 3)
+        bias = torch.randn(heads, 3, 4, dtype=torch.float64)
+        own = distribute_tensor(bias, mesh, [R, R]).requires_grad_()
+        mask = torch.rand(*leading, *case.size) < 0.7
+        # Around some pixel no key takes part.
+        mask[..., :5, :] = False
+        options = {"scale": 0.3, "key_mask": mask}
+        results = []
+        for xs, b in ((full, bias.requires_grad_()), (cut, own)):
+            y, A = circulant_mh_attention(*xs, case.window, heads, bias=b, **options)
+            B = circulant_mh_adjacency(
+                SIMILARITIES[1], *xs[:2], case.window, heads, bias=b, **options
+            )
+            z = y + mh(A, xs[2]) + mh(B.mT, xs[2])
+            results.append((y, z, torch.autograd.grad((z**2).sum(), [*xs, b])))
+        (y, z, grads), (own_y, own_z, own_grads) = results
+        check_equal(own_y, y, 64, placements)
+        check_equal(own_z, z, 256, placements)
+        for mine, theirs in zip(own_grads, grads, strict=True):
+            check_equal(mine, theirs, 4096)

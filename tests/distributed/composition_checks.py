@@ -217,6 +217,8 @@ def refused() -> None:
         (lambda: circulant_attention(q.int(), q.int(), q, 3), TypeError, "expected q to be one of"),
         (lambda: circulant_attention_(q, A, q), TypeError, "expected A to be a Circulant"),
         (lambda: circulant_attention(Circulant(3, (1, 1, n, 6)), q), TypeError, "Distributed"),
+        (lambda: circulant_attention(q, q, q, 3, key_mask=q), TypeError, "key_mask.full_tensor"),
+        (lambda: circulant_attention(q, q, q, 3, dropout_p=0.5), ValueError, "dropout of A"),
         (lambda: A @ x, TypeError, "expected x to be a DTensor"),
         (lambda: A @ replicated, ValueError, "x.redistribute"),
         (lambda: A + B, ValueError, "expected a matrix with placements"),

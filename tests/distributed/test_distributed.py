@@ -16,6 +16,8 @@ CHECKS = [
     exchange_checks.ops_are_registered_right,
     attention_checks.attention_of_dtensors,
     attention_checks.overlapped,
+    attention_checks.scale_bias_and_mask,
+    attention_checks.ranks_without_samples,
     composition_checks.local_api,
     composition_checks.one_rank_looks,
     composition_checks.strange_strides,
