@@ -336,7 +336,7 @@ def test_complex_features(kind):
     both = inputs(dims)[3:]
     features = [torch.complex(x, y) for x, y in zip(real, imag, strict=True)]
     window = tuple(native(dims))
-    found = dtypes.biased_attention(*features, *both, window, kind, 0.7)
+    found = dtypes.attention(*features, tuple(window), kind, 0.7, *both)
     joined = [torch.cat([x, y], 1).flatten(2) for x, y in zip(real, imag, strict=True)]
     expected = biases.attention(*joined, *both, dims, kind, 0.7).y
     together = torch.cat([found.real, found.imag], 1).flatten(2)
@@ -346,7 +346,7 @@ def test_complex_features(kind):
 def test_half_precision_takes_biases_of_any_dtype():
     dims = GRIDS["circular"]
     tensors = [x.detach().half() for x in given(inputs(dims))]
-    y = dtypes.biased_attention(*tensors, (3, 3), SimilarityKind.DOT, 0.7)
+    y = dtypes.attention(*tensors[:3], (3, 3), SimilarityKind.DOT, 0.7, *tensors[3:])
     exact = [x.double().flatten(2) for x in tensors[:3]] + [x.double() for x in tensors[3:]]
     expected = biases.attention(*exact, dims, 0, 0.7).y
     assert y.dtype == torch.float16
