@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import distribute_module, distribute_tensor
 
 from circulant_attention import circulant_mh_adjacency, circulant_mh_attention, mh
+from circulant_attention.distributed import ShardedGrid, sharded_adjacency, sharded_attention
+from circulant_attention.geometry import make_geometry
 from circulant_attention.nn import CirculantAttention2d
 
 HEADS = 2
@@ -76,3 +78,44 @@ def masks_of_dtensors() -> None:
             # A whole mask on every rank: the same bits.
             whole = mask.detach()
             check_equal(outputs_and_grads(case, cut, whole, False)[1], own_z.full_tensor())
+
+
+def terms_of_shards() -> None:
+    """A scale, a bias and the shard of a mask, with shards that are not those of chunks."""
+    world = dist.get_world_size()
+    group = mesh_of((world,)).get_group()
+    sizes = [7] if world == 1 else [6, *[2] * (world - 2), 0]
+    grid = ShardedGrid((sum(sizes), 6), {0: group}, {0: sizes})
+    torch.manual_seed(1)
+    full = [torch.randn(2, 4, *grid.spatial_size, dtype=torch.float64) for _ in range(3)]
+    for window, leading, boolean in ((MIXED, (2, 1), True), ((5, 3), (1, HEADS), False)):
+        bias = torch.randn(HEADS, *make_geometry(window, grid.spatial_size).lengths).double()
+        seen = torch.rand(*leading, *grid.spatial_size) < 0.7
+        numbers = torch.randn(seen.shape, dtype=torch.float64).masked_fill(~seen, -torch.inf)
+        mask = seen if boolean else numbers
+        results = []
+        for part in ((...,), (..., *grid.slices)):
+            xs = [x[part].clone().requires_grad_() for x in full]
+            own = {"bias": bias.clone().requires_grad_(), "key_mask": mask[part].clone()}
+            inputs = [*xs, own["bias"]]
+            if not boolean:
+                inputs.append(own["key_mask"].requires_grad_())
+            if len(part) == 1:
+                y, _ = circulant_mh_attention(*xs, window, HEADS, scale=0.3, **own)
+                A = circulant_mh_adjacency(SIMILARITIES[1], *xs[:2], window, HEADS, scale=2, **own)
+                rows = A.values.reshape(2, HEADS, *grid.spatial_size, -1)
+            else:
+                y = sharded_attention(*xs, window, HEADS, grid=grid, scale=0.3, **own)
+                rows = sharded_adjacency(
+                    SIMILARITIES[1], *xs[:2], window, HEADS, grid=grid, scale=2, **own
+                )
+            loss = (y**2).sum() + (rows**3).sum()
+            results.append((y, rows, *torch.autograd.grad(loss, inputs)))
+        (y, rows, *grads), (own_y, own_rows, *own_grads) = results
+        check_equal(own_y, y[(..., *grid.slices)], 64)
+        check_equal(own_rows, rows[(..., *grid.slices, slice(None))], 64)
+        # Of parameters each process has a summand.
+        dist.all_reduce(own_grads[3], group=group)
+        grads = [g if at == 3 else g[(..., *grid.slices)] for at, g in enumerate(grads)]
+        for mine, theirs in zip(own_grads, grads, strict=True):
+            check_equal(mine, theirs, 4096)

@@ -20,6 +20,7 @@ CHECKS = [
     attention_checks.scale_bias_and_mask,
     mask_checks.masks_of_dtensors,
     mask_checks.masks_of_modules,
+    mask_checks.terms_of_shards,
     attention_checks.ranks_without_samples,
     composition_checks.local_api,
     composition_checks.one_rank_looks,
