@@ -22,6 +22,7 @@ CHECKS = [
     mask_checks.masks_of_modules,
     mask_checks.terms_of_shards,
     attention_checks.ranks_without_samples,
+    attention_checks.means_of_halves,
     composition_checks.local_api,
     composition_checks.one_rank_looks,
     composition_checks.strange_strides,
