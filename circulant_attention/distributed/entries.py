@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from circulant_attention.distributed.weights import ShardWeights
 from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra
 from circulant_attention.ops import dtypes
+from circulant_attention.ops.precision import sum_dtype
 from circulant_attention.ops.softmax import softmax as row_softmax
 from circulant_attention.window import Window
 
@@ -219,16 +220,22 @@ class Entries:
         Raises:
             ValueError: If ``dim`` is another.
         """
+        return self._sums(dim, lambda sums, _: sums)
+
+    def _sums(
+        self, dim: int | Sequence[int] | None, finish: Callable[[Tensor, tuple[int, ...]], Tensor]
+    ) -> DTensor:
+        """Sums over ``dim``; ``finish`` is a linear function of them and of the summed dims."""
         values, placed, grid = self._values, self._placed, self._placed.grid
         if dim is None:
-            return placed.wrap_sums(values.sum(), ())
+            return placed.wrap_sums(finish(values.sum(), (0, 1, 2, 3)), ())
         dims = algebra.normalized_sum_dims(dim)
         if dims[-1] < 2:
             raise ValueError(f"expected dim to be -1, -2, (-2, -1) or None, got {dim}")
         heads = self._batch_shape[1] // placed.parts
         if dims == (2, 3):
             sums = values.sum((1, 2)).reshape(placed.batch, heads)
-            return placed.wrap_sums(sums, self._batch_shape)
+            return placed.wrap_sums(finish(sums, dims), self._batch_shape)
         if (dims == (3,)) != self._transposed:
             sums = values.sum(-1)
         else:
@@ -239,7 +246,29 @@ class Entries:
             )
             sums = local.apply(values, ones, self._halos, transposed=True)
         sums = sums.reshape(placed.batch, heads, *grid.local_size)
-        return placed.wrap(sums, (*self._batch_shape, *self.spatial_size))
+        return placed.wrap(finish(sums, dims), (*self._batch_shape, *self.spatial_size))
+
+    def mean(
+        self, dim: int | Sequence[int] | None = None, *, dtype: torch.dtype | None = None
+    ) -> DTensor:
+        """The :meth:`sum` divided by the number of entries, which counts the zeros between them.
+
+        Args:
+            dim: As for :meth:`sum`.
+            dtype: The dtype of the mean; by default that of the entries.
+
+        Returns:
+            A DTensor, as :meth:`sum` gives it.
+
+        Raises:
+            TypeError: If ``dtype`` is not a dtype of entries.
+            ValueError: If ``dim`` is another.
+        """
+        result = self.dtype if dtype is None else dtype
+        wide = self.to(sum_dtype(result))
+        return wide._sums(
+            dim, lambda sums, dims: (sums / algebra.count(self.shape, dims)).to(result)
+        )
 
     def dot(self, other: Self) -> DTensor:
         r"""The inner product :math:`\sum_{ij} \overline{A_{ij}} B_{ij}`.

@@ -6,20 +6,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from circulant_attention import attention as plain
 from circulant_attention import checks
-from circulant_attention.distributed import local
+from circulant_attention.distributed import local, terms
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.distributed.matrix import DistributedCirculant
-from circulant_attention.distributed.placements import BATCH, CHANNELS, Placed, check_placed
+from circulant_attention.distributed.placements import check_placed
 from circulant_attention.distributed.pointwise import pointwise
 from circulant_attention.distributed.weights import ShardWeights
 from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix import Circulant
 from circulant_attention.matrix.application import join_heads, split_heads
-from circulant_attention.matrix.score_terms import Options, additive, checked_bias, checked_mask
+from circulant_attention.matrix.score_terms import Options
 from circulant_attention.ops import dispatch
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.similarity import AbstractSimilarity, DotSimilarity, check_similarity
@@ -49,7 +48,8 @@ def attend(
 ) -> tuple[Tensor, Any]:
     """As the function of this name for tensors; y and A lie on the mesh as q, k and v do.
 
-    Biases and key masks are whole on every rank. Dropout of A is refused.
+    Biases are whole on every rank; key masks are, too, or DTensors that lie as q does. Dropout of A
+    is refused.
     """
     kind = check_similarity(DotSimilarity() if simfun is None else simfun).kind
     where = check_placed(q=q, k=k, v=v)
@@ -60,7 +60,7 @@ def attend(
     checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
     halos = Halos(where.grid, make_geometry(W, q.shape[2:]))
     heads = where.heads(nheads)
-    scale, *terms = _checked_options(
+    scale, *added = terms.of_dtensors(
         options, where, halos, nheads, (q.shape[1] // nheads) ** -0.5, q.device
     )
     # Local tensors from here on.
@@ -69,54 +69,14 @@ def attend(
         for name, x in (("q", q), ("k", k), ("v", v))
     ]
     own_q, own_k, own_v = cast_for_autocast(*parts)
-    y, keys = local.attention(own_q, own_k, own_v, halos, kind, scale, *terms)
+    y, keys = local.attention(own_q, own_k, own_v, halos, kind, scale, *added)
     wrapped = where.wrap(join_heads(y, heads), v.shape)
     if not need_weights:
         return wrapped, None
     # A compiler drops the weights if they are not used.
     weights = local.adjacency if torch.compiler.is_compiling() else ShardWeights
-    source = weights(own_q, keys, halos, kind, scale, *terms)
+    source = weights(own_q, keys, halos, kind, scale, *added)
     return wrapped, DistributedCirculant._from(source, where, halos, (q.shape[0], nheads))
-
-
-def _checked_options(
-    options: Options,
-    where: Placed,
-    halos: Halos,
-    nheads: int,
-    default: float,
-    device: torch.device,
-) -> tuple[float, Tensor | None, Tensor | None]:
-    """The scale, the bias and the numbers of the keys on this rank; raises for dropout."""
-    if options.checked_dropout() > 0:
-        raise ValueError("dropout of A is not there for DTensors yet: expected dropout_p=0")
-    bias = options.bias
-    if bias is not None:
-        checked_bias(bias, halos.geometry, nheads, device)
-        bias = where.bias(bias, nheads)
-    return options.checked_scale(default), bias, _key_bias(options, where, halos, nheads, device)
-
-
-def _key_bias(
-    options: Options, where: Placed, halos: Halos, nheads: int, device: torch.device
-) -> Tensor | None:
-    """The key mask as numbers ``(P, extended pixels)`` for the keys of this rank."""
-    mask = options.key_mask
-    if mask is None:
-        return None
-    if isinstance(mask, DTensor) or mask.requires_grad:
-        raise TypeError(
-            "expected key_mask to be a plain tensor of the whole grid, without a gradient, on "
-            f"every rank, got {'a DTensor' if isinstance(mask, DTensor) else 'one with a gradient'}"
-            ": use key_mask.full_tensor() or key_mask.detach()"
-        )
-    batch, size = where.batch_size, halos.grid.spatial_size
-    whole = additive(checked_mask(mask, halos.geometry, (batch, nheads), device))
-    own = where.own(whole.reshape(*whole.shape[:2], *size), 0, BATCH, batch)
-    own = halos.of_whole(where.own(own, 1, CHANNELS, nheads)).flatten(2)
-    if own.shape[1] == 1:
-        return own[:, 0]
-    return own.expand(where.batch, nheads // where.parts, -1).flatten(0, 1)
 
 
 def _from_features(
@@ -140,10 +100,10 @@ def _from_features(
         for name, t in (("x", x), ("y", y))
     ]
     own_x, own_y = cast_for_autocast(*parts)
-    scale, *terms = _checked_options(options, where, halos, nheads, 1.0, x.device)
+    scale, *added = terms.of_dtensors(options, where, halos, nheads, 1.0, x.device)
     if softmax:
         keys = local.extended_keys(own_x, own_y, halos)
-        values = local.adjacency(own_x, keys, halos, kind, scale, *terms)
+        values = local.adjacency(own_x, keys, halos, kind, scale, *added)
     else:
         values = local.similarity(own_x, own_y, halos, kind)
     return DistributedCirculant._from(values, where, halos, (x.shape[0], nheads))

@@ -56,8 +56,8 @@ def attention(
         return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
     keys, values = halos.extend(k_part, v_part)
     if halos.grid.empty:
-        terms = () if bias is None else (bias,)
-        y = _nothing(v_part.new_empty(v_part.shape), q_part, keys, values, *terms)
+        inputs = q_part, keys, values, *_given(bias, key_bias)
+        y = _nothing(v_part.new_empty(v_part.shape), *inputs)
     else:
         settings = halos.window, kind, scale, bias, key_bias
         y = dtypes.attention(halos.pad(q_part), keys, values, *settings)
@@ -77,7 +77,7 @@ def adjacency(
     """The weights ``(G, n, K)`` of :func:`attention`, from its keys; sends nothing."""
     q = dtypes.complex_to_channels(q).to(keys.dtype)
     if halos.grid.empty:
-        return _no_rows(halos, q, keys, *(() if bias is None else (bias,)))
+        return _no_rows(halos, q, keys, *_given(bias, key_bias))
     settings = halos.window, kind, scale, bias, key_bias
     return halos.crop_rows(dtypes.adjacency(halos.pad(q), keys, *settings))
 
@@ -117,6 +117,10 @@ def apply(values: Tensor, x: Tensor, halos: Halos, *, transposed: bool) -> Tenso
         return _nothing(x.new_empty(size, dtype=dtype), x, values)
     y = dtypes.apply(halos.pad_rows(values), x, halos.window, transposed=False)
     return halos.crop(y)
+
+
+def _given(*terms: Tensor | None) -> list[Tensor]:
+    return [term for term in terms if term is not None]
 
 
 def _nothing(empty: Tensor, *inputs: Tensor) -> Tensor:

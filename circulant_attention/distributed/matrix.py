@@ -31,9 +31,10 @@ class DistributedCirculant(Entries):
     heads or that dim.
 
     ``A @ x``, ``A.mT @ x``, ``torch.softmax(A, -1)``, ``A + B``, ``A - B``, ``A * B``, ``c * A``,
-    ``A.sum(dim)``, ``A.dot(B)`` are those of a :class:`~circulant_attention.Circulant`. Products
-    and gradients send halos, so every process takes part in them; ``print(A)`` and ``A.rows`` send
-    nothing. :meth:`full` gives every process the whole matrix.
+    ``A.sum(dim)``, ``A.mean(dim)``, ``A.dot(B)`` are those of a
+    :class:`~circulant_attention.Circulant`. Products and gradients send halos, so every process
+    takes part in them; ``print(A)`` and ``A.rows`` send nothing. :meth:`full` gives every process
+    the whole matrix.
 
     Args:
         rows: The entries, a DTensor ``(B, heads, *spatial, K)``: those of a row by ascending column

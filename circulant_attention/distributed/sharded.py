@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from circulant_attention import checks
-from circulant_attention.distributed import local
+from circulant_attention.distributed import local, terms
 from circulant_attention.distributed.grid import Halos, ShardedGrid
 from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix.application import join_heads, split_heads
+from circulant_attention.matrix.score_terms import Options
 from circulant_attention.ops.autocast import cast_for_autocast
 from circulant_attention.similarity import AbstractSimilarity, DotSimilarity, check_similarity
 
@@ -26,6 +27,9 @@ def sharded_attention(
     *,
     grid: ShardedGrid,
     simfun: AbstractSimilarity = _DOT,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Circulant attention of the whole grid, for this process's shard of it.
 
@@ -47,6 +51,11 @@ def sharded_attention(
         grid: How the grid is cut.
         simfun: :class:`~circulant_attention.DotSimilarity` (when left out) or
             :class:`~circulant_attention.DistanceSimilarity`.
+        scale: As for :func:`~circulant_attention.circulant_mh_attention`.
+        bias: A number for each head and offset, ``(nheads or 1, *window)``; equal on every process.
+        key_mask: The shard of the mask, which gets its halo, too: bool, True for pixels that take
+            part as keys, or real numbers, which are added to the scores; ``(B or 1, *local)`` or
+            ``(B or 1, nheads or 1, *local)``. Every process gives one of the same kind, or none.
 
     Returns:
         A tensor of the shape of ``v``.
@@ -73,9 +82,10 @@ def sharded_attention(
     checks.check_heads("the channels of q", q.shape[1], nheads, "nheads")
     checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
     halos = _halos(grid, W, q=q)
-    scale = (q.shape[1] // nheads) ** -0.5
+    options, default = Options(scale, bias, key_mask), (q.shape[1] // nheads) ** -0.5
+    added = terms.of_shards(options, halos, (q.shape[0], nheads), default, q.device)
     q, k, v = cast_for_autocast(*(split_heads(x, nheads) for x in (q, k, v)))
-    y, _ = local.attention(q, k, v, halos, kind, scale)
+    y, _ = local.attention(q, k, v, halos, kind, *added)
     return join_heads(y, nheads)
 
 
@@ -87,6 +97,9 @@ def sharded_adjacency(
     nheads: int = 1,
     *,
     grid: ShardedGrid,
+    scale: float | None = None,
+    bias: Tensor | None = None,
+    key_mask: Tensor | None = None,
 ) -> Tensor:
     """The rows of :func:`~circulant_attention.circulant_mh_adjacency` of this process's pixels.
 
@@ -98,6 +111,9 @@ def sharded_adjacency(
         W: The window, as for :func:`sharded_attention`.
         nheads: The number of heads; divides C.
         grid: How the grid is cut.
+        scale: The factor of the similarities; 1 when left out.
+        bias: As for :func:`sharded_attention`.
+        key_mask: As for :func:`sharded_attention`.
 
     Returns:
         The entries ``(B, nheads, *local, K)``, those of a row by ascending column of the whole
@@ -118,8 +134,10 @@ def sharded_adjacency(
     x, y = checks.check_pair(("x", "y"), x, y)
     checks.check_heads("the channels of x", x.shape[1], nheads, "nheads")
     halos = _halos(grid, W, x=x)
+    options = Options(scale, bias, key_mask)
+    added = terms.of_shards(options, halos, (x.shape[0], nheads), 1.0, x.device)
     x, y = cast_for_autocast(split_heads(x, nheads), split_heads(y, nheads))
-    values = local.adjacency(x, local.extended_keys(x, y, halos), halos, kind, 1.0)
+    values = local.adjacency(x, local.extended_keys(x, y, halos), halos, kind, *added)
     return halos.to_columns(values).reshape(
         x.shape[0] // nheads, nheads, *grid.local_size, halos.geometry.nnz_per_row
     )

@@ -23,6 +23,7 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
         a if dtype is None else a.to(dtype)
     ).softmax(dim),
     torch.sum: lambda a, dim=None: a.sum(dim),
+    torch.mean: lambda a, dim=None, dtype=None: a.mean(dim, dtype=dtype),
     torch.vdot: lambda a, b: a.dot(b),
     torch.neg: lambda a: -a,
     torch.matmul: lambda a, x: a.apply(x),

@@ -40,13 +40,14 @@ class ShardWeights(LazyValues):
         key_bias: Tensor | None = None,
     ) -> None:
         self.settings = halos, kind, scale
-        self.key_bias = key_bias
+        self._given = bias is not None, key_bias is not None
         q = q.clone() if q.is_inference() else q
         shape = torch.Size((q.shape[0], prod(halos.grid.local_size), halos.geometry.nnz_per_row))
-        super().__init__(shape, keys.dtype, *(x for x in (q, keys, bias) if x is not None))
+        terms = (x for x in (bias, key_bias) if x is not None)
+        super().__init__(shape, keys.dtype, q, keys, *terms)
 
     def compute(self, *inputs: Tensor) -> Tensor:
         """The weights of q and the keys."""
         q, keys, *given = inputs
-        bias = given[0] if given else None
-        return local.adjacency(q, keys, *self.settings, bias, self.key_bias)
+        terms = [given.pop(0) if there else None for there in self._given]
+        return local.adjacency(q, keys, *self.settings, *terms)

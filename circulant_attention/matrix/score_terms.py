@@ -7,6 +7,7 @@ A bias has a number for each offset of the window, a mask one for each key pixel
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,23 +118,31 @@ def checked_mask(
     mask: object, geometry: Geometry, batch_shape: tuple[int, int], device: torch.device
 ) -> Tensor:
     """The argument as ``(B or 1, heads or 1, N)``, if it is a mask of keys; else raises."""
+    mask = check_mask(mask, geometry.spatial_size, batch_shape, device)
+    one = mask.dim() == 1 + len(geometry.spatial_size)
+    return (mask.unsqueeze(1) if one else mask).flatten(2)
+
+
+def check_mask(
+    mask: object, spatial_size: Sequence[int], batch_shape: tuple[int, int], device: torch.device
+) -> Tensor:
+    """The argument, if it is a mask of keys; else raises."""
     _check_tensor("key_mask", mask, (torch.bool, *_REAL), "of dtype bool or a real floating dtype")
     assert isinstance(mask, Tensor)
-    dims = len(geometry.spatial_size)
-    leading = mask.dim() - dims
+    leading = mask.dim() - len(spatial_size)
     # Symbolic sizes of a compiler are compared one by one.
     on_grid = leading in (1, 2) and all(
-        size == own for size, own in zip(mask.shape[leading:], geometry.spatial_size, strict=True)
+        size == own for size, own in zip(mask.shape[leading:], spatial_size, strict=True)
     )
     if not on_grid or not _fits(mask.shape[:leading], batch_shape):
         batch, heads = map(_or_one, batch_shape)
-        grid = ", ".join(map(str, geometry.spatial_size))
+        grid = ", ".join(map(str, spatial_size))
         raise ValueError(
             f"expected key_mask of shape (B or 1, *spatial) = ({batch}, {grid}) or (B or 1, heads "
             f"or 1, *spatial) = ({batch}, {heads}, {grid}), got {tuple(mask.shape)}"
         )
     _check_device("key_mask", mask, device)
-    return (mask.unsqueeze(1) if leading == 1 else mask).flatten(2)
+    return mask
 
 
 def _fits(leading: torch.Size, sizes: tuple[int, ...]) -> bool:

@@ -26,7 +26,7 @@ from circulant_attention import (
     mh,
     softmax,
 )
-from circulant_attention.distributed import messages, set_overlap
+from circulant_attention.distributed import DistributedCirculant, messages, set_overlap
 from circulant_attention.geometry import make_geometry
 
 R, S = Replicate(), Shard
@@ -177,6 +177,10 @@ def check_case(case: Case, dtype: torch.dtype, simfun: Any) -> None:
             "columns of mT": A.mT.sum(-1),
             "matrices": C.sum((-2, -1)),
             "sum": C.sum(),
+            "means of rows": C.mean(-1),
+            "means of columns": C.mean(-2),
+            "means": torch.mean(C, (-2, -1)),
+            "mean": C.mean(),
             "dot": A.dot(C),
         }
 
@@ -192,11 +196,11 @@ def check_case(case: Case, dtype: torch.dtype, simfun: Any) -> None:
     check_equal(found["softmax"].full().values, expected["softmax"].values, 4)
     for name in ("Atw", "AtAv"):
         check_equal(found[name], expected[name], 64, placements)
-    for name in ("rows", "columns", "columns of mT"):
+    for name in ("rows", "columns", "columns of mT", "means of rows", "means of columns"):
         shape = expected[name].shape
         check_equal(whole(found[name]).reshape(shape), expected[name], 64)
     terms = full[0].shape[2:].numel()
-    for name in ("matrices", "sum", "dot"):
+    for name in ("matrices", "sum", "means", "mean", "dot"):
         check_equal(found[name], expected[name], 16 * terms)
 
     def weighted(outputs: dict[str, Any], dy: Any) -> Any:
@@ -205,6 +209,7 @@ def check_case(case: Case, dtype: torch.dtype, simfun: Any) -> None:
             part = outputs[name] * dy.conj()
             total = total + (part.real if part.is_complex() else part).sum()
         total = total + (outputs["rows"] ** 2).sum() + (outputs["columns"] ** 2).sum()
+        total = total + (outputs["means of columns"] ** 2).sum() + outputs["mean"].real
         return total + outputs["dot"].real + (outputs["softmax"].sum(-1) ** 3).sum()
 
     dy = torch.randn_like(full[0])
@@ -319,3 +324,19 @@ def scale_bias_and_mask() -> None:
         check_equal(own_z, z, 256, placements)
         for mine, theirs in zip(own_grads, grads, strict=True):
             check_equal(mine, theirs, 4096)
+
+
+def means_of_halves() -> None:
+    """Whose sums are larger than the largest float16."""
+    world = dist.get_world_size()
+    rows = torch.full((1, 1, 12, 10, 9), 600, dtype=torch.float16)
+    A = DistributedCirculant(distribute_tensor(rows, mesh_of((world,)), [S(2)]), 3)
+    B = A.full()
+    for dim in (None, -1, -2, (-2, -1)):
+        found = A.mean(dim)
+        assert found.dtype == torch.float16
+        expected = B.mean(dim)
+        # Each rank rounds its summand.
+        check_equal(whole(found).reshape(expected.shape), expected, 2)
+    wanted = B.mean(-2, dtype=torch.float64)
+    check_equal(whole(A.mean(-2, dtype=torch.float64)).reshape(wanted.shape), wanted, 2)

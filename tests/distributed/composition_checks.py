@@ -112,6 +112,7 @@ def compiled() -> None:
             [x[(..., *grid.slices)].clone().requires_grad_() for x in inputs],
         ),
         (and_matrix, cut(inputs)),
+        (masked, cut([*inputs, torch.randn(inputs[0].shape[2:])[None, None]])),
     ):
         torch._dynamo.reset()
         expected = value_and_grads(function, xs)
@@ -123,6 +124,10 @@ def compiled() -> None:
 def and_matrix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     y, A = circulant_mh_attention(q, k, v, W, HEADS)
     return y + mh(A.mT, v)
+
+
+def masked(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return circulant_mh_attention(q, k, v, W, HEADS, key_mask=mask)[0]
 
 
 def checkpointed() -> None:
@@ -217,7 +222,19 @@ def refused() -> None:
         (lambda: circulant_attention(q.int(), q.int(), q, 3), TypeError, "expected q to be one of"),
         (lambda: circulant_attention_(q, A, q), TypeError, "expected A to be a Circulant"),
         (lambda: circulant_attention(Circulant(3, (1, 1, n, 6)), q), TypeError, "Distributed"),
-        (lambda: circulant_attention(q, q, q, 3, key_mask=q), TypeError, "key_mask.full_tensor"),
+        (
+            lambda: circulant_attention(q, q, q, 3, key_mask=x[:, 0].clone().requires_grad_()),
+            TypeError,
+            "key_mask that requires a gradient to be a DTensor",
+        ),
+        (lambda: circulant_attention(q, q, q, 3, key_mask=q), ValueError, "expected key_mask of"),
+        (
+            lambda: circulant_attention(
+                q, q, q, 3, key_mask=distribute_tensor(x[:, 0], square, [S(1), R])
+            ),
+            ValueError,
+            "key_mask on the device mesh of q",
+        ),
         (lambda: circulant_attention(q, q, q, 3, dropout_p=0.5), ValueError, "dropout of A"),
         (lambda: A @ x, TypeError, "expected x to be a DTensor"),
         (lambda: A @ replicated, ValueError, "x.redistribute"),
@@ -236,6 +253,11 @@ def refused() -> None:
         channels = distribute_tensor(x, mesh, [S(1)])
         calls += [
             (lambda: circulant_attention(*3 * [channels], 3), ValueError, "nheads to be divisible"),
+            (
+                lambda: circulant_attention(q, q, q, 3, key_mask=replicated[:, 0]),
+                ValueError,
+                r"use key_mask.redistribute\(placements=\(Shard\(dim=1\),\)\)",
+            ),
         ]
     if twice is not None:
         calls.append((lambda: circulant_attention(*3 * [twice], 3), ValueError, "flatten these"))

@@ -6,6 +6,7 @@ import attention_checks
 import composition_checks
 import example_checks
 import exchange_checks
+import mask_checks
 import module_checks
 import processes
 import pytest
@@ -17,7 +18,11 @@ CHECKS = [
     attention_checks.attention_of_dtensors,
     attention_checks.overlapped,
     attention_checks.scale_bias_and_mask,
+    mask_checks.masks_of_dtensors,
+    mask_checks.masks_of_modules,
+    mask_checks.terms_of_shards,
     attention_checks.ranks_without_samples,
+    attention_checks.means_of_halves,
     composition_checks.local_api,
     composition_checks.one_rank_looks,
     composition_checks.strange_strides,
