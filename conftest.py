@@ -11,7 +11,8 @@ import torch
 # differences and random problems, which are thousands of small calls.
 NOT_EMULATED = (
     *("parity.", "test_differentiation.", "test_properties.", "test_denoising.test_gradients"),
-    *("test_contract.test_derivatives", "has_every_derivative", "gradcheck", "random_shapes"),
+    *("test_contract.test_derivatives", "test_windows.test_derivatives"),
+    *("has_every_derivative", "gradcheck", "random_shapes"),
 )
 # There one grid, one real dtype and one complex one are enough: the others take the same path.
 EMULATED_GRID = (3, 4, 5)

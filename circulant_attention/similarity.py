@@ -147,6 +147,7 @@ def circulant_similarity(
     return Circulant._from(values.flatten(1).unsqueeze(1), geometry)
 
 
+@takes_distributed
 def circulant_similarity_(
     A: Circulant,
     simfun: AbstractSimilarity,
@@ -228,6 +229,7 @@ def softmax(A: Circulant, dim: int = -1) -> Circulant:
     return check_circulant("A", A).softmax(dim)
 
 
+@takes_distributed
 def softmax_(B: Circulant, A: Circulant | None = None) -> Circulant:
     """Writes the row softmax of ``A`` (of ``B`` itself when left out) into ``B``.
 
@@ -330,6 +332,7 @@ def mh_adjacency(
     return Circulant._from(dropped(weights, p), geometry)
 
 
+@takes_distributed
 def circulant_adjacency_(
     A: Circulant,
     simfun: AbstractSimilarity,

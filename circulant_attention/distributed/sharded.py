@@ -112,8 +112,9 @@ def sharded_adjacency(
         nheads: The number of heads; divides C.
         grid: How the grid is cut.
         scale: The factor of the similarities; 1 when left out.
-        bias: As for :func:`sharded_attention`.
-        key_mask: As for :func:`sharded_attention`.
+        bias: A number for each head and offset, ``(nheads or 1, *window)``; equal on every process.
+        key_mask: The shard of the mask, ``(B or 1, *local)`` or ``(B or 1, nheads or 1, *local)``,
+            as for :func:`sharded_attention`.
 
     Returns:
         The entries ``(B, nheads, *local, K)``, those of a row by ascending column of the whole

@@ -32,6 +32,7 @@ def mh_apply(A: Circulant, x: Tensor) -> Tensor:
     return join_heads(A.apply(split_heads(x, heads)), heads)
 
 
+@takes_distributed
 def circulant_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
     """Writes ``A @ x`` into ``y``.
 
@@ -87,6 +88,7 @@ def circulant_transposed_attention(A: Circulant, x: Tensor) -> Tensor:
     return check_circulant("A", A).mT.apply(x)
 
 
+@takes_distributed
 def circulant_transposed_attention_(y: Tensor, A: Circulant, x: Tensor) -> Tensor:
     """Writes ``A.mT @ x`` into ``y``.
 

@@ -9,9 +9,11 @@ from circulant_attention import checks
 from circulant_attention.geometry import WindowLike
 from circulant_attention.matrix.algebra import Number
 from circulant_attention.matrix.circulant import Circulant, check_circulant
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.ops.dtypes import real_dtype
 
 
+@takes_distributed
 def circulant(W: WindowLike, x: Tensor) -> Circulant:
     """A matrix of ones for the grid of ``x``.
 

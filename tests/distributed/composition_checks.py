@@ -30,6 +30,7 @@ from circulant_attention import (
     Circulant,
     DistanceSimilarity,
     DotSimilarity,
+    circulant,
     circulant_attention,
     circulant_attention_,
     circulant_mh_adjacency,
@@ -220,7 +221,8 @@ def refused() -> None:
         (lambda: circulant_attention(q, q, q, 2), ValueError, "must be odd"),
         (lambda: circulant_mh_attention(q, q, q, 3, 3), ValueError, "divisible by nheads=3"),
         (lambda: circulant_attention(q.int(), q.int(), q, 3), TypeError, "expected q to be one of"),
-        (lambda: circulant_attention_(q, A, q), TypeError, "expected A to be a Circulant"),
+        (lambda: circulant_attention_(q, A, q), TypeError, "attention_ does not take DTensors"),
+        (lambda: circulant(3, q), TypeError, "circulant does not take DTensors"),
         (lambda: circulant_attention(Circulant(3, (1, 1, n, 6)), q), TypeError, "Distributed"),
         (
             lambda: circulant_attention(q, q, q, 3, key_mask=x[:, 0].clone().requires_grad_()),

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import pytest
 import test_window_kernels
-import test_windows
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cuda import cuda as cuda
-from windows import CIRCULAR, TRUNCATED, VALID, native, sizes, windows
+from windows import CIRCULAR, KINDS, TRUNCATED, VALID, native, sizes, windows
 
-from circulant_attention import DotSimilarity
-
-each_kind = pytest.mark.parametrize("dims", test_windows.KINDS.values(), ids=test_windows.KINDS)
+each_kind = pytest.mark.parametrize("dims", KINDS.values(), ids=KINDS)
 
 
 @pytest.mark.parametrize("dims", test_window_kernels.LARGE, ids=str)
@@ -41,13 +38,6 @@ def test_values_of_random_windows(cuda: torch.device):
             test_window_kernels.check_attention(dims, dtype, groups, channels, kind)
 
     check()
-
-
-@each_kind
-def test_public_functions(dims, cuda: torch.device):
-    with cuda:
-        test_windows.test_the_algebra(dims)
-        test_windows.test_derivatives_of_every_order(dims, DotSimilarity())
 
 
 @each_kind

@@ -43,6 +43,17 @@ class Dim(NamedTuple):
         return self._replace(before=self.after, after=self.before)
 
 
+KINDS = {
+    "causal": (Dim(7, 2, 0, 1, TRUNCATED),),
+    "one-sided circle": (Dim(7, 3, 0, 2, CIRCULAR),),
+    "even": (Dim(6, 2, 1, 1, TRUNCATED), Dim(5, 2, 1, 1, CIRCULAR)),
+    "dilated": (Dim(5, 1, 1, 2, CIRCULAR), Dim(6, 1, 1, 2, TRUNCATED)),
+    "larger": (Dim(3, 4, 5, 1, TRUNCATED), Dim(4, 1, 1, 1, CIRCULAR)),
+    "globe": (Dim(4, 1, 1, 1, TRUNCATED), Dim(6, 2, 2, 1, CIRCULAR)),
+    "3d": (Dim(3, 1, 0, 1, CIRCULAR), Dim(2, 0, 0, 1, CIRCULAR), Dim(4, 1, 1, 2, TRUNCATED)),
+}
+
+
 Dims = tuple[Dim, ...]
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils import _pytree as pytree
-from windows import CIRCULAR, TRUNCATED, Dim, dense, mask, sizes, table, window, windows
+from windows import CIRCULAR, KINDS, TRUNCATED, Dim, dense, mask, sizes, table, window, windows
 
 import circulant_attention as ca
 from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity, Window
@@ -22,16 +22,6 @@ from circulant_attention.matrix import pattern
 from circulant_attention.matrix.display import braille
 
 # Every kind: causal, even, dilated with and without a common divisor, larger than the grid, mixed.
-KINDS = {
-    "causal": (Dim(7, 2, 0, 1, TRUNCATED),),
-    "one-sided circle": (Dim(7, 3, 0, 2, CIRCULAR),),
-    "even": (Dim(6, 2, 1, 1, TRUNCATED), Dim(5, 2, 1, 1, CIRCULAR)),
-    "dilated": (Dim(5, 1, 1, 2, CIRCULAR), Dim(6, 1, 1, 2, TRUNCATED)),
-    "larger": (Dim(3, 4, 5, 1, TRUNCATED), Dim(4, 1, 1, 1, CIRCULAR)),
-    "globe": (Dim(4, 1, 1, 1, TRUNCATED), Dim(6, 2, 2, 1, CIRCULAR)),
-    "3d": (Dim(3, 1, 0, 1, CIRCULAR), Dim(2, 0, 0, 1, CIRCULAR), Dim(4, 1, 1, 2, TRUNCATED)),
-}
-
 each_kind = pytest.mark.parametrize("dims", KINDS.values(), ids=KINDS)
 
 
@@ -150,7 +140,12 @@ def test_similarity_adjacency_and_attention(dims, simfun, half):
 
 
 @each_kind
-def test_the_algebra(dims):
+def test_the_algebra(dims, device):
+    with torch.device(device):
+        check_algebra(dims)
+
+
+def check_algebra(dims):
     torch.manual_seed(0)
     A, D = matrix(dims)
     B, E = matrix(dims)
@@ -262,11 +257,12 @@ def test_pictures_leave_absent_pixels_blank():
 
 @each_kind
 @pytest.mark.parametrize("simfun", [DotSimilarity(), DistanceSimilarity()], ids=str)
-def test_derivatives_of_every_order(dims, simfun):
+def test_derivatives_of_every_order(dims, simfun, device):
     torch.manual_seed(0)
     W = window(dims)
     inputs = [
-        torch.randn(1, 2, *sizes(dims), dtype=torch.float64, requires_grad=True) for _ in range(3)
+        torch.randn(1, 2, *sizes(dims), dtype=torch.float64, device=device, requires_grad=True)
+        for _ in range(3)
     ]
 
     def attend(q, k, v):
