@@ -58,9 +58,10 @@ def inputs(case: Case) -> list[Tensor]:
     return [torch.randn(case.shape, generator=generator) for _ in range(3)]
 
 
-def kernel_calls(case: Case, window: Window) -> dict[str, Callable[[], object]]:
+def kernel_calls(
+    case: Case, window: Window, q: Tensor, k: Tensor, v: Tensor
+) -> dict[str, Callable[[], object]]:
     """Every kernel of the matrix and of the fused attention."""
-    q, k, v = inputs(case)
     W = list(make_geometry(window, case.spatial).op_window)
     A = ops.adjacency(q, k, W, 0, case.scale)
     y, lse = ops.attention(q, k, v, W, 0, case.scale)
@@ -77,7 +78,10 @@ def kernel_calls(case: Case, window: Window) -> dict[str, Callable[[], object]]:
 
 def against_circular(case: Case, seconds: float) -> list[dict[str, Any]]:
     """The ratio of each window's time to the circular one's in the same turn, for each kernel."""
-    calls = {name: kernel_calls(case, window) for name, window in windows(case.window).items()}
+    qkv = inputs(case)
+    calls = {
+        name: kernel_calls(case, window, *qkv) for name, window in windows(case.window).items()
+    }
     rows: dict[str, dict[str, Any]] = {name: {} for name in calls}
     for kernel in calls["circular"]:
         turns = in_turns([one[kernel] for one in calls.values()], seconds, time.thread_time)
@@ -93,7 +97,7 @@ def circular_milliseconds(seconds: float) -> dict[str, float]:
     """The shortest times of the kernels with circular windows, by case and kernel."""
     found = {}
     for name in NAMES:
-        calls = kernel_calls(CASES[name], Window(CASES[name].window))
+        calls = kernel_calls(CASES[name], Window(CASES[name].window), *inputs(CASES[name]))
         turns = in_turns(list(calls.values()), seconds, time.thread_time)
         for kernel, times in zip(calls, zip(*turns, strict=True), strict=True):
             found[f"{name}, {kernel}"] = min(times) * 1e3
