@@ -12,6 +12,7 @@ from pathlib import Path
 import kernel_runs
 import pytest
 import torch
+from locks import locked
 
 from circulant_attention.ops import library as _library
 
@@ -32,7 +33,9 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked outside of the repository."""
     directory = tmp_path_factory.mktemp("sdist")
     arguments = ["-q", "egg_info", f"--egg-base={directory}", "sdist", f"--dist-dir={directory}"]
-    ran = kernel_runs.run("setup.py", *arguments, CIRCULANT_ATTENTION_CUDA="0")
+    # It is put together in the repository, and then removed.
+    with locked(ROOT / "build" / "sdist"):
+        ran = kernel_runs.run("setup.py", *arguments, CIRCULANT_ATTENTION_CUDA="0")
     assert ran.returncode == 0, ran.stderr
     [archive] = directory.glob("*.tar.gz")
     with tarfile.open(archive) as file:
