@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from circulant_attention.ops import primitives
-from circulant_attention.ops.biased_attention import masked_softmax
+from circulant_attention.ops.biased_attention import with_biases
 from circulant_attention.ops.biases import biases
 from circulant_attention.ops.precision import widened
 from circulant_attention.ops.primitives import SimilarityKind
@@ -21,7 +21,7 @@ from circulant_attention.ops.registration import (
     differentiable,
     groups_into_batch,
 )
-from circulant_attention.ops.softmax import softmax_gradient
+from circulant_attention.ops.softmax import softmax_gradient, softmax_or_zeros
 from circulant_attention.ops.windows import offsets, presence
 
 
@@ -112,5 +112,5 @@ def biased_adjacency(
     """
     scores = primitives.similarity(widened(x), widened(y), window, kind) * scale
     added = biases(x.shape[0], bias, key_bias, window, x.shape[2:])
-    weights, _ = masked_softmax(scores, added, presence(window, x.shape[2:], x.device))
-    return weights.to(x.dtype)
+    scores = with_biases(scores, added, presence(window, x.shape[2:], x.device))
+    return softmax_or_zeros(scores).to(x.dtype)

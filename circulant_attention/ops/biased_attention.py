@@ -19,9 +19,10 @@ from circulant_attention.ops.precision import sum_dtype, widened
 from circulant_attention.ops.registration import (
     batch_into_groups,
     groups_into_batch,
+    register,
     transform_active,
 )
-from circulant_attention.ops.softmax import softmax
+from circulant_attention.ops.softmax import softmax_or_zeros
 from circulant_attention.ops.windows import presence
 
 _native = getattr(torch.ops, NAMESPACE)
@@ -79,30 +80,19 @@ def composed_biased_attention(
     """The same function composed of the primitives; forms the matrix, has every derivative."""
     scores = primitives.similarity(widened(q), widened(k), window, kind) * scale
     added = biases(q.shape[0], bias, key_bias, window, q.shape[2:])
-    present = presence(window, q.shape[2:], q.device)
-    weights, lse = masked_softmax(scores, added, present)
-    return primitives.apply(weights, widened(v), window).to(v.dtype), lse
+    scores = with_biases(scores, added, presence(window, q.shape[2:], q.device))
+    y = primitives.apply(softmax_or_zeros(scores), widened(v), window)
+    # In rows without keys any number: -inf would give NaN.
+    empty = (scores.detach() == -torch.inf).all(-1)
+    lse = scores.masked_fill(empty[..., None], 0).logsumexp(-1).masked_fill(empty, -torch.inf)
+    return y.to(v.dtype), lse
 
 
-def masked_softmax(
-    scores: Tensor, added: Tensor | None, present: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The row softmax of ``scores + added`` and its log-sum-exp.
-
-    An entry with -inf in ``added``, or False in ``present``, has weight zero. A row without others
-    has weights zero and a log-sum-exp of -inf, both with zero gradients.
-    """
-    absent = torch.zeros((), dtype=torch.bool, device=scores.device)
-    if present is not None:
-        absent = ~present
+def with_biases(scores: Tensor, added: Tensor | None, present: Tensor | None) -> Tensor:
+    """``scores + added``, and -inf where ``added`` is -inf or ``present`` is False."""
     if added is not None:
-        absent = absent | (added == -torch.inf)
-        scores = scores + added
-    # In empty rows any number: -inf would give NaN.
-    empty = absent.expand(scores.shape).all(-1, keepdim=True)
-    scores = scores.masked_fill(absent, -torch.inf).masked_fill(empty, 0)
-    lse = scores.logsumexp(-1).masked_fill(empty[..., 0], -torch.inf)
-    return softmax(scores).masked_fill(empty, 0), lse
+        scores = (scores + added).masked_fill(added == -torch.inf, -torch.inf)
+    return scores if present is None else scores.masked_fill(~present, -torch.inf)
 
 
 def _fake(
@@ -207,13 +197,5 @@ def _backward_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
     return tuple(split), (0,) * 5
 
 
-def _register() -> None:
-    forward, backward = f"{NAMESPACE}::biased_attention", f"{NAMESPACE}::biased_attention_backward"
-    torch.library.register_fake(forward, _fake)
-    torch.library.register_autograd(forward, _backward, setup_context=_setup_context)
-    torch.library.register_vmap(forward, _vmap)
-    torch.library.register_fake(backward, _backward_fake)
-    torch.library.register_vmap(backward, _backward_vmap)
-
-
-_register()
+register("biased_attention", _fake, _vmap, _backward, _setup_context)
+register("biased_attention_backward", _backward_fake, _backward_vmap)
