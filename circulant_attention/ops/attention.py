@@ -19,6 +19,7 @@ from circulant_attention.ops.precision import sum_dtype
 from circulant_attention.ops.registration import (
     batch_into_groups,
     groups_into_batch,
+    register,
     transform_active,
 )
 from circulant_attention.ops.softmax import softmax
@@ -113,13 +114,5 @@ def _backward_vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
     return tuple(groups_into_batch(info, x) for x in outputs), (0, 0, 0)
 
 
-def _register() -> None:
-    forward, backward = f"{NAMESPACE}::attention", f"{NAMESPACE}::attention_backward"
-    torch.library.register_fake(forward, _fake)
-    torch.library.register_autograd(forward, _backward, setup_context=_setup_context)
-    torch.library.register_vmap(forward, _vmap)
-    torch.library.register_fake(backward, _backward_fake)
-    torch.library.register_vmap(backward, _backward_vmap)
-
-
-_register()
+register("attention", _fake, _vmap, _backward, _setup_context)
+register("attention_backward", _backward_fake, _backward_vmap)

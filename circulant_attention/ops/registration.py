@@ -33,12 +33,8 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
     Returns:
         The function to call.
     """
-    qualified = f"{NAMESPACE}::{name}"
     op = getattr(getattr(torch.ops, NAMESPACE), name)
-    torch.library.register_fake(qualified, rules.fake)
-    torch.library.register_autograd(qualified, rules.backward, setup_context=rules.setup_context)
-    torch.library.register_vmap(qualified, rules.vmap)
-
+    register(name, rules.fake, rules.vmap, rules.backward, rules.setup_context)
     members = {
         "forward": staticmethod(lambda *inputs: op(*inputs)),
         "setup_context": staticmethod(rules.setup_context),
@@ -55,6 +51,21 @@ def differentiable(name: str, rules: type[Any]) -> Callable[..., Any]:
 
     call.__name__ = call.__qualname__ = name
     return call
+
+
+def register(
+    name: str,
+    fake: Callable[..., Any],
+    vmap: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> None:
+    """Registers the functions of a native op with torch; see :func:`differentiable`."""
+    qualified = f"{NAMESPACE}::{name}"
+    torch.library.register_fake(qualified, fake)
+    torch.library.register_vmap(qualified, vmap)
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=setup_context)
 
 
 def transform_active() -> bool:
