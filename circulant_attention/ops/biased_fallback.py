@@ -72,7 +72,7 @@ class _Scores:
         kind: int,
         scale: float,
     ) -> None:
-        self.q, self.k = _rows(q), _rows(k)
+        self.q, self.k = rows_of(q), rows_of(k)
         self._pattern = _Pattern(list(q.shape[2:]), window, q.device)
         groups = q.shape[0]
         self._bias = None if bias is None else bias.repeat(groups // bias.shape[0], 1)
@@ -96,10 +96,7 @@ class _Scores:
     def _scores(
         self, offset: int, q: Tensor, k: Tensor, key: Tensor | None, there: Tensor
     ) -> Tensor:
-        if self._kind == SimilarityKind.DISTANCE:
-            score = (q - k).square().sum(1) * (-0.5 * self._scale)
-        else:
-            score = (q * k).sum(1) * self._scale
+        score = score_of(q, k, self._kind) * self._scale
         if self._bias is not None:
             score = score + self._bias[:, offset, None]
         if self._key_bias is not None:
@@ -111,9 +108,16 @@ class _Scores:
         return k - q if self._kind == SimilarityKind.DISTANCE else k
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
     """Features as ``(G, C, N)``, in the dtype of their sums."""
     return widened(x).flatten(2)
+
+
+def score_of(x: Tensor, y: Tensor, kind: int) -> Tensor:
+    """The similarity ``(G, N)`` of each pixel of ``x (G, C, N)`` with that of ``y``."""
+    if kind == SimilarityKind.DISTANCE:
+        return (x - y).square().sum(1) * -0.5
+    return (x * y).sum(1)
 
 
 def _take(x: Tensor, pixels: Tensor) -> Tensor:
@@ -136,7 +140,7 @@ def biased_attention(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """As the native op of this name: the scores are computed twice and not stored."""
-    scores, x = _Scores(q, k, bias, key_bias, window, kind, scale), _rows(v)
+    scores, x = _Scores(q, k, bias, key_bias, window, kind, scale), rows_of(v)
     lse = scores.q.new_full((q.shape[0], scores.q.shape[2]), -torch.inf)
     for score, _ in scores.of_queries():
         lse = torch.logaddexp(lse, score)
@@ -161,10 +165,10 @@ def biased_attention_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """As the native op of this name."""
-    scores, x, dx = _Scores(q, k, bias, key_bias, window, kind, scale), _rows(v), _rows(dy)
+    scores, x, dx = _Scores(q, k, bias, key_bias, window, kind, scale), rows_of(v), rows_of(dy)
     reference = _above_scores(lse)
     # sum_j P_ij dP_ij, one number per query.
-    delta = (dx * _rows(y)).sum(1)
+    delta = (dx * rows_of(y)).sum(1)
     if dlse is not None:
         delta = delta - dlse
     dq, offset_sums = torch.zeros_like(scores.q), []

@@ -18,10 +18,14 @@ import torch
 from torch import Tensor
 
 from circulant_attention.geometry import neighbours
-from circulant_attention.ops.biased_fallback import biased_attention, biased_attention_backward
+from circulant_attention.ops.biased_fallback import (
+    biased_attention,
+    biased_attention_backward,
+    rows_of,
+    score_of,
+)
 from circulant_attention.ops.library import NAMESPACE
 from circulant_attention.ops.precision import widened
-from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.windows import key_size, presence, query_size, window_dims
 from circulant_attention.window import WindowDim
 
@@ -127,18 +131,6 @@ def _pattern(size: Sequence[int], window: list[int], device: torch.device) -> _P
     return _Pattern([_Dim(*dim, device) for dim in dims])
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Features as ``(G, C, N)``, in the dtype of their sums."""
-    return widened(x).flatten(2)
-
-
-def _score(x: Tensor, y: Tensor, kind: int) -> Tensor:
-    """The similarity ``(G, N)`` of each pixel of ``x (G, C, N)`` with that of ``y``."""
-    if kind == SimilarityKind.DISTANCE:
-        return (x - y).square().sum(1) * -0.5
-    return (x * y).sum(1)
-
-
 def _kept(x: Tensor, present: Tensor | None) -> Tensor:
     """``x (*, N)``, with zeros for absent entries."""
     return x if present is None else x.where(present, 0)
@@ -148,9 +140,9 @@ def similarity(x: Tensor, y: Tensor, window: list[int], kind: int) -> Tensor:
     """As the native op of this name."""
     pattern = _pattern(x.shape[2:], window, x.device)
     values = x.new_empty(x.shape[0], pattern.pixels, pattern.offsets)
-    rows, keys = _rows(x), _rows(y)
+    rows, keys = rows_of(x), rows_of(y)
     for slot, (column, present) in enumerate(pattern.entries()):
-        score = _score(rows, keys.index_select(2, column), kind)
+        score = score_of(rows, keys.index_select(2, column), kind)
         values.select(-1, slot).copy_(_kept(score, present))
     return values
 
@@ -167,7 +159,7 @@ def adjacency(x: Tensor, y: Tensor, window: list[int], kind: int, scale: float) 
 def apply(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
     pattern = _pattern(query_size(x.shape[2:], window), window, x.device)
-    features, entries = _rows(x), widened(values)
+    features, entries = rows_of(x), widened(values)
     y = features.new_zeros(*x.shape[:2], pattern.pixels)
     for slot, (column, present) in enumerate(pattern.entries()):
         y += _kept(entries[:, None, :, slot] * features.index_select(2, column), present)
@@ -178,7 +170,7 @@ def apply_transposed(values: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """As the native op of this name."""
     pattern = _pattern(x.shape[2:], window, x.device)
     seen_by = pattern.transposed()
-    features, entries = _rows(x), widened(values).flatten(1)
+    features, entries = rows_of(x), widened(values).flatten(1)
     y = features.new_zeros(*x.shape[:2], seen_by.pixels)
     for (query, present), place in zip(seen_by.entries(), pattern.places(seen_by), strict=True):
         entry = entries.index_select(1, place)[:, None]
@@ -200,18 +192,9 @@ def transpose(values: Tensor, spatial_size: list[int], window: list[int]) -> Ten
 def attention(
     q: Tensor, k: Tensor, v: Tensor, window: list[int], kind: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """As the native op of this name: the scores are computed twice and not stored."""
-    pattern = _pattern(q.shape[2:], window, q.device)
-    rows, keys, x = _rows(q), _rows(k), _rows(v)
-    lse = rows.new_full((q.shape[0], pattern.pixels), -torch.inf)
-    for column, present in pattern.entries():
-        score = _score(rows, keys.index_select(2, column), kind) * scale
-        lse = torch.logaddexp(lse, score if present is None else score.where(present, -torch.inf))
-    y = x.new_zeros(*v.shape[:2], pattern.pixels)
-    for column, present in pattern.entries():
-        score = _score(rows, keys.index_select(2, column), kind) * scale
-        y += _kept((score - lse).exp()[:, None] * x.index_select(2, column), present)
-    return y.reshape(*v.shape[:2], *q.shape[2:]).to(v.dtype), lse
+    """As the native op of this name."""
+    warn_of_missing_kernels(q.device)
+    return biased_attention(q, k, v, None, None, window, kind, scale)
 
 
 def attention_backward(
@@ -224,33 +207,14 @@ def attention_backward(
     window: list[int],
     kind: int,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """As the native op of this name."""
-    pattern = _pattern(q.shape[2:], window, q.device)
-    rows, keys, x, dx = _rows(q), _rows(k), _rows(v), _rows(dy)
-    dq, dk, dv = torch.zeros_like(rows), torch.zeros_like(keys), torch.zeros_like(x)
-    # sum_j P_ij dP_ij, one number per query.
-    delta = (dx * _rows(y)).sum(1)
-    # The pixel as the query, its column as the key.
-    for column, present in pattern.entries():
-        key = keys.index_select(2, column)
-        weight = (_score(rows, key, kind) * scale - lse).exp()
-        ds = weight * ((dx * x.index_select(2, column)).sum(1) - delta) * scale
-        dq += _kept(ds[:, None] * (key - rows if kind == SimilarityKind.DISTANCE else key), present)
-    # The pixel as the key, its column as the query.
-    for column, present in pattern.transposed().entries():
-        query, dx_query = rows.index_select(2, column), dx.index_select(2, column)
-        weight = (_score(query, keys, kind) * scale - lse.index_select(1, column)).exp()
-        ds = weight * ((dx_query * x).sum(1) - delta.index_select(1, column)) * scale
-        dk += _kept(
-            ds[:, None] * (query - keys if kind == SimilarityKind.DISTANCE else query), present
-        )
-        dv += _kept(weight[:, None] * dx_query, present)
-    return (
-        dq.reshape(q.shape).to(q.dtype),
-        dk.reshape(k.shape).to(k.dtype),
-        dv.reshape(v.shape).to(v.dtype),
+    warn_of_missing_kernels(q.device)
+    no_biases = None, None
+    gradients = biased_attention_backward(
+        dy, q, k, v, *no_biases, y, lse, None, window, kind, scale
     )
+    return gradients[:3]
 
 
 def softmax_backward(grad: Tensor, weights: Tensor) -> Tensor:
