@@ -109,40 +109,27 @@ def _split(
     return result
 
 
-def _extend(
-    xs: list[Tensor],
-    dim: int,
-    sizes: Sequence[int],
-    rank: int,
-    before: int,
-    after: int,
-    circular: bool,
-    group: str,
-) -> list[Tensor]:
-    plan = make_plan(rank, tuple(sizes), before, after, circular)
-    messages.join(group, xs[0].device)
-    return finish_extension(start_extension(xs, dim, plan, group), xs, dim, plan)
-
-
-def _gather(
-    xs: list[Tensor],
-    dim: int,
-    sizes: Sequence[int],
-    rank: int,
-    before: int,
-    after: int,
-    circular: bool,
-    group: str,
-) -> list[Tensor]:
-    plan = make_plan(rank, tuple(sizes), before, after, circular)
-    messages.join(group, xs[0].device)
-    return finish_gathering(start_gathering(xs, dim, plan, group), xs, dim, plan)
-
-
 def _registered(
-    name: str, function: Callable[..., list[Tensor]], size: Callable[[Plan], int]
+    name: str, start: Callable[..., Any], finish: Callable[..., Any], size: Callable[[Plan], int]
 ) -> Any:
-    op = torch.library.custom_op(f"{NAMESPACE}::{name}", function, mutates_args=(), schema=_SCHEMA)
+    """The op of an exchange in two steps; a rank has ``size(plan)`` pixels of its result."""
+
+    def exchange(
+        xs: list[Tensor],
+        dim: int,
+        sizes: Sequence[int],
+        rank: int,
+        before: int,
+        after: int,
+        circular: bool,
+        group: str,
+    ) -> list[Tensor]:
+        plan = make_plan(rank, tuple(sizes), before, after, circular)
+        messages.join(group, xs[0].device)
+        result: list[Tensor] = finish(start(xs, dim, plan, group), xs, dim, plan)
+        return result
+
+    op = torch.library.custom_op(f"{NAMESPACE}::{name}", exchange, mutates_args=(), schema=_SCHEMA)
 
     @op.register_fake
     def _(
@@ -155,8 +142,10 @@ def _registered(
     return op
 
 
-_extend_op = _registered("extend_halos", _extend, lambda plan: plan.extended)
-_gather_op = _registered("gather_halos", _gather, lambda plan: plan.size)
+_extend_op = _registered(
+    "extend_halos", start_extension, finish_extension, lambda plan: plan.extended
+)
+_gather_op = _registered("gather_halos", start_gathering, finish_gathering, lambda plan: plan.size)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
