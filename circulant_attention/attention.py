@@ -263,11 +263,7 @@ def attend(
 ) -> tuple[Tensor, Any]:
     """The pair (y, A) of :func:`circulant_mh_attention`; (y, None) without ``need_weights``."""
     kind = check_similarity(simfun).kind
-    checks.check_pair(("q", "k"), q, k)
-    checks.check_features("v", v)
-    checks.check_matches("v", v, "q", q, channels=False)
-    checks.check_heads("the channels of q", q.shape[1], nheads, "nheads")
-    checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
+    checks.check_attention(q, k, v, nheads)
     geometry = make_geometry(W, q.shape[2:])
     batch_shape = (q.shape[0], nheads)
     default = (q.shape[1] // nheads) ** -0.5

@@ -98,6 +98,15 @@ def check_heads(name: str, channels: int, heads: int, argument: str = "heads") -
         raise ValueError(f"expected {name} to be divisible by {argument}={heads}, got {channels}")
 
 
+def check_attention(q: Tensor, k: Tensor, v: Tensor, nheads: int) -> None:
+    """Raises unless queries, keys and values fit together and to the number of heads."""
+    check_pair(("q", "k"), q, k)
+    check_features("v", v)
+    check_matches("v", v, "q", q, channels=False)
+    check_heads("the channels of q", q.shape[1], nheads, "nheads")
+    check_heads("the channels of v", v.shape[1], nheads, "nheads")
+
+
 def check_positive(**numbers: int) -> None:
     """Raises unless every named argument is a positive int."""
     for name, number in numbers.items():

@@ -53,11 +53,7 @@ def attend(
     """
     kind = check_similarity(DotSimilarity() if simfun is None else simfun).kind
     where = check_placed(q=q, k=k, v=v)
-    checks.check_pair(("q", "k"), q, k)
-    checks.check_features("v", v)
-    checks.check_matches("v", v, "q", q, channels=False)
-    checks.check_heads("the channels of q", q.shape[1], nheads, "nheads")
-    checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
+    checks.check_attention(q, k, v, nheads)
     halos = Halos(where.grid, make_geometry(W, q.shape[2:]))
     heads = where.heads(nheads)
     scale, *added = terms.of_dtensors(

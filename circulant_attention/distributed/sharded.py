@@ -76,11 +76,7 @@ def sharded_attention(
         torch.Size([2, 16, 12, 10])
     """
     kind = check_similarity(simfun).kind
-    checks.check_pair(("q", "k"), q, k)
-    checks.check_features("v", v)
-    checks.check_matches("v", v, "q", q, channels=False)
-    checks.check_heads("the channels of q", q.shape[1], nheads, "nheads")
-    checks.check_heads("the channels of v", v.shape[1], nheads, "nheads")
+    checks.check_attention(q, k, v, nheads)
     halos = _halos(grid, W, q=q)
     options, default = Options(scale, bias, key_mask), (q.shape[1] // nheads) ** -0.5
     added = terms.of_shards(options, halos, (q.shape[0], nheads), default, q.device)
