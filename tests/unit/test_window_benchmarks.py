@@ -42,9 +42,9 @@ def run(monkeypatch):
     return windows.measure([SMALL], "library", 0.0)
 
 
-def kernel_calls(case, W, original=windows.kernel_calls):
+def kernel_calls(*problem, original=windows.kernel_calls):
     """The calls, which say that they ran."""
-    return {name: lambda f=f: f() is not None for name, f in original(case, W).items()}
+    return {name: lambda f=f: f() is not None for name, f in original(*problem).items()}
 
 
 def test_the_tables(run):
