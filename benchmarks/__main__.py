@@ -25,10 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.network:
         run["network"] = network.run(NETWORK, options.budget_seconds)
         print(network.summary(run["network"]), flush=True)
-    text = report.markdown(run)
-    print("\n" + text)
-    if options.output:
-        report.write(options.output, run, text)
+    report.publish(run, report.markdown(run), options.output)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -155,10 +155,7 @@ def main() -> None:
         for backward in (False, True)
         for size in options.sizes
     ]
-    text = markdown(run)
-    print(text)
-    if options.output:
-        report.write(options.output, run, text)
+    report.publish(run, markdown(run), options.output)
 
 
 if __name__ == "__main__":

@@ -213,10 +213,7 @@ def main() -> None:
     torch.set_num_threads(1)
     run = report.surroundings("benchmarks.distributed")
     run["results"] = [row for mesh in MESHES for row in run_mesh(mesh, options.seconds)]
-    text = markdown(run)
-    print(text)
-    if options.output:
-        report.write(options.output, run, text)
+    report.publish(run, markdown(run), options.output)
 
 
 if __name__ == "__main__":

@@ -84,10 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
             run["small"] = kernel_sweeps.measure_small(sweep)
     run["machine"]["load after"] = round(os.getloadavg()[0], 2)
     run["machine"]["minutes"] = round((time.perf_counter() - start) / 60, 1)
-    text = kernel_report.markdown(run)
-    print("\n" + text)
-    if options.output:
-        report.write(options.output, run, text)
+    report.publish(run, kernel_report.markdown(run), options.output)
 
 
 if __name__ == "__main__":

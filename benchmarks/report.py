@@ -90,6 +90,13 @@ def git(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+def publish(run: dict[str, Any], text: str, output: Path | None) -> None:
+    """Prints the tables, and writes them if there is an output."""
+    print("\n" + text)
+    if output:
+        write(output, run, text)
+
+
 def write(output: Path, run: dict[str, Any], text: str) -> None:
     """Writes the numbers to OUTPUT.json and their tables to OUTPUT.md."""
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -271,10 +271,7 @@ def main() -> None:
         print(json.dumps(circular_milliseconds(options.seconds)))
         return
     run = measure([CASES[name] for name in NAMES], options.before, options.seconds)
-    text = markdown(run)
-    print(text)
-    if options.output:
-        report.write(options.output, run, text)
+    report.publish(run, markdown(run), options.output)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from rounding import eps
 from same_bits import check_threads
 from torch.autograd import gradcheck, gradgradcheck
 from torch.testing import assert_close
-from windows import CIRCULAR, TRUNCATED, Dim, mask, sizes, window
+from windows import CIRCULAR, KINDS, Dim, mask, sizes, window
 
 import circulant_attention as ca
 from circulant_attention import Circulant, DistanceSimilarity, DotSimilarity, mh
@@ -22,20 +22,11 @@ GRIDS = {
     "whole": (Dim(3, 1, 1, 1, CIRCULAR), Dim(5, 2, 2, 1, CIRCULAR)),
     "3d": (Dim(3, 0, 0, 1, CIRCULAR), Dim(3, 1, 1, 1, CIRCULAR), Dim(4, 1, 1, 1, CIRCULAR)),
 }
-# Windows that need kernels of a CPU.
-OTHERS = {
-    "causal": (Dim(7, 2, 0, 1, TRUNCATED),),
-    "one-sided": (Dim(7, 3, 0, 2, CIRCULAR),),
-    "even": (Dim(6, 2, 1, 1, TRUNCATED), Dim(5, 2, 1, 1, CIRCULAR)),
-    "dilated": (Dim(5, 1, 1, 2, CIRCULAR), Dim(6, 1, 1, 2, TRUNCATED)),
-    "larger": (Dim(3, 4, 5, 1, TRUNCATED), Dim(4, 1, 1, 1, CIRCULAR)),
-    "globe": (Dim(4, 1, 1, 1, TRUNCATED), Dim(6, 2, 2, 1, CIRCULAR)),
-}
 SIMILARITIES = {"dot": DotSimilarity(), "distance": DistanceSimilarity()}
 similarities = pytest.mark.parametrize("name", SIMILARITIES)
 grids = pytest.mark.parametrize("grid", GRIDS)
 each_window = pytest.mark.parametrize(
-    "dims", [*GRIDS.values(), *OTHERS.values()], ids=[*GRIDS, *OTHERS]
+    "dims", [*GRIDS.values(), *KINDS.values()], ids=[*GRIDS, *(f"other {name}" for name in KINDS)]
 )
 
 
@@ -89,9 +80,9 @@ def test_values_and_gradients(grid, terms, name, device):
 
 @similarities
 @pytest.mark.parametrize("terms", ["scale+bias+mask", "shared+headnumbers"])
-@pytest.mark.parametrize("grid", OTHERS)
+@pytest.mark.parametrize("grid", KINDS)
 def test_values_and_gradients_of_other_windows(grid, terms, name):
-    check_values_and_gradients(OTHERS[grid], terms, name, "cpu")
+    check_values_and_gradients(KINDS[grid], terms, name, "cpu")
 
 
 def check_values_and_gradients(dims, terms, name, device):
@@ -301,7 +292,7 @@ def test_inference_mode():
 # --- torch's modes ---
 
 
-@pytest.mark.parametrize("dims", [GRIDS["2d"], OTHERS["even"]], ids=["2d", "even"])
+@pytest.mark.parametrize("dims", [GRIDS["2d"], KINDS["even"]], ids=["2d", "even"])
 @pytest.mark.parametrize("dropout_p", [0.0, 0.5])
 def test_compiles_as_one_graph(dropout_p, dims):
     torch._dynamo.reset()
@@ -404,7 +395,7 @@ def test_dropout(device):
 
 
 def test_dropout_of_a_truncated_window_with_a_mask():
-    dims = OTHERS["even"]
+    dims = KINDS["even"]
     q, k, v = (features(dims) for _ in range(3))
     options = {"key_mask": keys(dims), "dropout_p": 0.5}
     _, A = ca.circulant_mh_attention(q, k, v, window(dims), HEADS, **options)
