@@ -3,7 +3,9 @@
 # make and a C++17 compiler. Nothing is done twice: what is up to date is left as it is.
 #
 #   make demo          denoise a photograph, print what it did, write denoised.png
-#   make test          every check and test
+#   make test          the checks, the documentation and the tests
+#   make test-thorough the tests that take long: the CUDA kernels, compiled, executed on the host and
+#                      with planted defects, sanitizers, every instruction set, the trainings
 #   make lint          ruff, mypy and clang-format, in check mode
 #   make docs          the documentation, with its examples run, in docs/_build/html
 #   make bench         every benchmark, into benchmarks/results (an hour or so)
@@ -40,7 +42,7 @@ PACKAGE := $(VENV)/.package
 
 NATIVE := $(shell find csrc tests benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: all demo test lint docs bench bench-kernels bench-windows bench-quick wheel test-wheel test-aarch64 test-compilers format clean distclean
+.PHONY: all demo test test-thorough lint docs bench bench-kernels bench-windows bench-quick wheel test-wheel test-aarch64 test-compilers format clean distclean
 
 all: $(PACKAGE)
 
@@ -62,8 +64,13 @@ demo: $(PACKAGE)
 
 # One torch thread per worker; the tests of threading set their own number. pytest comes last, so that
 # what is seen last is the number of tests.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --emulated
+
 test: lint docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --emulated tests parity
+	$(PYTEST) -m "not thorough" tests parity
+
+test-thorough: $(PACKAGE)
+	$(PYTEST) -m thorough tests
 
 lint: $(PACKAGE)
 	$(BIN)/ruff check .

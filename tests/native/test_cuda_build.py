@@ -18,6 +18,8 @@ import resource_report
 import torch
 from resource_report import Build, Usage
 
+pytestmark = pytest.mark.thorough
+
 SPILLING = """
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_ZN9circulant12apply_kernelIfLb1EEEvPKT_' for 'sm_90'

@@ -11,6 +11,8 @@ import pytest
 from cuda_on_host import build, mutants
 from cuda_on_host.defects import MUTANTS
 
+pytestmark = pytest.mark.thorough
+
 TESTS = Path(__file__).parents[1]
 PARTS = [
     *("borders", "random", "limits", "groups", "offsets"),

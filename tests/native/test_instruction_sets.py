@@ -28,6 +28,7 @@ def test_the_named_instruction_set_is_used():
     assert len({kernel_runs.use_instruction_set(name).stdout for name in names}) == len(names)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["avx512", "avx2", "plain"])
 def test_every_instruction_set(name):
     fastest, *others = kernel_runs.instruction_sets()

@@ -23,9 +23,10 @@ SANITIZE = (
     "-fno-sanitize=null,object-size,pointer-overflow"
 )
 
-pytestmark = pytest.mark.skipif(
-    _library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(_library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from cuda_on_host import build
 
 from circulant_attention.ops import library as _library
 
-pytestmark = pytest.mark.skipif(
-    _library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(_library.LIBRARY_VARIABLE in os.environ, reason="another library is tested"),
+]
 TESTS = {
     "tests/unit/test_ops.py": "",
     "tests/unit/test_differentiation.py": "of_heads or each_subset",

@@ -16,6 +16,7 @@ def test_each_attention_has_a_training():
     assert names == {"circulant", "axial", "cosine", "fused"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
 def test_training_reaches_what_it_states(path):
     """Each asserts its figure at the end."""
