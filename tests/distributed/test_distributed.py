@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention_checks
+import bit_checks
 import composition_checks
 import example_checks
 import exchange_checks
@@ -16,6 +17,7 @@ CHECKS = [
     exchange_checks.one_message_per_pair,
     exchange_checks.ops_are_registered_right,
     attention_checks.attention_of_dtensors,
+    bit_checks.the_bits_of_one_process,
     attention_checks.overlapped,
     attention_checks.scale_bias_and_mask,
     mask_checks.masks_of_dtensors,
