@@ -136,7 +136,12 @@ class Entries:
         values = self._values
         if not values.numel():
             return self._with(values + values.sum())
-        return self._with(row_softmax(values, self._halos.presence(values.device)))
+        halos = self._halos
+        present = halos.presence(values.device)
+        if present is not None:
+            values = values.masked_fill(~present, -torch.inf)
+        # Sums in the order of one process.
+        return self._with(halos.to_offsets(row_softmax(halos.to_columns(values))))
 
     def __add__(self, other: Any) -> Self:
         if not isinstance(other, Entries):

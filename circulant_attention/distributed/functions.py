@@ -10,6 +10,7 @@ from torch import Tensor
 from circulant_attention import attention as plain
 from circulant_attention import checks
 from circulant_attention.distributed import local, terms
+from circulant_attention.distributed.dropout import dropped
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.distributed.matrix import DistributedCirculant
 from circulant_attention.distributed.placements import check_placed
@@ -48,14 +49,14 @@ def attend(
 ) -> tuple[Tensor, Any]:
     """As the function of this name for tensors; y and A lie on the mesh as q, k and v do.
 
-    Biases are whole on every rank; key masks are, too, or DTensors that lie as q does. Dropout of A
-    is refused.
+    Biases are whole on every rank; key masks are, too, or DTensors that lie as q does.
     """
     kind = check_similarity(DotSimilarity() if simfun is None else simfun).kind
     where = check_placed(q=q, k=k, v=v)
     checks.check_attention(q, k, v, nheads)
     halos = Halos(where.grid, make_geometry(W, q.shape[2:]))
     heads = where.heads(nheads)
+    p = options.checked_dropout()
     scale, *added = terms.of_dtensors(
         options, where, halos, nheads, (q.shape[1] // nheads) ** -0.5, q.device
     )
@@ -65,6 +66,14 @@ def attend(
         for name, x in (("q", q), ("k", k), ("v", v))
     ]
     own_q, own_k, own_v = cast_for_autocast(*parts)
+    batch_shape = q.shape[0], nheads
+    if p > 0:
+        keys = local.extended_keys(own_q, own_k, halos)
+        entries = local.adjacency(own_q, keys, halos, kind, scale, *added)
+        entries = dropped(entries, p, where, halos, nheads)
+        y = local.apply(entries, own_v, halos, transposed=False)
+        A = DistributedCirculant._from(entries, where, halos, batch_shape)
+        return where.wrap(join_heads(y, heads), v.shape), A if need_weights else None
     y, keys = local.attention(own_q, own_k, own_v, halos, kind, scale, *added)
     wrapped = where.wrap(join_heads(y, heads), v.shape)
     if not need_weights:
@@ -72,7 +81,7 @@ def attend(
     # A compiler drops the weights if they are not used.
     weights = local.adjacency if torch.compiler.is_compiling() else ShardWeights
     source = weights(own_q, keys, halos, kind, scale, *added)
-    return wrapped, DistributedCirculant._from(source, where, halos, (q.shape[0], nheads))
+    return wrapped, DistributedCirculant._from(source, where, halos, batch_shape)
 
 
 def _from_features(
@@ -96,10 +105,12 @@ def _from_features(
         for name, t in (("x", x), ("y", y))
     ]
     own_x, own_y = cast_for_autocast(*parts)
+    p = options.checked_dropout()
     scale, *added = terms.of_dtensors(options, where, halos, nheads, 1.0, x.device)
     if softmax:
         keys = local.extended_keys(own_x, own_y, halos)
         values = local.adjacency(own_x, keys, halos, kind, scale, *added)
+        values = dropped(values, p, where, halos, nheads)
     else:
         values = local.similarity(own_x, own_y, halos, kind)
     return DistributedCirculant._from(values, where, halos, (x.shape[0], nheads))

@@ -177,7 +177,10 @@ class Halos:
         parts: list[tuple[int, int, int, int]] = []
         for at, (cut, dim) in enumerate(zip(grid.dims, geometry.dims, strict=True)):
             boundary = CIRCULAR if dim.circular else TRUNCATED
-            if cut is not None and dim.length > 1:
+            if cut is not None and dim.length == 1:
+                # Without a halo; for sums in the order of the whole grid, see csrc/cpu/tensors.h.
+                boundary = VALID
+            elif cut is not None:
                 before, after = dim.dilation * dim.before, dim.dilation * dim.after
                 self.extensions.append(
                     (at + 2, list(cut.sizes), cut.rank, before, after, dim.circular, cut.group)

@@ -15,8 +15,10 @@ from torch import Tensor
 from circulant_attention.distributed import overlap
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.ops import dtypes
+from circulant_attention.ops.adjacency import biased_scores
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.registration import transform_active
+from circulant_attention.ops.softmax import softmax_or_zeros
 
 
 def attention(
@@ -78,8 +80,13 @@ def adjacency(
     q = dtypes.complex_to_channels(q).to(keys.dtype)
     if halos.grid.empty:
         return _no_rows(halos, q, keys, *_given(bias, key_bias))
-    settings = halos.window, kind, scale, bias, key_bias
-    return halos.crop_rows(dtypes.adjacency(halos.pad(q), keys, *settings))
+    if bias is None and key_bias is None:
+        return halos.crop_rows(dtypes.adjacency(halos.pad(q), keys, halos.window, kind, scale))
+    terms = dtypes.in_sums(q.dtype, bias, key_bias)
+    scores = biased_scores(halos.pad(q), keys, *terms, list(halos.window), kind, scale)
+    # The softmax adds in the order of one process.
+    scores = halos.to_columns(halos.crop_rows(scores))
+    return halos.to_offsets(softmax_or_zeros(scores).to(q.dtype))
 
 
 def similarity(x: Tensor, y: Tensor, halos: Halos, kind: SimilarityKind) -> Tensor:

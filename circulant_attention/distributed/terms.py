@@ -31,7 +31,7 @@ def of_dtensors(
     rank, and nothing is sent.
 
     Args:
-        options: The arguments; dropout is refused.
+        options: The arguments.
         where: How q lies on the mesh.
         halos: The grid and the window.
         nheads: The heads on all ranks.
@@ -42,8 +42,6 @@ def of_dtensors(
         TypeError: If an argument has the wrong type or dtype.
         ValueError: If one does not fit, or placements differ from those of q.
     """
-    if options.checked_dropout() > 0:
-        raise ValueError("dropout of A is not there for DTensors yet: expected dropout_p=0")
     scale, bias, mask = options.checked_scale(default), options.bias, options.key_mask
     if bias is not None:
         checked_bias(bias, halos.geometry, nheads, device)

@@ -110,7 +110,20 @@ def biased_adjacency(
 
     Composed of the primitives. A row without any key holds zeros.
     """
+    scores = biased_scores(x, y, bias, key_bias, window, kind, scale)
+    return softmax_or_zeros(scores).to(x.dtype)
+
+
+def biased_scores(
+    x: Tensor,
+    y: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
+    window: list[int],
+    kind: int,
+    scale: float,
+) -> Tensor:
+    """The scores ``(G, N, K)`` of :func:`biased_adjacency`, -inf for absent keys."""
     scores = primitives.similarity(widened(x), widened(y), window, kind) * scale
     added = biases(x.shape[0], bias, key_bias, window, x.shape[2:])
-    scores = with_biases(scores, added, presence(window, x.shape[2:], x.device))
-    return softmax_or_zeros(scores).to(x.dtype)
+    return with_biases(scores, added, presence(window, x.shape[2:], x.device))

@@ -64,11 +64,11 @@ def adjacency(
     x, y = (complex_to_channels(part) for part in promote(x, y))
     if bias is None and key_bias is None:
         return real_adjacency(x, y, list(window), kind, scale)
-    bias, key_bias = _in_sums(x.dtype, bias, key_bias)
+    bias, key_bias = in_sums(x.dtype, bias, key_bias)
     return biased_adjacency(x, y, bias, key_bias, list(window), kind, scale)
 
 
-def _in_sums(
+def in_sums(
     dtype: torch.dtype, bias: Tensor | None, key_bias: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
     """Biases in the dtype in which numbers of ``dtype`` are summed."""
@@ -122,6 +122,6 @@ def attention(
     if bias is None and key_bias is None:
         y = fused.attention(q, k, v, list(window), kind, scale)
     else:
-        bias, key_bias = _in_sums(q.dtype, bias, key_bias)
+        bias, key_bias = in_sums(q.dtype, bias, key_bias)
         y, _ = biased.biased_attention(q, k, v, bias, key_bias, list(window), kind, scale)
     return channels_to_complex(y) if complex_v else y

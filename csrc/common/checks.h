@@ -49,7 +49,7 @@ inline Dim checked_dim(int64_t size, bool of_keys, const int64_t* window, int64_
   }
   STD_TORCH_CHECK(boundary == 1 || reach < size, op, ": window of dim ", dim, " spans ", reach + 1,
                   " pixels, more than the spatial size ", size);
-  return {size, size, before, count, dilation, boundary == 0};
+  return {size, size, before, count, dilation, boundary == 0 || count == 1};
 }
 
 // The geometry of spatial sizes `size[0..dims)` and `window`: one odd length per dim, or four

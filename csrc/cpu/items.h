@@ -11,9 +11,9 @@
 
 namespace circulant {
 
-// Items of an op that computes each pixel on its own, such as similarity. Kernels treat rows by
-// fours, so items of whole fours give the same bits for any cut, and it may depend on the number of
-// threads.
+// Items of an op that computes each pixel on its own, such as similarity. The bits of a pixel are
+// the same for any cut, which may depend on the number of threads. Kernels treat rows by fours, so
+// items have whole fours.
 //
 // Chosen is the cut with the least time of the busiest thread. The estimate of the time of an item,
 // in products of a pixel and an offset: those that it computes, and kPacking for each pixel that it

@@ -61,6 +61,9 @@ inline Tensor new_sums(const Tensor& x, torch::headeronly::IntHeaderOnlyArrayRef
 
 // The same matrix as a grid of fewer and longer dims: without dims of one pixel, and with adjacent
 // dims without a window merged. Rows and columns keep their numbers.
+//
+// A valid dim of one pixel may be a shard of a longer one. It stays, so that the offsets of a shard
+// are in the same dims as those of the whole grid, and sums have the same order.
 inline Geometry simplified(const Geometry& g) {
   Geometry result({1, 1, 1}, {1, 1, 1});
   int to = kSpatialDims;
@@ -68,7 +71,7 @@ inline Geometry simplified(const Geometry& g) {
     const Dim& dim = g.dims[d];
     if (dim.window > 1) {
       result.dims[--to] = dim;
-    } else if (dim.size > 1) {
+    } else if (dim.size > 1 || !dim.circular) {
       if (to == kSpatialDims || result.dims[to].window > 1) --to;
       const int64_t size = result.dims[to].size * dim.size;
       result.dims[to] = {size, size, 0, 1, 1, true};

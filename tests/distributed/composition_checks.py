@@ -237,7 +237,6 @@ def refused() -> None:
             ValueError,
             "key_mask on the device mesh of q",
         ),
-        (lambda: circulant_attention(q, q, q, 3, dropout_p=0.5), ValueError, "dropout of A"),
         (lambda: A @ x, TypeError, "expected x to be a DTensor"),
         (lambda: A @ replicated, ValueError, "x.redistribute"),
         (lambda: A + B, ValueError, "expected a matrix with placements"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import attention_checks
+import bit_checks
 import composition_checks
+import dropout_checks
 import example_checks
 import exchange_checks
 import mask_checks
@@ -16,11 +18,15 @@ CHECKS = [
     exchange_checks.one_message_per_pair,
     exchange_checks.ops_are_registered_right,
     attention_checks.attention_of_dtensors,
+    bit_checks.the_bits_of_one_process,
     attention_checks.overlapped,
     attention_checks.scale_bias_and_mask,
     mask_checks.masks_of_dtensors,
     mask_checks.masks_of_modules,
     mask_checks.terms_of_shards,
+    dropout_checks.dropout_of_dtensors,
+    dropout_checks.seeds_of_ranks_may_differ,
+    dropout_checks.dropout_in_modules,
     attention_checks.ranks_without_samples,
     attention_checks.means_of_halves,
     composition_checks.local_api,

@@ -46,6 +46,7 @@ FILES = [
     "tests/native/test_attention_kernels.py",
     "tests/native/test_window_kernels.py",
     "tests/native/test_biased_attention_kernels.py",
+    "tests/native/test_shard_bits.py",
     "tests/unit/test_softmax.py",
 ]
 

@@ -5,7 +5,7 @@
 // y. Exponentials and logarithms have base 2.
 //
 // The arithmetic of a query depends neither on the work items nor on other queries, so results have
-// the same bits for any division of the work.
+// the same bits for any division of the work, and in a shard of the grid.
 #include <cstdint>
 
 #include "../params.h"

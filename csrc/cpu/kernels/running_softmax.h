@@ -10,6 +10,11 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
 // The running softmax of a tile: for every query, the reference that is subtracted from the scores,
 // and the sum of the exponentials.
+//
+// References are integers: exponentials relative to another one differ by a power of two, exactly,
+// and so do all sums. So the bits of the results do not depend on how many key rows come at a time,
+// which follows from the place of a query in its block; weights below the least normal number are
+// the exception.
 template <class T>
 class RunningSoftmax {
   static constexpr int L = kLanes<T>;
@@ -41,7 +46,7 @@ class RunningSoftmax {
       const Vec<T> old = load(reference_ + r * L), highest = load(highest_ + r * L);
       const auto exceeded = highest > old + slack;
       if (!any<T>(exceeded)) continue;
-      const Vec<T> raised = exceeded ? highest : old;
+      const Vec<T> raised = exceeded ? round(highest) : old;
       const Vec<T> factor = exp2<T>(old - raised);
       store(reference_ + r * L, raised);
       store(sum_ + r * L, load(sum_ + r * L) * factor);
@@ -64,7 +69,7 @@ class RunningSoftmax {
       T* s = scores + first * L;
       for (int64_t d = 0; d < window; ++d, s += kTileRows * L) {
         CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-          const Vec<T> weight = exp2<T>(load(s + r * L) - reference[r]);
+          const Vec<T> weight = exp2<T>(load(s + r * L), reference[r]);
           sum[r] += weight;
           store(s + r * L, weight);
         }
@@ -85,7 +90,7 @@ class RunningSoftmax {
 
   Vec<T> reference(int64_t r) const { return load(reference_ + r * L); }
   // The logarithm, in base e, of the sum of exponentials of base e.
-  Vec<T> log_sum(int64_t r) const { return T(kLn2) * (reference(r) + log2<T>(load(sum_ + r * L))); }
+  Vec<T> log_sum(int64_t r) const { return T(kLn2) * log2<T>(load(sum_ + r * L), reference(r)); }
 
  private:
   T *reference_, *sum_, *highest_;
