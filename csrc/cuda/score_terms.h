@@ -33,11 +33,20 @@ struct ScoreTerms {
 };
 
 // The sums of dS = P (dP - delta) that the gradients of the terms consist of: written without
-// atomics, each element by one thread.
+// atomics, each element by one block. Each launch of gradients has those that it makes.
 template <class A>
 struct ScoreTermSums {
-  A* offsets = nullptr;  // (G, tiles, K): over the queries of a tile; none without `bias`
-  A* keys = nullptr;     // (G, pixels of the keys): over the queries; none without `key_bias`
+  // (heads, groups / heads, tiles, K), over the queries of a tile; none without `bias`.
+  A* offsets = nullptr;
+  int tiles = 0;
+  // (groups, pixels of the keys), over the queries; none without `key_bias`.
+  A* keys = nullptr;
+
+  // The K sums over a tile.
+  __device__ A* offsets_of(const ScoreTerms<A>& terms, int groups, int g, int tile) const {
+    const int row = g % terms.heads * (groups / terms.heads) + g / terms.heads;
+    return offsets + (int64_t(row) * tiles + tile) * terms.offsets;
+  }
 };
 
 }  // namespace circulant
