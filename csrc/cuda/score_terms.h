@@ -38,7 +38,7 @@ template <class A>
 struct ScoreTermSums {
   // (heads, groups / heads, tiles, K), over the queries of a tile; none without `bias`.
   A* offsets = nullptr;
-  int tiles = 0;
+  int64_t tiles = 0;
   // (groups, pixels of the keys), over the queries; none without `key_bias`.
   A* keys = nullptr;
 
