@@ -51,7 +51,7 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   const int channel = kTilePixels + l.halo;
   // A pass of the sums, or a channel of the products, or lse and delta of tile or halo.
   l.staging = std::max({pass_channels * l.halo, channel, 2 * kTilePixels, 2 * l.halo});
-  if (has_terms) l.terms = kStepBiases + std::max(l.halo, kTilePixels);
+  if (has_terms) l.terms = kStepBiases + l.halo;  // which is larger than the tile
   const int left = room - l.weights - l.statistics - l.table - l.terms;
   if (l.staging <= left) l.chunk = std::min(channels, l.staging / channel);
   return l;
