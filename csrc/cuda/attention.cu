@@ -5,7 +5,7 @@
 // keys and values. The weights of a step are exponentials of its scores relative to the largest
 // score so far; when that grows, sums and totals shrink by the same factor (Milakov and Gimelshein,
 // Online normalizer calculation for softmax, 2018). Blocks for other channels of v compute the same
-// scores again.
+// scores again. Terms of the scores are added in score_terms.cuh.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to

@@ -14,6 +14,9 @@
 //   dk    keys      queries   dP, then S   dS          q      lse and delta are in the halo
 //   dv    keys      queries   S            P           dy     lse is in the halo
 //
+// With terms of the scores (score_terms.h), the blocks of dq write the sums of dS over their tiles,
+// those of dk the sums over queries: the gradients of the terms are sums of these.
+//
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to
 // kMaxPixels.

@@ -69,13 +69,16 @@ struct BlockTerms {
   __device__ __forceinline__ void stage_bias(int step, const A* from) const {
     const Strips strips = block.strips();
     const Extents& window = block.p.pattern.window;
-    for (int t = block.lane(); t < strips.per_step * kStripTaps; t += 32) {
-      const Strip strip(strips, step * strips.per_step + t / kStripTaps);
-      const int tap = strip.tap + t % kStripTaps;
-      if (!strip.exists(window) || tap >= window.w) continue;
-      const int o = (strip.a * window.h + strip.b) * window.w + tap;
-      bias()[t] = from[queries_halo ? given.offsets - 1 - o : o] * A(kLog2E);
-    }
+    copy_in_batches<A, 2>(
+        block.lane(), strips.per_step * kStripTaps, 32,
+        [&](int t) {
+          const Strip strip(strips, step * strips.per_step + t / kStripTaps);
+          const int tap = strip.tap + t % kStripTaps;
+          if (!strip.exists(window) || tap >= window.w) return A(0);
+          const int o = (strip.a * window.h + strip.b) * window.w + tap;
+          return from[queries_halo ? given.offsets - 1 - o : o];
+        },
+        [&](int t, A term) { bias()[t] = term * A(kLog2E); });
   }
 
   // f(i, tap) for the pixels of a thread and the taps of a strip.

@@ -23,8 +23,8 @@ PARTS = [
     *("fragments", "mma", "mma-infinite", "mma-plan", "mma-random", "mma-groups", "mma-offsets"),
 ]
 
-# The tests of the ops, which find defects of csrc/cuda/*ops.cu. All other Python tests pass on these
-# kernels as well, but call the ops in the same ways.
+# The tests of the ops, which find defects of csrc/cuda/*ops.cu. All other Python tests pass on
+# these kernels as well, but call the ops in the same ways.
 SUITE = [
     "unit/test_ops.py",
     "native/test_kernels.py",

@@ -229,7 +229,7 @@ MUTANTS = [
     of_attention("tile-guard", K, "pixel >= 0 ? from[pixel] : T(0)", "from[pixel]"),
     of_attention("pixel-guard", E, "if (pixel[i] >= 0) channel", "channel"),
     of_attention("tap-guard", X, "if (count >= taps) {", "if (true) {"),
-    of_attention("window-guard", F, "tap < taps ? score[i][tap] * log2_scale :", "false ? A(0) :"),
+    of_attention("window-guard", F, "if (tap >= taps) score", "if (false) score"),
     of_attention("channel-guard", F, "if (channel >= channels) break;", ""),
     of_attention("strip-place", K, "strip.tap - box.tap;", "strip.tap;"),
     of_attention("strip-taps", K, "min(kStripTaps, window.w - strip.tap)", "kStripTaps"),
@@ -239,7 +239,7 @@ MUTANTS = [
     of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
     of_attention("rows-of-tile", B, "tap_step = f.queries_halo;", "tap_step = 0;"),
     of_attention("no-delta", B, " - lse[delta_at + i + tap * tap_step]", ""),
-    of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
+    of_attention("no-total", B, "if (subtract_total || key", "if (key"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
     # offsets in 32 bits; groups that do not fit a launch.
     of_attention(
@@ -266,7 +266,6 @@ MUTANTS = [
     # beyond the window, or staged for dP,
     of_terms("strip-guard", "!strip.exists(window) || ", ""),
     of_terms("tap-guard", " || tap >= window.w", ""),
-    of_terms("not-masked", "if (tap >= taps) score", "if (false) score", F),
     of_terms("of-dp", "if (!first) terms.stage", "if (first) terms.stage", B),
     of_terms("short", "kStepBiases + l.halo", "l.halo", P),
     # queries without keys,
