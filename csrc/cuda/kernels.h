@@ -39,8 +39,8 @@ void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
                const AttentionProblem& problem, cudaStream_t stream);
 
 // Writes dq, dk and dv, and the sums of which the gradients of `terms` consist. `dlse` is nullptr
-// for zeros. `scratch` has 2 + attention_scratch(problem) numbers per pixel, without terms one
-// less. For c10::Half, c10::BFloat16, float and double.
+// for zeros. `scratch` has 2 + attention_scratch(problem) numbers per pixel, without terms and dlse
+// one less. For c10::Half, c10::BFloat16, float and double.
 template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
                         const accumulate_t<T>* lse, const accumulate_t<T>* dlse,

@@ -52,7 +52,7 @@ OMP_NUM_THREADS=1 "$PYTHON" -m pytest "${processes[@]}" --require-cuda -k cuda \
 
 for tool in memcheck racecheck synccheck; do
   step "$tool"
-  for part in random attention-random mma-random; do
+  for part in random attention-random biased-random mma-random; do
     "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check "part=$part" cases=12 || failed+=("$tool $part")
   done
 done
