@@ -16,12 +16,14 @@ void check_attention(const Case& c) {
   });
 }
 
-// Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README.
+// Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README. Terms of the
+// scores change neither that nor its steps.
 void check_attention_plan() {
 #ifdef CUDA_ON_HOST
   const Case c{2, 64, {1, 128, 96}, {1, 15, 15}};
   for (const int shared_memory : {164, 228}) {
     choose_device(108, shared_memory);
+    int steps = 0;
     for (const bool has_terms : {false, true}) {
       const circulant::AttentionPlan plan = circulant::plan_attention(
           "attention", Pattern(c.geometry()), c.groups, 64, 64, sizeof(float), has_terms);
@@ -30,6 +32,10 @@ void check_attention_plan() {
         report(c, "attention plan",
                "one block of " + std::to_string(plan.shared) + " bytes on a multiprocessor");
       }
+      if (has_terms && plan.strips.steps() != steps) {
+        report(c, "attention plan", "more steps with terms of the scores");
+      }
+      steps = plan.strips.steps();
     }
   }
 #endif
