@@ -5,7 +5,7 @@
 // keys and values. The weights of a step are exponentials of its scores relative to the largest
 // score so far; when that grows, sums and totals shrink by the same factor (Milakov and Gimelshein,
 // Online normalizer calculation for softmax, 2018). Blocks for other channels of v compute the same
-// scores again.
+// scores again. Terms of the scores are added in score_terms.cuh.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to
@@ -27,14 +27,16 @@
 #include "attention_mainloop.cuh"
 #include "attention_mma.h"
 #include "kernels.h"
+#include "score_terms.cuh"
 
 namespace circulant {
 namespace {
 
 // Turns the products of a step into weights, in shared memory, and rescales totals and sums to the
 // largest score so far.
-template <class A>
+template <class A, class Terms>
 __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A log2_scale,
+                                               const Terms& terms,
                                                A (&score)[kThreadPixels][kStripTaps],
                                                A (&sum)[kWarpChannels<A>][kThreadPixels]) {
   const int taps = block.warp_taps();
@@ -43,8 +45,14 @@ __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {
 #pragma unroll
+    for (int tap = 0; tap < kStripTaps; ++tap) score[i][tap] *= log2_scale;
+  }
+  terms.add_to(score);
+#pragma unroll
+  for (int i = 0; i < kThreadPixels; ++i) {
+#pragma unroll
     for (int tap = 0; tap < kStripTaps; ++tap) {
-      score[i][tap] = tap < taps ? score[i][tap] * log2_scale : A(-INFINITY);
+      if (tap >= taps) score[i][tap] = A(-INFINITY);
     }
   }
   mask_absent(block, A(-INFINITY), score);
@@ -76,8 +84,9 @@ __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A
   if (taps > 0) store_weights(block, score);
 }
 
-// Divides the sums by their totals, and writes y and lse.
-template <class T, class A>
+// Divides the sums by their totals, and writes y and lse. With terms, a query may have no key: its
+// total is 0, and its lse -infinity.
+template <bool has_terms, class T, class A>
 __device__ __forceinline__ void write_results(const AttentionBlock<A>& block, T* y, A* lse, int g,
                                               int channels,
                                               A (&sum)[kWarpChannels<A>][kThreadPixels]) {
@@ -92,7 +101,10 @@ __device__ __forceinline__ void write_results(const AttentionBlock<A>& block, T*
     const int channel = first + c * kAttentionWarps;
     if (channel >= channels) break;
 #pragma unroll
-    for (int i = 0; i < kThreadPixels; ++i) sum[c][i] *= inverse[i];
+    for (int i = 0; i < kThreadPixels; ++i) {
+      // Zero even where the values of absent keys are infinite.
+      sum[c][i] = has_terms && total[i] == 0 ? A(0) : sum[c][i] * inverse[i];
+    }
     store_pixels(block, y + (int64_t(g) * channels + channel) * N, sum[c]);
   }
   if (first > 0) return;
@@ -103,11 +115,11 @@ __device__ __forceinline__ void write_results(const AttentionBlock<A>& block, T*
   store_pixels(block, lse + g * N, result);
 }
 
-template <class T>
+template <class T, bool has_terms>
 __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_t<T>>)
     attention_kernel(const Operands<T> scores, const T* __restrict__ v, T* __restrict__ y,
                      accumulate_t<T>* __restrict__ lse, const AttentionShape shape,
-                     const AttentionPlan p) {
+                     const AttentionPlan p, const ScoreTerms<accumulate_t<T>> given) {
   using A = accumulate_t<T>;
   const AttentionBlock<A> block{p};
   block.tabulate_tile();
@@ -123,11 +135,12 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
       __syncthreads();  // the table has been read
       block.tabulate_step(step);
       A score[kThreadPixels][kStripTaps];
-      compute_products(block, scores, g, score);
-      online_softmax(block, A(shape.log2_scale), score, sum);
+      const BlockTerms<A, has_terms> terms{block, given, false};
+      compute_products(block, scores, g, score, [&] { terms.stage(step, g); });
+      online_softmax(block, A(shape.log2_scale), terms, score, sum);
       add_weighted_halo(block, v, g, shape.value_channels, sum);
     }
-    write_results(block, y, lse, g, shape.value_channels, sum);
+    write_results<has_terms>(block, y, lse, g, shape.value_channels, sum);
   }
 }
 
@@ -135,24 +148,28 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
 
 template <class T>
 void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
-               [[maybe_unused]] accumulate_t<T>* scratch, const AttentionProblem& problem,
-               cudaStream_t stream) {
+               [[maybe_unused]] accumulate_t<T>* scratch, const ScoreTerms<accumulate_t<T>>& terms,
+               const AttentionProblem& problem, cudaStream_t stream) {
   if constexpr (is_half<T>) {
-    if (uses_mma(problem)) return attention_mma(q, k, v, y, lse, scratch, problem, stream);
+    if (!terms.any() && uses_mma(problem)) {
+      return attention_mma(q, k, v, y, lse, scratch, problem, stream);
+    }
   }
+  const char* op = terms.any() ? "biased_attention" : "attention";
   const AttentionShape& shape = problem.shape;
   const AttentionPlan p =
-      plan_attention("attention", problem.pattern, problem.groups, shape.channels,
-                     shape.value_channels, sizeof(accumulate_t<T>));
+      plan_attention(op, problem.pattern, problem.groups, shape.channels, shape.value_channels,
+                     sizeof(accumulate_t<T>), terms.any());
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
-  launch({"attention", blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
-         attention_kernel<T>, Operands<T>{q, k, shape.channels, shape.distance}, v, y, lse, shape,
-         p);
+  launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
+         terms.any() ? attention_kernel<T, true> : attention_kernel<T, false>,
+         Operands<T>{q, k, shape.channels, shape.distance}, v, y, lse, shape, p, terms);
 }
 
 #define CIRCULANT_INSTANTIATE(T)                                                                \
   template void attention(const T*, const T*, const T*, T*, accumulate_t<T>*, accumulate_t<T>*, \
-                          const AttentionProblem&, cudaStream_t);
+                          const ScoreTerms<accumulate_t<T>>&, const AttentionProblem&,          \
+                          cudaStream_t);
 CIRCULANT_INSTANTIATE(c10::Half)
 CIRCULANT_INSTANTIATE(c10::BFloat16)
 CIRCULANT_INSTANTIATE(float)

@@ -14,6 +14,9 @@
 //   dk    keys      queries   dP, then S   dS          q      lse and delta are in the halo
 //   dv    keys      queries   S            P           dy     lse is in the halo
 //
+// With terms of the scores (score_terms.h), the blocks of dq write the sums of dS over their tiles,
+// those of dk the sums over queries: the gradients of the terms are sums of these.
+//
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to
 // kMaxPixels.
@@ -25,12 +28,15 @@
 //   8, 64, 256, 256, window 35                   411 GFLOP    6.13 ms  1.08 GB   251 us
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "../common/constants.h"
 #include "attention_epilogue.cuh"
 #include "attention_mainloop.cuh"
 #include "attention_mma.h"
+#include "attention_sums.h"
 #include "kernels.h"
+#include "score_terms.cuh"
 
 namespace circulant {
 namespace {
@@ -63,10 +69,10 @@ __device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const 
 }
 
 // Turns the products of a step into weights, in shared memory, where dP is before.
-template <class T, class A>
-__device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
-                                                const Gradient<T>& f, int delta_at, A log2_scale,
-                                                A (&score)[kThreadPixels][kStripTaps]) {
+template <class T, class A, bool has_terms>
+__device__ __forceinline__ void compute_weights(
+    const AttentionBlock<A>& block, const Gradient<T>& f, const BlockTerms<A, has_terms>& terms,
+    A* offset_sums, int step, int delta_at, A log2_scale, A (&score)[kThreadPixels][kStripTaps]) {
   const int taps = block.warp_taps();
   if (taps == 0) return;
 #pragma unroll
@@ -74,6 +80,7 @@ __device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
 #pragma unroll
     for (int tap = 0; tap < kStripTaps; ++tap) score[i][tap] *= log2_scale;
   }
+  terms.add_to(score);
   mask_absent(block, A(-INFINITY), score);
   // The queries are the pixels of this thread, the same for each tap, or its neighbours.
   const A* const lse = block.staged() + (f.queries_halo ? block.thread_halo() +
@@ -99,20 +106,28 @@ __device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
       }
     }
     store_packed(block.thread_weights(tap), weight);
+    if (has_terms) {
+#pragma unroll
+      for (int i = 0; i < kThreadPixels; ++i) score[i][tap] = weight[i];
+    }
   }
   store_packed(block.total(), total);
+  if (has_terms && offset_sums != nullptr) write_offset_sums(block, step, score, offset_sums);
 }
 
 // Completes the sums, and writes the gradient.
 template <class T, class A>
 __device__ __forceinline__ void write_gradient(const AttentionBlock<A>& block, const Gradient<T>& f,
-                                               const AttentionShape& shape, int g,
+                                               const AttentionShape& shape, int g, A* key_sums,
                                                A (&sum)[kWarpChannels<A>][kThreadPixels]) {
   const bool subtract_total = f.of_scores && shape.distance;
   A total[kThreadPixels];
-  if (subtract_total) load_total(block, total);
+  if (subtract_total || key_sums != nullptr) load_total(block, total);
   const A scale = f.of_scores ? A(shape.scale) : A(1);
   const int first = block.first_channel() + block.warp();
+  if (first == 0 && key_sums != nullptr) {
+    store_pixels(block, key_sums + g * int64_t(block.p.pixels), total);
+  }
 #pragma unroll
   for (int c = 0; c < kWarpChannels<A>; ++c) {
     const int channel = first + c * kAttentionWarps;
@@ -128,19 +143,23 @@ __device__ __forceinline__ void write_gradient(const AttentionBlock<A>& block, c
   }
 }
 
-template <class T>
+template <class T, bool has_terms>
 __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_t<T>>)
     attention_backward_kernel(const Gradient<T> f, const accumulate_t<T>* __restrict__ lse,
                               const accumulate_t<T>* __restrict__ delta, const AttentionShape shape,
-                              const AttentionPlan p) {
+                              const AttentionPlan p, const ScoreTerms<accumulate_t<T>> given,
+                              const ScoreTermSums<accumulate_t<T>> term_sums) {
   using A = accumulate_t<T>;
   const AttentionBlock<A> block{p};
+  const BlockTerms<A, has_terms> terms{block, given, f.queries_halo};
   block.tabulate_tile();
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     A sum[kWarpChannels<A>][kThreadPixels] = {};
+    A* const offset_sums = terms.offset_sums(term_sums, g);
     __syncthreads();  // the totals have been read
     fill(block.total(), A(0));
+    if (offset_sums != nullptr) clear_offset_sums(block, offset_sums);
     __syncthreads();  // the totals are complete, if no step follows
 #pragma unroll 1
     for (int step = 0; step < p.strips.steps(); ++step) {
@@ -157,87 +176,87 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
                                      first ? f.grad_weights.halo : f.scores.halo,
                                      first ? f.grad_weights.channels : f.scores.channels,
                                      !first && f.scores.distance},
-                         g, product);
+                         g, product, [&] {
+                           if (!first) terms.stage(step, g);
+                         });
         if (first && block.warp_taps() > 0) store_weights(block, product);
       }
       const int64_t queries = g * (f.queries_halo ? p.halo_pixels : p.pixels);
       const int delta_at = stage_rows(block, f, lse + queries, delta + queries);
-      compute_weights(block, f, delta_at, A(shape.log2_scale), product);
+      compute_weights(block, f, terms, offset_sums, step, delta_at, A(shape.log2_scale), product);
       add_weighted_halo(block, f.summed, g, f.channels, sum);
     }
-    write_gradient(block, f, shape, g, sum);
+    write_gradient(block, f, shape, g, has_terms ? term_sums.keys : nullptr, sum);
   }
 }
 
-// sum_i = sum_c x[c, i] y[c, i].
+// The plan of a row of the table above.
 template <class T>
-__global__ void __launch_bounds__(kAttentionThreads)
-    attention_delta_kernel(const T* __restrict__ x, const T* __restrict__ y,
-                           accumulate_t<T>* __restrict__ sums, int channels, int64_t N,
-                           int64_t groups) {
-  using A = accumulate_t<T>;
-  const int64_t i = int64_t(blockIdx.x) * kAttentionThreads + threadIdx.x;
-  if (i >= N) return;
-  for (int64_t g = blockIdx.z; g < groups; g += gridDim.z) {
-    A sum = 0;
-    int64_t at = g * channels * N + i;
-#pragma unroll 4
-    for (int c = 0; c < channels; ++c) {
-      sum += A(x[at]) * A(y[at]);
-      at += N;
-    }
-    sums[g * N + i] = sum;
-  }
+AttentionPlan plan_gradient(const char* op, const AttentionProblem& problem, bool queries_halo,
+                            bool of_scores, bool has_terms) {
+  const int C = problem.shape.channels, C_v = problem.shape.value_channels;
+  return plan_attention(op, queries_halo ? problem.pattern.transposed() : problem.pattern,
+                        problem.groups, of_scores ? std::max(C, C_v) : C, of_scores ? C : C_v,
+                        sizeof(accumulate_t<T>), has_terms);
 }
 
 }  // namespace
 
 template <class T>
-void sum_products(const char* op, const T* x, const T* y, accumulate_t<T>* sums, int channels,
-                  const AttentionProblem& problem, cudaStream_t stream) {
-  const int64_t N = problem.pattern.pixels();
-  launch({op, divide_up(N, kAttentionThreads), problem.groups, kAttentionThreads, 0, stream},
-         attention_delta_kernel<T>, x, y, sums, channels, N, problem.groups);
-}
-
-template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
-                        const accumulate_t<T>* lse, accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
-                        const AttentionProblem& problem, cudaStream_t stream) {
-  const char* op = "attention_backward";
+                        const accumulate_t<T>* lse, const accumulate_t<T>* dlse,
+                        accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
+                        const ScoreTerms<accumulate_t<T>>& terms,
+                        const ScoreTermSums<accumulate_t<T>>& sums, const AttentionProblem& problem,
+                        cudaStream_t stream) {
+  const bool has_terms = terms.any();
+  const char* op = has_terms ? "biased_attention_backward" : "attention_backward";
   const AttentionShape& shape = problem.shape;
-  accumulate_t<T>* const delta = scratch;  // delta_i = sum_c dy[c, i] y[c, i]
-  sum_products(op, dy, y, delta, shape.value_channels, problem, stream);
+  const int64_t queries = problem.groups * problem.pattern.pixels();
+  accumulate_t<T>* const delta = scratch;  // delta_i = sum_c dy[c, i] y[c, i] - dlse_i
+  scratch += queries;
+  if (has_terms || dlse != nullptr) {
+    sum_deltas(op, dy, y, {lse, dlse, scratch}, delta, shape.value_channels, problem, stream);
+    lse = scratch;
+    scratch += queries;
+  } else {
+    sum_products(op, dy, y, delta, shape.value_channels, problem, stream);
+  }
   if constexpr (is_half<T>) {
-    if (uses_mma(problem)) {
-      float* const norms = scratch + problem.groups * problem.pattern.pixels();
-      return attention_mma_backward(dy, q, k, v, lse, delta, norms, dq, dk, dv, problem, stream);
+    if (!has_terms && uses_mma(problem)) {
+      return attention_mma_backward(dy, q, k, v, lse, delta, scratch, dq, dk, dv, problem, stream);
     }
   }
   const int C = shape.channels, C_v = shape.value_channels;
   const bool distance = shape.distance;
-  const Gradient<T> gradients[] = {
-      {{dy, v, C_v, false}, {q, k, C, distance}, k, dq, C, false, true},
-      {{v, dy, C_v, false}, {k, q, C, distance}, q, dk, C, true, true},
-      {{}, {k, q, C, distance}, dy, dv, C_v, true, false},
+  const std::pair<Gradient<T>, ScoreTermSums<accumulate_t<T>>> gradients[] = {
+      {{{dy, v, C_v, false}, {q, k, C, distance}, k, dq, C, false, true},
+       {sums.offsets, sums.tiles, nullptr}},
+      {{{v, dy, C_v, false}, {k, q, C, distance}, q, dk, C, true, true}, {nullptr, 0, sums.keys}},
+      {{{}, {k, q, C, distance}, dy, dv, C_v, true, false}, {}},
   };
-  for (const Gradient<T>& gradient : gradients) {
-    const int channels = gradient.of_scores ? std::max(C, C_v) : C;
+  for (const auto& [gradient, its_sums] : gradients) {
     const AttentionPlan p =
-        plan_attention(op, gradient.queries_halo ? problem.pattern.transposed() : problem.pattern,
-                       problem.groups, channels, gradient.channels, sizeof(accumulate_t<T>));
+        plan_gradient<T>(op, problem, gradient.queries_halo, gradient.of_scores, has_terms);
     const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
     launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
-           attention_backward_kernel<T>, gradient, lse, delta, shape, p);
+           has_terms ? attention_backward_kernel<T, true> : attention_backward_kernel<T, false>,
+           gradient, lse, delta, shape, p, terms, its_sums);
   }
 }
 
-#define CIRCULANT_INSTANTIATE(T)                                                         \
-  template void sum_products(const char*, const T*, const T*, accumulate_t<T>*, int,     \
-                             const AttentionProblem&, cudaStream_t);                     \
-  template void attention_backward(const T*, const T*, const T*, const T*, const T*,     \
-                                   const accumulate_t<T>*, accumulate_t<T>*, T*, T*, T*, \
-                                   const AttentionProblem&, cudaStream_t);
+template <class T>
+int64_t attention_tiles(const AttentionProblem& problem) {
+  const AttentionPlan p = plan_gradient<T>("biased_attention_backward", problem, false, true, true);
+  return count_tiles(p.pattern, p.tile);
+}
+
+#define CIRCULANT_INSTANTIATE(T)                                                                \
+  template void attention_backward(                                                             \
+      const T*, const T*, const T*, const T*, const T*, const accumulate_t<T>*,                 \
+      const accumulate_t<T>*, accumulate_t<T>*, T*, T*, T*, const ScoreTerms<accumulate_t<T>>&, \
+      const ScoreTermSums<accumulate_t<T>>&, const AttentionProblem&, cudaStream_t);            \
+  template int64_t attention_tiles<T>(const AttentionProblem&);
 CIRCULANT_INSTANTIATE(c10::Half)
 CIRCULANT_INSTANTIATE(c10::BFloat16)
 CIRCULANT_INSTANTIATE(float)

@@ -36,6 +36,11 @@ __device__ __forceinline__ void raise_to_warps(const AttentionBlock<A>& block,
   }
 }
 
+// Stages features only.
+struct NoTerms {
+  __device__ __forceinline__ void operator()() const {}
+};
+
 // Features whose product over the channels is computed.
 template <class T>
 struct Operands {
@@ -46,11 +51,12 @@ struct Operands {
 
 // product[i][t] = sum_c x[c, i] y[c, i + t], or sum_c (x[c, i] - y[c, i + t])^2 for the distance,
 // over the pixels of this thread and the taps of its warp's strip. Products beyond the window are
-// unspecified.
-template <class T, class A>
+// unspecified. One warp calls stage_terms() once.
+template <class T, class A, class StageTerms = NoTerms>
 __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
                                                  const Operands<T>& f, int g,
-                                                 A (&product)[kThreadPixels][kStripTaps]) {
+                                                 A (&product)[kThreadPixels][kStripTaps],
+                                                 const StageTerms& stage_terms = {}) {
   const AttentionPlan& p = block.p;
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {
@@ -69,6 +75,8 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
       block.stage_tile(f.tile + channel * p.pixels, block.staged() + c * kTilePixels);
       block.stage_halo(f.halo + channel * p.halo_pixels, halos + c * halo);
     }
+    // This warp has the fewest channels to stage.
+    if (first == 0 && block.warp() == count % kAttentionWarps) stage_terms();
     __syncthreads();  // the chunk is complete
     if (block.warp_taps() == 0) continue;
     const A* const x = block.staged() + block.tile_pixel();

@@ -20,10 +20,11 @@ struct Layout {
   int halo_pitch = 0, halo_rows = 0;
   int halo = 0;   // of one channel
   int chunk = 0;  // 0 marks a layout that does not fit
-  int weights = 0, statistics = 0, table = 0, staging = 0;
+  int weights = 0, statistics = 0, table = 0, staging = 0, terms = 0;
 
   int bytes(int value_bytes) const {
-    return (weights + statistics + staging) * value_bytes + table * static_cast<int>(sizeof(int));
+    return (weights + statistics + staging + terms) * value_bytes +
+           table * static_cast<int>(sizeof(int));
   }
 };
 
@@ -38,7 +39,7 @@ int conflict_free_pitch(const Tile& tile, int columns, int pack) {
 // `room` is how many values shared memory holds, `pass_channels` how many channels of the halo the
 // sums want at a time.
 Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, int pass_channels,
-               int room, int pack) {
+               int room, int pack, bool has_terms) {
   Layout l;
   l.halo_pitch = conflict_free_pitch(tile, tile.w() + box.w, pack);
   l.halo_rows = (tile.d() + box.d - 1) * (tile.h() + box.h - 1);
@@ -50,13 +51,14 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   const int channel = kTilePixels + l.halo;
   // A pass of the sums, or a channel of the products, or lse and delta of tile or halo.
   l.staging = std::max({pass_channels * l.halo, channel, 2 * kTilePixels, 2 * l.halo});
-  const int left = room - l.weights - l.statistics - l.table;
+  if (has_terms) l.terms = kStepBiases + l.halo;  // which is larger than the tile
+  const int left = room - l.weights - l.statistics - l.table - l.terms;
   if (l.staging <= left) l.chunk = std::min(channels, l.staging / channel);
   return l;
 }
 
 AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, int channels,
-                        int sum_channels, int bytes, const Device& device) {
+                        int sum_channels, int bytes, bool has_terms, const Device& device) {
   const bool wide = bytes == sizeof(double);
   const int warp_pass_channels = wide ? kWarpPassChannels<double> : kWarpPassChannels<float>;
   const int pass_channels =
@@ -74,7 +76,8 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
     const Strips strips(pattern.window, per_step);
     const Extents box = largest_box(strips);
     const auto layout = [&](const Tile& t) {
-      return lay_out(t, box, per_step, channels, pass_channels, limit / bytes, 16 / bytes);
+      return lay_out(t, box, per_step, channels, pass_channels, limit / bytes, 16 / bytes,
+                     has_terms);
     };
     // Cycles of a multiprocessor per channel and step, counted: 16 per strip for its products,
     // which come from fewer warps if there are fewer strips, 24 for its sums; 3 per row of the halo
@@ -100,6 +103,7 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
     best.statistics = l.weights * bytes;
     best.table = best.statistics + l.statistics * bytes;
     best.staging = best.table + l.table * static_cast<int>(sizeof(int));
+    best.terms = best.staging + l.staging * bytes;
     best.shared = l.bytes(bytes);
   }
   if (least < 0) fail_to_tile(op, pattern, channels, bytes, limit);
@@ -109,11 +113,12 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
 }  // namespace
 
 AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t groups, int channels,
-                             int sum_channels, int bytes) {
+                             int sum_channels, int bytes, bool has_terms) {
   const Device device = current_device();
   return cached<AttentionPlan>(
-      plan_key(pattern, device.index, {groups, channels, sum_channels, bytes}),
-      [&] { return make_plan(op, pattern, groups, channels, sum_channels, bytes, device); });
+      plan_key(pattern, device.index, {groups, channels, sum_channels, bytes, has_terms}), [&] {
+        return make_plan(op, pattern, groups, channels, sum_channels, bytes, has_terms, device);
+      });
 }
 
 }  // namespace circulant

@@ -43,6 +43,9 @@ constexpr int kPassChannels = kAttentionWarps * kWarpPassChannels<A>;
 template <class A>
 constexpr int kBlockChannels = kAttentionWarps * kWarpChannels<A>;
 
+// Biases of the offsets of a step, in shared memory: one per tap of its strips.
+constexpr int kStepBiases = kAttentionWarps * kStripTaps;
+
 // How many blocks fit the registers of a multiprocessor.
 template <class A>
 constexpr int kResidentBlocks = sizeof(A) == 8 ? 1 : 2;
@@ -58,13 +61,15 @@ struct AttentionPlan {
   int halo_pitch = 0;
   int chunk = 0;                               // channels in shared memory for the products
   int statistics = 0, table = 0, staging = 0;  // where these begin in shared memory, in bytes
+  int terms = 0;                               // and the terms of scores, see score_terms.cuh
   int shared = 0;                              // bytes per block
 };
 
-// Chooses the plan for products of at most `channels` channels and sums of `sum_channels`. `bytes`
-// is the size of the type that is summed in, `op` a name for messages.
+// Chooses the plan for products of at most `channels` channels and sums of `sum_channels`, with
+// room for terms of scores or not. `bytes` is the size of the type that is summed in, `op` a name
+// for messages.
 AttentionPlan plan_attention(const char* op, const Pattern& pattern, int64_t groups, int channels,
-                             int sum_channels, int bytes);
+                             int sum_channels, int bytes, bool has_terms = false);
 
 // Indices that the threads of a block share, in shared memory: products and sums leave no registers
 // for them.

@@ -7,6 +7,7 @@
 
 #include "../common/accumulate.h"
 #include "problem.h"
+#include "score_terms.h"
 
 namespace circulant {
 
@@ -34,14 +35,23 @@ void transpose(const T* values, T* result, const Problem& problem, cudaStream_t 
 // c10::BFloat16, float and double.
 template <class T>
 void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
-               accumulate_t<T>* scratch, const AttentionProblem& problem, cudaStream_t stream);
+               accumulate_t<T>* scratch, const ScoreTerms<accumulate_t<T>>& terms,
+               const AttentionProblem& problem, cudaStream_t stream);
 
-// Writes dq, dk and dv. `scratch` has 1 + attention_scratch(problem) numbers per pixel. For
-// c10::Half, c10::BFloat16, float and double.
+// Writes dq, dk and dv, and the sums of which the gradients of `terms` consist. `dlse` is nullptr
+// for zeros. `scratch` has 2 + attention_scratch(problem) numbers per pixel, without terms and dlse
+// one less. For c10::Half, c10::BFloat16, float and double.
 template <class T>
 void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T* y,
-                        const accumulate_t<T>* lse, accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
-                        const AttentionProblem& problem, cudaStream_t stream);
+                        const accumulate_t<T>* lse, const accumulate_t<T>* dlse,
+                        accumulate_t<T>* scratch, T* dq, T* dk, T* dv,
+                        const ScoreTerms<accumulate_t<T>>& terms,
+                        const ScoreTermSums<accumulate_t<T>>& sums, const AttentionProblem& problem,
+                        cudaStream_t stream);
+
+// The number of tiles in ScoreTermSums::offsets.
+template <class T>
+int64_t attention_tiles(const AttentionProblem& problem);
 
 // The squared norms of q and k, which only the distance on tensor cores needs.
 template <class T>

@@ -1,4 +1,4 @@
-// The sizes that a kernel works on. ops.cu checks them against the limits below.
+// The sizes that a kernel works on. tensors.h checks them against the limits below.
 #pragma once
 
 #include <cstdint>

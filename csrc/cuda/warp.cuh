@@ -59,8 +59,9 @@ __device__ __forceinline__ void load_matrices(uint32_t (&m)[4], const T* row) {
   }
 }
 
-// The x of lane `lane ^ mask`.
-__device__ __forceinline__ float from_lane_xor(float x, int mask) {
+// The x of lane `lane ^ mask`. For double two instructions. On every architecture.
+template <class A>
+__device__ __forceinline__ A from_lane_xor(A x, int mask) {
   return __shfl_xor_sync(0xffffffffu, x, mask);
 }
 

@@ -33,7 +33,7 @@ include=$("$PYTHON" -c 'import pathlib, torch; print(pathlib.Path(torch.__file__
 mkdir -p build/cuda
 objects=()
 for source in tests/native/cuda_on_host/check*.cpp csrc/cuda/*.cu; do
-  [ "$source" = csrc/cuda/ops.cu ] && continue
+  [[ $source == csrc/cuda/*ops.cu ]] && continue
   objects+=("build/cuda/$(basename "$source").o")
   "$NVCC" -x cu -std=c++17 -O2 -lineinfo -arch=native --expt-relaxed-constexpr -isystem "$include" \
     -c "$source" -o "${objects[-1]}" &
@@ -52,7 +52,7 @@ OMP_NUM_THREADS=1 "$PYTHON" -m pytest "${processes[@]}" --require-cuda -k cuda \
 
 for tool in memcheck racecheck synccheck; do
   step "$tool"
-  for part in random attention-random mma-random; do
+  for part in random attention-random biased-random mma-random; do
     "$sanitizer" --tool "$tool" --error-exitcode 1 build/cuda/check "part=$part" cases=12 || failed+=("$tool $part")
   done
 done

@@ -55,6 +55,40 @@ def fused_backward(kind: ops.SimilarityKind) -> Call:
     return call
 
 
+def biases(heads: int, rows: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the offsets and of the keys, in the dtype of sums; some of each are -inf."""
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    bias = torch.linspace(-1, 1, heads * K, device=x.device, dtype=dtype).sin()
+    key_bias = torch.linspace(-1, 1, rows * N, device=x.device, dtype=dtype).cos()
+    bias[::10] = key_bias[::7] = -torch.inf
+    return bias.view(heads, K), key_bias.view(rows, N)
+
+
+def biased(kind: ops.SimilarityKind) -> Call:
+    """As fused, with three heads and one row of keys."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        both = biases(3, 1, x)
+        result, lse = NATIVE.biased_attention(x, y, x, *both, WINDOW, int(kind), SCALE)
+        return torch.cat((result.flatten(1).to(lse.dtype), lse), 1)
+
+    return call
+
+
+def biased_backward(kind: ops.SimilarityKind) -> Call:
+    """dq, dk, dv and the gradients of the biases one after the other, those of lse being 1."""
+
+    def call(x: Tensor, y: Tensor, values: Tensor) -> Tensor:
+        both, settings = biases(3, 1, x), (WINDOW, int(kind), SCALE)
+        result, lse = NATIVE.biased_attention(x, y, x, *both, *settings)
+        gradients = NATIVE.biased_attention_backward(
+            y, x, y, x, *both, result, lse, torch.ones_like(lse), *settings
+        )
+        return torch.cat([dx.flatten().to(lse.dtype) for dx in gradients])
+
+    return call
+
+
 def adjacency(kind: ops.SimilarityKind) -> Call:
     """The adjacency of queries x and keys y."""
     return lambda x, y, values: NATIVE.adjacency(x, y, WINDOW, int(kind), SCALE)
@@ -84,6 +118,10 @@ CALLS: dict[str, Call] = {
     "attention distance": fused(ops.SimilarityKind.DISTANCE),
     "gradients dot": fused_backward(ops.SimilarityKind.DOT),
     "gradients distance": fused_backward(ops.SimilarityKind.DISTANCE),
+    "biased dot": biased(ops.SimilarityKind.DOT),
+    "biased distance": biased(ops.SimilarityKind.DISTANCE),
+    "biased gradients dot": biased_backward(ops.SimilarityKind.DOT),
+    "biased gradients distance": biased_backward(ops.SimilarityKind.DISTANCE),
 }
 calls = pytest.mark.parametrize("name", CALLS)
 primitives = pytest.mark.parametrize("name", PRIMITIVES)
@@ -207,16 +245,41 @@ def test_fused_ops_allocate_their_results_and_delta(dtype: torch.dtype, cuda: to
     assert allocated(lambda: NATIVE.attention_backward(*given), cuda) == size
 
 
-def test_attention_is_fused(cuda: torch.device):
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_attention_is_fused(has_bias: bool, cuda: torch.device):
     """Far below the memory of its matrix, with gradients as well."""
     q, k, v = (torch.randn(1, 8, 64, 64).to(cuda).requires_grad_() for _ in range(3))
+    bias = torch.zeros(1, 15, 15, device=cuda).requires_grad_() if has_bias else None
+    mask = torch.zeros(1, 64, 64, device=cuda).requires_grad_() if has_bias else None
+    inputs = [x for x in (q, k, v, bias, mask) if x is not None]
     matrix = 4 * 64**2 * 15**2
 
     def call() -> tuple[Tensor, ...]:
-        y = circulant_attention(q, k, v, 15)[0]
-        return torch.autograd.grad(y.sum(), (q, k, v))
+        y = circulant_attention(q, k, v, 15, bias=bias, key_mask=mask)[0]
+        return torch.autograd.grad(y.sum(), inputs)
 
     assert allocated(call, cuda) < matrix / 2
+
+
+def test_biases_have_kernels(cuda: torch.device):
+    given = [x.to(cuda) for x in inputs()]
+    call = CALLS["biased gradients dot"]
+    call(*given)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        call(*given)
+        torch.cuda.synchronize(cuda)
+    names = " ".join(event.name for event in profile.events())
+    for kernel in ("attention_kernel", "attention_backward_kernel", "sum_rows_kernel"):
+        assert kernel in names
+
+
+def test_biases_on_another_device_are_refused(cuda: torch.device):
+    x, y, _ = (x.to(cuda) for x in inputs())
+    bias, key_bias = biases(3, 1, x)
+    settings = (WINDOW, 0, SCALE)
+    for both in ((bias.cpu(), key_bias), (bias, key_bias.cpu())):
+        with pytest.raises(RuntimeError, match="device"):
+            NATIVE.biased_attention(x, y, x, *both, *settings)
 
 
 @calls

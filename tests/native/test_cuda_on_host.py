@@ -19,16 +19,19 @@ PARTS = [
     *("adjacency", "adjacency-random", "adjacency-groups", "adjacency-offsets"),
     *("windows", "adjacency-windows", "attention-windows", "positions"),
     *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
+    *("biased", "biased-random", "biased-windows", "biased-groups", "biased-offsets"),
     *("fragments", "mma", "mma-infinite", "mma-plan", "mma-random", "mma-groups", "mma-offsets"),
 ]
 
-# The tests of the ops, which find defects of csrc/cuda/ops.cu. All other Python tests pass on these
-# kernels as well, but call the ops in the same ways.
+# The tests of the ops, which find defects of csrc/cuda/*ops.cu. All other Python tests pass on
+# these kernels as well, but call the ops in the same ways.
 SUITE = [
     "unit/test_ops.py",
     "native/test_kernels.py",
     "native/test_adjacency_kernels.py",
     "native/test_attention_kernels.py",
+    "native/test_biased_attention_kernels.py",
+    "unit/test_biased_attention_op.py",
     "native/test_window_kernels.py",
 ]
 
@@ -47,6 +50,7 @@ for call in (
     lambda: ops.attention(wide, wide, small, [3], 0, 1.0),
     lambda: ops.attention(small, small, wide, [3], 0, 1.0),
     lambda: ops.attention(many, many, many, [3], 0, 1.0),
+    lambda: ops.biased_attention(many, many, many, small[0], None, [3], 0, 1.0),
     lambda: ops.similarity(large, large, [3, 3], 0),
 ):
     try:
@@ -113,6 +117,7 @@ def test_sizes_beyond_32_bits_are_refused(environment: dict[str, str]):
         f"attention: {channels}",
         f"attention: {channels}",
         "attention: on CUDA there can be 1073741824 groups, got 2147483648",
+        "biased_attention: on CUDA there can be 1073741824 groups, got 2147483648",
         "similarity: on CUDA a grid can have 1073741824 pixels, got 2147483648",
     ]
     # After the name of the checking function and its line.

@@ -24,11 +24,12 @@ from locks import locked  # noqa: E402
 ROOT = HERE.parents[2]
 BUILD = ROOT / "build" / "cuda_on_host"
 
-OPS = "ops.cu"  # includes torch's Tensor; compiled by way of ops.cpp in this directory
+# These include torch's Tensor, and are compiled by way of ops.cpp in this directory.
+OPS = ("ops.cu", "attention_ops.cu")
 DEVICE = ("fibers", "machine", "warp", "runtime")
 CHECK = (
     *(*DEVICE, "check", "check_maps", "check_adjacency", "check_attention", "check_attention_mma"),
-    *("check_fragments", "check_limits"),
+    *("check_biased_attention", "check_fragments", "check_limits"),
 )
 # Full debug information would double the time of the compiler. AddressSanitizer sees the accesses
 # that the checks left out would announce.
@@ -40,7 +41,7 @@ SANITIZE = [
 
 def kernels(csrc: Path = ROOT / "csrc") -> list[Path]:
     """The sources with kernels in them."""
-    return sorted(path for path in (csrc / "cuda").glob("*.cu") if path.name != OPS)
+    return sorted(path for path in (csrc / "cuda").glob("*.cu") if path.name not in OPS)
 
 
 def torch_directory() -> Path:

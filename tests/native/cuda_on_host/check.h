@@ -95,6 +95,7 @@ class Array {
   }
   std::vector<T> read(int64_t from, int64_t count) const {
     std::vector<T> elements(count);
+    if (count == 0) return elements;
     check_cuda(cudaDeviceSynchronize());
     check_cuda(cudaMemcpy(elements.data(), at + from, count * sizeof(T), cudaMemcpyDeviceToHost));
     return elements;
@@ -226,7 +227,12 @@ void check_attention_plan();
 void check_attention_groups();
 void check_attention_offsets();
 
-// The same on tensor cores; values that are not finite; the instructions that it is made of.
+// The same with terms of the scores, and their gradients; sums at offsets above 2^31.
+void check_biased_attention(const Case& c);
+void check_biased_attention_groups();
+void check_biased_attention_offsets();
+
+// Fused attention on tensor cores; values that are not finite; the instructions that it is made of.
 void check_attention_mma();
 void check_attention_mma_random(Case c);
 void check_attention_mma_infinite();

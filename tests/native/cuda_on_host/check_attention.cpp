@@ -1,107 +1,8 @@
 // Compares fused attention and its gradients with the definition, computed in float64.
-//
-// Inputs are small multiples of 1/8, which every dtype holds. Exponentials are not exact:
-// tolerances are bounds of the roundings in the type that is summed in. An entry too many or too
-// few, or in the wrong place, is far above them.
-#include <limits>
-
-#include "../../../csrc/cuda/attention_mma.h"
 #include "../../../csrc/cuda/attention_plan.h"
-#include "attention_reference.h"
+#include "attention_checks.h"
 
 namespace check {
-namespace {
-
-using circulant::AttentionProblem;
-
-int64_t size_of(const std::vector<double>& x) { return static_cast<int64_t>(x.size()); }
-
-template <class T>
-void compare_within(const Case& c, const std::string& what, const std::vector<T>& got,
-                    const std::vector<double>& expected, double tolerance) {
-  ++comparisons;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double have = static_cast<double>(got[i]), want = expected[i];
-    if (want == have || std::abs(want - have) <= tolerance) continue;
-    return report(c, what,
-                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
-                      std::to_string(want) + ", tolerance " + std::to_string(tolerance));
-  }
-}
-
-// Fills results with NaN (all bits set).
-template <class... Arrays>
-void unset(const Arrays&... arrays) {
-  ((arrays.size > 0 ? check_cuda(cudaMemset(arrays.at, 0xff, arrays.bytes())) : void()), ...);
-}
-
-template <class T>
-void check_dtype(const AttentionCase& a, AttentionReference& r, const std::string& dtype) {
-  using A = circulant::accumulate_t<T>;
-  const Case& c = a.c;
-  const double eps = std::numeric_limits<A>::epsilon();
-  // float16 has 11 bits, bfloat16 has 8.
-  const double coarse = std::is_same<T, A>::value           ? eps
-                        : std::is_same<T, c10::Half>::value ? 0x1p-10
-                                                            : 0x1p-7;
-  const std::string name = std::string(a.distance ? "distance " : "dot ") + dtype + ", values " +
-                           std::to_string(a.value_channels);
-  const AttentionProblem p = a.problem();
-  const double K = static_cast<double>(c.offsets());
-  try {
-    const Array<T> q(rounded<T>(r.q)), k(rounded<T>(r.k)), dy(rounded<T>(r.dy));
-    std::vector<double> finite = r.v;
-    // Tensor cores have other rules for what is not finite: see check_attention_mma.cpp.
-    if (c.infinite && !(circulant::is_half<T> && circulant::uses_mma(p)))
-      r.v[infinite_at(c, r.v.size())] = std::numeric_limits<double>::infinity();
-    r.forward();
-    // The relative error of a weight: of a score and of lse, of exp2 and its argument, of the sum
-    // and its reciprocal.
-    const double score_error = (static_cast<double>(c.channels) + 8) * eps * r.products;
-    const double weight_error = 2 * score_error + (K + 16 + 4 * r.scores) * eps;
-    {
-      const Array<T> v(rounded<T>(r.v));
-      const Array<T> y(size_of(r.y));
-      const Array<A> lse(size_of(r.lse));
-      const Array<A> scratch(size_of(r.lse) * circulant::attention_scratch<T>(p));
-      unset(y, lse, scratch);
-      circulant::attention(q.at, k.at, v.at, y.at, lse.at, scratch.at, p, nullptr);
-      compare_within(c, "attention y " + name, y.read(0, y.size), r.y,
-                     (weight_error + K * eps + coarse) * r.largest);
-      compare_within(c, "attention lse " + name, lse.read(0, lse.size), r.lse,
-                     score_error + (K + 16 + 4 * r.scores) * eps);
-    }
-    r.v = finite;
-    r.forward();
-    // The gradients are those at the y and lse that are given.
-    const std::vector<T> y_given = rounded<T>(r.y);
-    const std::vector<A> lse_given(r.lse.begin(), r.lse.end());
-    r.y.assign(y_given.begin(), y_given.end());
-    r.lse.assign(lse_given.begin(), lse_given.end());
-    const Array<T> v(rounded<T>(r.v)), y(y_given);
-    const Array<A> lse(lse_given);
-    const Array<A> scratch(size_of(r.lse) * (1 + circulant::attention_scratch<T>(p)));
-    const Array<T> dq(size_of(r.dq)), dk(size_of(r.dk)), dv(size_of(r.dv));
-    unset(scratch, dq, dk, dv);
-    circulant::attention_backward(dy.at, q.at, k.at, v.at, y.at, lse.at, scratch.at, dq.at, dk.at,
-                                  dv.at, p, nullptr);
-    r.backward();
-    const double sums = std::max(1.0, r.column_sum);
-    const double ds = sums * 2 * r.value_products *
-                      (weight_error + (static_cast<double>(a.value_channels) + 8 + K) * eps);
-    const double tolerance = 2 * std::abs(a.scale) * ds * r.largest;
-    compare_within(c, "attention dq " + name, dq.read(0, dq.size), r.dq,
-                   tolerance + coarse * largest(r.dq));
-    compare_within(c, "attention dk " + name, dk.read(0, dk.size), r.dk,
-                   tolerance + coarse * largest(r.dk));
-    compare_within(c, "attention dv " + name, dv.read(0, dv.size), r.dv,
-                   sums * (weight_error + K * eps) * r.largest + coarse * largest(r.dv));
-  } catch (const std::exception& error) {
-    report(c, "attention " + name, error.what());
-  }
-}
-
-}  // namespace
 
 void check_attention(const Case& c) {
   if (c.channels == 0) return;  // the ops refuse it
@@ -115,18 +16,26 @@ void check_attention(const Case& c) {
   });
 }
 
-// Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README.
+// Two blocks fit a multiprocessor of 164 or 228 KiB, for the problem of the README. Terms of the
+// scores change neither that nor its steps.
 void check_attention_plan() {
 #ifdef CUDA_ON_HOST
   const Case c{2, 64, {1, 128, 96}, {1, 15, 15}};
   for (const int shared_memory : {164, 228}) {
     choose_device(108, shared_memory);
-    const circulant::AttentionPlan plan = circulant::plan_attention(
-        "attention", Pattern(c.geometry()), c.groups, 64, 64, sizeof(float));
-    ++comparisons;
-    if (circulant::current_device().resident(plan.shared) < 2) {
-      report(c, "attention plan",
-             "one block of " + std::to_string(plan.shared) + " bytes on a multiprocessor");
+    int steps = 0;
+    for (const bool has_terms : {false, true}) {
+      const circulant::AttentionPlan plan = circulant::plan_attention(
+          "attention", Pattern(c.geometry()), c.groups, 64, 64, sizeof(float), has_terms);
+      ++comparisons;
+      if (circulant::current_device().resident(plan.shared) < 2) {
+        report(c, "attention plan",
+               "one block of " + std::to_string(plan.shared) + " bytes on a multiprocessor");
+      }
+      if (has_terms && plan.strips.steps() != steps) {
+        report(c, "attention plan", "more steps with terms of the scores");
+      }
+      steps = plan.strips.steps();
     }
   }
 #endif
@@ -150,9 +59,9 @@ void check_attention_groups() {
       dk_(groups), dv_(groups);
   const Only only(3, 0);
   try {
-    circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, nullptr, a.problem(), nullptr);
-    circulant::attention_backward(dy_.at, q_.at, k_.at, v_.at, k_.at, lse_.at, delta_.at, dq_.at,
-                                  dk_.at, dv_.at, a.problem(), nullptr);
+    circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, nullptr, {}, a.problem(), nullptr);
+    circulant::attention_backward(dy_.at, q_.at, k_.at, v_.at, k_.at, lse_.at, nullptr, delta_.at,
+                                  dq_.at, dk_.at, dv_.at, {}, {}, a.problem(), nullptr);
   } catch (const std::exception& error) {
     return report(c, "attention of many groups", error.what());
   }
@@ -199,13 +108,13 @@ void check_attention_offsets() {
   };
   try {
     // S = 0.5 (3 * 3 + 2 * 2) = lse.
-    circulant::attention(x.at, x.at, x.at, y.at, lse.at, nullptr, a.problem(), nullptr);
+    circulant::attention(x.at, x.at, x.at, y.at, lse.at, nullptr, {}, a.problem(), nullptr);
     compare("attention y", y, 1);
     compare_within(c, "attention lse at the last offset", lse.read(2 * N - 1, 1), {6.5}, 1e-5);
     // With a y of 1 at the last offset, dS = dP - delta = 13 - 3. The memory of y is that of dq
     // from here on.
-    circulant::attention_backward(x.at, x.at, x.at, x.at, other_y.at, lse.at, delta.at, y.at, dk.at,
-                                  dv.at, a.problem(), nullptr);
+    circulant::attention_backward(x.at, x.at, x.at, x.at, other_y.at, lse.at, nullptr, delta.at,
+                                  y.at, dk.at, dv.at, {}, {}, a.problem(), nullptr);
     compare("attention dq", y, 0.5 * 10);
     compare("attention dk", dk, 0.5 * 10);
     compare("attention dv", dv, 1);

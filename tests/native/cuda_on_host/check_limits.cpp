@@ -64,8 +64,15 @@ void check_limits() {
                   [&] { circulant::apply(none, none, none, p, transposed, nullptr); });
   }
   check_refused(c, "attention: " + grid, [&] {
-    circulant::attention(none, none, none, none, none, none, attention, nullptr);
+    circulant::attention(none, none, none, none, none, none, {}, attention, nullptr);
   });
+  const float term = 0;
+  const circulant::ScoreTerms<float> terms{&term, &term, 1, 1, 35, 384};
+  check_refused(c, "biased_attention: " + grid, [&] {
+    circulant::attention(none, none, none, none, none, none, terms, attention, nullptr);
+  });
+  check_refused(c, "biased_attention_backward: " + grid,
+                [&] { circulant::attention_tiles<float>(attention); });
 
   // More blocks per group than a launch can have, in a transpose: one per tile and window row.
   const Case many{1, 1, {1, 32768, 32768}, {1, 255, 1}};

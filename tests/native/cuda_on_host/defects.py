@@ -39,6 +39,17 @@ def barrier_of_attention(file: str, comment: str, name: str, part: str = "attent
     return of_attention(f"barrier-{name}", file, f"__syncthreads();  // {comment}\n", "\n", part)
 
 
+def of_terms(
+    name: str, before: str, after: str, file: str = "", part: str = "", kernel: str = ""
+) -> Mutant:
+    """A defect of attention with terms of the scores; in a header, compiled into the gradients."""
+    file = file or TERMS
+    kernel = kernel or ("" if file.endswith(".cu") else B)
+    return Mutant(
+        f"terms-{name}", file, before, after, kernel, f"biased-{part}" if part else "biased"
+    )
+
+
 def of_adjacency(name: str, before: str, after: str, part: str = "", file: str = "") -> Mutant:
     """A defect of the adjacency."""
     part = f"adjacency-{part}" if part else "adjacency"
@@ -73,6 +84,7 @@ C = "tile.cuh"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
 MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
 MMA_K, MMA_S, MMA_L = "mma_block.cuh", "mma_step.cuh", "mma_launch.h"
+TERMS, SUMS_OF = "score_terms.cuh", "attention_sums.cu"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 NO_STRIP = "if (!strip_exists) continue;"
 ENTRY = "int64_t(of_row.start + of_column.pixel) * K + slot"
@@ -217,7 +229,7 @@ MUTANTS = [
     of_attention("tile-guard", K, "pixel >= 0 ? from[pixel] : T(0)", "from[pixel]"),
     of_attention("pixel-guard", E, "if (pixel[i] >= 0) channel", "channel"),
     of_attention("tap-guard", X, "if (count >= taps) {", "if (true) {"),
-    of_attention("window-guard", F, "tap < taps ? score[i][tap] * log2_scale :", "false ? A(0) :"),
+    of_attention("window-guard", F, "if (tap >= taps) score", "if (false) score"),
     of_attention("channel-guard", F, "if (channel >= channels) break;", ""),
     of_attention("strip-place", K, "strip.tap - box.tap;", "strip.tap;"),
     of_attention("strip-taps", K, "min(kStripTaps, window.w - strip.tap)", "kStripTaps"),
@@ -227,7 +239,7 @@ MUTANTS = [
     of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
     of_attention("rows-of-tile", B, "tap_step = f.queries_halo;", "tap_step = 0;"),
     of_attention("no-delta", B, " - lse[delta_at + i + tap * tap_step]", ""),
-    of_attention("no-total", B, "if (subtract_total) load_total", "if (false) load_total"),
+    of_attention("no-total", B, "if (subtract_total || key", "if (key"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
     # offsets in 32 bits; groups that do not fit a launch.
     of_attention(
@@ -240,10 +252,42 @@ MUTANTS = [
     of_attention("32-bit-sums", M, f"z + {SUMS}", f"z + int({SUMS})", OFFSETS),
     of_attention("32-bit-result", F, f"y + {RESULT}", f"y + int({RESULT})", OFFSETS),
     of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", OFFSETS),
-    of_attention("32-bit-delta", B, "    int64_t at = g", "    int at = g", OFFSETS),
+    of_attention("32-bit-delta", SUMS_OF, "    int64_t at = g", "    int at = g", OFFSETS),
     of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
     of_attention("groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
-    of_attention("groups-delta", B, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    of_attention("groups-delta", SUMS_OF, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    # Terms of the scores: of another head, row, offset, pixel or neighbour,
+    of_terms("head", "int64_t(g % heads)", "int64_t(g / heads)", "score_terms.h"),
+    of_terms("row", "int64_t(g / row_groups)", "int64_t(g % row_groups)", "score_terms.h"),
+    of_terms("not-mirrored", "queries_halo ? given.offsets - 1 - o : o", "o"),
+    of_terms("pixel", "of_pixel[i] *", "of_pixel[0] *"),
+    of_terms("neighbour", "of_neighbour[i + tap] *", "of_neighbour[i] *", kernel=F),
+    of_terms("tap", "score[i][tap] += of_tap[tap];", "score[i][tap] += of_tap[0];"),
+    # beyond the window, or staged for dP,
+    of_terms("strip-guard", "!strip.exists(window) || ", ""),
+    of_terms("tap-guard", " || tap >= window.w", ""),
+    of_terms("of-dp", "if (!first) terms.stage", "if (first) terms.stage", B),
+    of_terms("short", "kStepBiases + l.halo", "l.halo", P),
+    # queries without keys,
+    of_terms("divided-by-zero", "has_terms && total[i] == 0 ?", "false ?", F),
+    of_terms("lse-of-nothing", "lse == A(-INFINITY) ?", "false ?", SUMS_OF),
+    of_terms("no-dlse", "sum -= queries.dlse[query];", ";", SUMS_OF),
+    # sums of their gradients,
+    of_terms("sums-of-padding", "exists ? x[i][tap] : A(0)", "x[i][tap]"),
+    of_terms("sums-of-half", "kept + from_lane_xor(sent, mask)", "kept"),
+    of_terms("sums-exchanged", "upper ? x[0][tap] : x", "!upper ? x[0][tap] : x"),
+    of_terms("sums-of-first", "if (upper) mine += left;", ""),
+    of_terms("sums-beyond", " || mine >= block.warp_taps()", ""),
+    of_terms("sums-not-cleared", "to[o] = 0;", ";", part="windows"),
+    of_terms(
+        "sums-of-groups", "g % terms.heads * (groups / terms.heads) + g", "g", "score_terms.h"
+    ),
+    of_terms("sums-32-bit", "int64_t(row) * tiles", "row * int(tiles)", "score_terms.h", "offsets"),
+    of_terms("sums-of-keys", "subtract_total || key_sums != nullptr", "subtract_total", B),
+    of_terms("rows-added", "warps; ++other", "warps - 1; ++other", SUMS_OF),
+    of_terms("rows", "r < rows; r +=", "r < gridDim.z; r +=", SUMS_OF, "groups"),
+    of_terms("barrier-of-sums", "__syncthreads();  // the sum of each warp", "//", SUMS_OF),
+    of_terms("barrier-after-sums", "__syncthreads();  // the sums have", "//", SUMS_OF, "groups"),
     # Tensor cores: barriers, and waits for copies,
     barrier_of_mma(MMA_F, STEP, "of-step"),
     barrier_of_mma(MMA_B, STEP, "of-step-gradient"),

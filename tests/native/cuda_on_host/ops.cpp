@@ -1,6 +1,6 @@
-// The ops of csrc/cuda/ops.cu as CPU ops, and the parts of a CUDA torch that they call.
+// The CUDA ops of csrc/cuda as CPU ops, and the parts of a CUDA torch that they call.
 //
-// Everything that ops.cu includes is included here first, so that CUDA can be renamed for the
+// Everything that these include is included here first, so that CUDA can be renamed for the
 // registration.
 #include <cstring>
 
@@ -39,4 +39,5 @@ void torch_c10_cuda_free_error_msg(char* text) { free(text); }
 }  // extern "C"
 
 #define CUDA CPU
+#include "../../../csrc/cuda/attention_ops.cu"
 #include "../../../csrc/cuda/ops.cu"

@@ -26,7 +26,7 @@ struct Load {
 void load(void* const* loads);
 
 struct Exchange {
-  float given, received;
+  double given, received;
   int mask;
 };
 void exchange(void* const* exchanges);

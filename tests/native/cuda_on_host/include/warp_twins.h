@@ -21,10 +21,11 @@ void load_matrices(uint32_t (&m)[4], const T* row, CALLER) {
   cuda_on_host::meet_warp(&load, cuda_on_host::load, file, line);
 }
 
-inline float from_lane_xor(float x, int mask, CALLER) {
+template <class A>
+A from_lane_xor(A x, int mask, CALLER) {
   cuda_on_host::Exchange exchange{x, x, mask};
   cuda_on_host::meet_warp(&exchange, cuda_on_host::exchange, file, line);
-  return exchange.received;
+  return static_cast<A>(exchange.received);
 }
 
 template <class T>
