@@ -70,7 +70,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   // The columns of the halo and of the tile.
   Column* const halo_columns = reinterpret_cast<Column*>(entries + p.batch * pitch);
   Column* const tile_columns = halo_columns + p.halo_pitch;
+  // Of this window row, and of the next one.
+  int64_t* entry_rows = reinterpret_cast<int64_t*>(tile_columns + p.tile.w());
+  int64_t* next_entry_rows = entry_rows + tile_rows;
 
+  tabulate_entry_rows<transposed>(place, p.tile, 0, 0, entry_rows);
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the window.
     const T* const from = x + (g * p.channels + first_channel) * x_pixels;
@@ -82,7 +86,12 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
       for (int begin = 0; begin < window.w; begin += p.batch) {
         const int count = min(p.batch, window.w - begin),
                   segment_begin = begin / p.segment * p.segment;
-        __syncthreads();  // halo and entries have been read
+        __syncthreads();  // halo, entries and the next rows have been read
+        if (begin == 0) {
+          const int next = window_row + 1 < window.d * window.h ? window_row + 1 : 0;
+          tabulate_entry_rows<transposed>(place, p.tile, next / window.h, next % window.h,
+                                          next_entry_rows);
+        }
         if (begin == segment_begin) {
           const int halo_w = p.tile.w() + min(p.segment, window.w - begin) - 1;
           // Other rows of the window have the same columns.
@@ -105,18 +114,25 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
                 const int column = halo_columns[j].pixel;
                 const bool present = plane >= 0 && row >= 0 && column >= 0;
                 // Absent pixels are read from the first one, and zero.
-                const T* const in_channel = from + (present ? start + column : 0);
+                const T* in_channel = kept(from + warp * x_pixels + (present ? start + column : 0));
+                A* to_channel = to + warp * tile_rows * p.halo_pitch + j;
                 copy_in_batches<T>(
-                    warp, channels, warps, [&](int c) { return in_channel[c * x_pixels]; },
-                    [&](int c, T value) {
-                      to[c * tile_rows * p.halo_pitch + j] = present ? A(value) : A(0);
+                    warp, channels, warps,
+                    [&](int) {
+                      const T value = *in_channel;
+                      in_channel += warps * x_pixels;
+                      return value;
+                    },
+                    [&](int, T value) {
+                      *to_channel = present ? A(value) : A(0);
+                      to_channel += warps * tile_rows * p.halo_pitch;
                     });
               }
             }
           }
         }
-        stage_entries<transposed>(values + g * entry_count, entries, pitch, place, p.tile,
-                                  {a, b, begin, count}, p.log_lanes,
+        stage_entries<transposed>(values + g * entry_count, entries, pitch, p.pattern, p.tile,
+                                  {begin, count}, p.log_lanes, entry_rows,
                                   transposed ? halo_columns + begin - segment_begin : tile_columns);
         __syncthreads();  // halo and entries are complete
         const A* from_halo =
@@ -143,6 +159,9 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
           from_entries += taps * pitch;
         }
       }
+      int64_t* const rows_before = entry_rows;
+      entry_rows = next_entry_rows;
+      next_entry_rows = rows_before;
     }
 
     // Epilogue. opaque() keeps its addresses out of the registers of the mainloop.
