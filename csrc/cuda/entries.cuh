@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "../common/integers.h"
+#include "packed.cuh"
 #include "staging.cuh"
 #include "tile.cuh"
 
@@ -28,17 +29,6 @@ __device__ __forceinline__ T* entry_at(T* from, int pixel, int offsets, int slot
   using Byte = std::conditional_t<std::is_const<T>::value, const char, char>;
   return reinterpret_cast<T*>(reinterpret_cast<Byte*>(from + uint32_t(slot)) +
                               uint64_t(p) * (K * uint32_t(sizeof(T))));
-}
-
-// Hides from the optimiser how a pointer to global memory was computed, so that it is kept in
-// registers instead of computed again in a loop.
-template <class T>
-__device__ __forceinline__ T* kept(T* at) {
-#ifdef __CUDA_ARCH__
-  asm volatile("" : "+l"(at));
-  __builtin_assume(__isGlobal(at));
-#endif
-  return at;
 }
 
 // Returns log2 of how many neighbouring lanes, 8, 16 or 32, read neighbouring taps of one pixel:
