@@ -44,6 +44,34 @@
 namespace circulant {
 namespace {
 
+// Copies a pixel of `count` channels; zero if it is absent.
+template <class T, class A>
+__device__ __forceinline__ void stage_channels(const T* from, int64_t from_step, A* to, int to_step,
+                                               int count, bool present) {
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    if (present) {
+#pragma unroll 4
+      for (int c = 0; c < count; ++c, from += from_step, to += to_step) start_copy(to, from);
+    } else {
+#pragma unroll 1
+      for (int c = 0; c < count; ++c, to += to_step) *to = 0;
+    }
+  } else {
+    copy_in_batches<T>(
+        0, count, 1,
+        [&](int) {
+          // Absent pixels are read from the first one.
+          const T value = *from;
+          from += from_step;
+          return value;
+        },
+        [&](int, T value) {
+          *to = present ? A(value) : A(0);
+          to += to_step;
+        });
+  }
+}
+
 template <class T, bool transposed>
 __global__ void __launch_bounds__(32 * kMaxWarps, 3)
     apply_kernel(const T* __restrict__ values, const T* __restrict__ x, T* __restrict__ y,
@@ -52,7 +80,6 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   constexpr int warp_channels = kWarpChannels<A>, taps = kTaps<A>;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks));
   const int first_channel = blockIdx.x % p.channel_blocks * p.block_channels;
   const int channels = min(p.block_channels, p.channels - first_channel);
   // The first of this thread's pixels and channels, in the block.
@@ -70,15 +97,20 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   // The columns of the halo and of the tile.
   Column* const halo_columns = reinterpret_cast<Column*>(entries + p.batch * pitch);
   Column* const tile_columns = halo_columns + p.halo_pitch;
-  // Of this window row, and of the next one.
-  int64_t* entry_rows = reinterpret_cast<int64_t*>(tile_columns + p.tile.w());
-  int64_t* next_entry_rows = entry_rows + tile_rows;
+  // Of even window rows, and of odd ones.
+  int64_t* const entry_rows = reinterpret_cast<int64_t*>(tile_columns + p.tile.w());
+  // In shared memory, to leave registers to the sums.
+  Spot& spot = *reinterpret_cast<Spot*>(entry_rows + 2 * tile_rows);
 
-  tabulate_entry_rows<transposed>(place, p.tile, 0, 0, entry_rows);
+  if (threadIdx.x == 0) {
+    spot = Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks);
+  }
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the window.
     const T* const from = x + (g * p.channels + first_channel) * x_pixels;
     A sum[warp_channels][kThreadPixels] = {};
+    __syncthreads();  // the spot is complete; the entry rows have been read
+    tabulate_entry_rows<transposed>(Place(p.pattern, spot), p.tile, 0, 0, entry_rows);
 #pragma unroll 1
     for (int window_row = 0; window_row < window.d * window.h; ++window_row) {
       const int a = window_row / window.h, b = window_row % window.h;
@@ -86,11 +118,12 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
       for (int begin = 0; begin < window.w; begin += p.batch) {
         const int count = min(p.batch, window.w - begin),
                   segment_begin = begin / p.segment * p.segment;
-        __syncthreads();  // halo, entries and the next rows have been read
-        if (begin == 0) {
-          const int next = window_row + 1 < window.d * window.h ? window_row + 1 : 0;
+        __syncthreads();  // halo, entries and the entry rows before have been read
+        const Place place(p.pattern, spot);
+        if (begin == 0 && window_row + 1 < window.d * window.h) {
+          const int next = window_row + 1;
           tabulate_entry_rows<transposed>(place, p.tile, next / window.h, next % window.h,
-                                          next_entry_rows);
+                                          entry_rows + (next & 1) * tile_rows);
         }
         if (begin == segment_begin) {
           const int halo_w = p.tile.w() + min(p.segment, window.w - begin) - 1;
@@ -113,27 +146,20 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
               for (int j = lane; j < halo_w; j += 32) {
                 const int column = halo_columns[j].pixel;
                 const bool present = plane >= 0 && row >= 0 && column >= 0;
-                // Absent pixels are read from the first one, and zero.
                 const T* in_channel = kept(from + warp * x_pixels + (present ? start + column : 0));
                 A* to_channel = to + warp * tile_rows * p.halo_pitch + j;
-                copy_in_batches<T>(
-                    warp, channels, warps,
-                    [&](int) {
-                      const T value = *in_channel;
-                      in_channel += warps * x_pixels;
-                      return value;
-                    },
-                    [&](int, T value) {
-                      *to_channel = present ? A(value) : A(0);
-                      to_channel += warps * tile_rows * p.halo_pitch;
-                    });
+                stage_channels(in_channel, warps * x_pixels, to_channel,
+                               warps * tile_rows * p.halo_pitch, divide_up(channels - warp, warps),
+                               present);
               }
             }
           }
         }
         stage_entries<transposed>(values + g * entry_count, entries, pitch, p.pattern, p.tile,
-                                  {begin, count}, p.log_lanes, entry_rows,
+                                  {begin, count}, p.log_lanes,
+                                  entry_rows + (window_row & 1) * tile_rows,
                                   transposed ? halo_columns + begin - segment_begin : tile_columns);
+        finish_copies<T, A>();
         __syncthreads();  // halo and entries are complete
         const A* from_halo =
             halo +
@@ -159,14 +185,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
           from_entries += taps * pitch;
         }
       }
-      int64_t* const rows_before = entry_rows;
-      entry_rows = next_entry_rows;
-      next_entry_rows = rows_before;
     }
 
     // Epilogue. opaque() keeps its addresses out of the registers of the mainloop.
     const int row = opaque(pixel_row), w = opaque(pixel_w);
-    const int start = place.row_start(p.tile, row);
+    const int start = Place(p.pattern, spot).row_start(p.tile, row);
     if (start < 0 || tile_columns[w].pixel < 0) continue;
     int column[kThreadPixels];
 #pragma unroll

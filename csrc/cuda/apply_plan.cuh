@@ -57,7 +57,8 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const int row_taps = round_up(window.w, kTaps<A>), row_passes = row_taps / kTaps<A>;
 
   // In values.
-  constexpr int column = sizeof(Column) / sizeof(A), entry_row = sizeof(int64_t) / sizeof(A);
+  constexpr int column = sizeof(Column) / sizeof(A), entry_row = sizeof(int64_t) / sizeof(A),
+                spot = sizeof(Spot) / sizeof(A);
 
   // A window row in equal batches.
   const auto batch = [&](const Tile& t) {
@@ -73,7 +74,7 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const auto segment = [&](const Tile& t) {
     // Values of a row of the halo; their columns take as much as rows of it.
     const int most = (limit / value_bytes - batch(t) * entry_pitch<A>(t) - t.w() * column -
-                      2 * t.rows() * entry_row) /
+                      2 * t.rows() * entry_row - spot) /
                      (halo_rows(t) + column);
     if (halo_pitch(t, row_taps) <= most) return row_taps;
     const int whole = t.w() >= 32 ? most - t.w() : (most - t.w()) / 32 * 32;
@@ -82,7 +83,7 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const auto bytes = [&](const Tile& t) {
     const int pitch = halo_pitch(t, segment(t));
     return (size_t(halo_rows(t)) * pitch + size_t(batch(t)) * entry_pitch<A>(t) +
-            size_t(column) * (pitch + t.w()) + size_t(entry_row) * 2 * t.rows()) *
+            size_t(column) * (pitch + t.w()) + size_t(entry_row) * 2 * t.rows() + spot) *
            value_bytes;
   };
   // Instructions of a block per window row: about 700 per warp and kTaps taps for the sums, 40 per

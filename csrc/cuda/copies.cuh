@@ -15,7 +15,7 @@ namespace circulant {
 template <class T, class A>
 constexpr bool kCopiesWhileComputing =
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
-    std::is_same<T, A>::value;
+    std::is_same<T, A>::value && sizeof(T) >= 4;
 #else
     false;
 #endif
@@ -36,6 +36,16 @@ __device__ __forceinline__ void start_copies(const T* from, A* to, const int* so
     copy_in_batches<T>(
         first, end, stride, [&](int i) { return from[static_cast<unsigned>(source[i])]; },
         [&](int i, T value) { to[i] = A(value); });
+  }
+}
+
+// Copies one value. It is complete after finish_copies() and a barrier.
+template <class T, class A>
+__device__ __forceinline__ void start_copy(A* to, const T* from) {
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    copy_async<sizeof(T)>(to, from);
+  } else {
+    *to = A(*from);
   }
 }
 

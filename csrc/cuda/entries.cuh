@@ -7,6 +7,7 @@
 #include <cuda_runtime.h>
 
 #include "../common/integers.h"
+#include "copies.cuh"
 #include "packed.cuh"
 #include "staging.cuh"
 #include "tile.cuh"
@@ -85,7 +86,7 @@ struct TapRange {
 // rows of A: of the tile, or of its halo from the first tap on when transposed. Neighbouring lanes
 // read neighbouring entries of a row of A: for A_ji, where a row of A has one entry per tap and
 // pixel of the tile, they walk over j instead of i. Called by all threads of a block; `values` are
-// those of one group.
+// those of one group. Complete after finish_copies() and a barrier.
 template <bool transposed, class T, class A>
 __device__ __forceinline__ void stage_entries(const T* __restrict__ values, A* entries, int pitch,
                                               const Pattern& pattern, const Tile& tile,
@@ -103,7 +104,7 @@ __device__ __forceinline__ void stage_entries(const T* __restrict__ values, A* e
     const int row = item >> log_parts, first = (item & ((1 << log_parts) - 1)) << log_columns;
     const int64_t entry_row = entry_rows[row];
     if (entry_row == kBeyondGrid) continue;
-    const T* const from = kept(values + (entry_row < 0 ? 0 : entry_row));
+    const T* const from = kept(values + (entry_row == kAbsent ? 0 : entry_row));
 #pragma unroll 1
     for (int t = tap_lane; t < taps.count; t += lanes) {
       const int offset = transposed ? window_w - 1 - taps.begin - t : taps.begin + t;
@@ -113,23 +114,46 @@ __device__ __forceinline__ void stage_entries(const T* __restrict__ values, A* e
       const auto column_at = [&](int step) {
         return transposed ? (step - tap_lane) & (width - 1) : step;
       };
-      const auto load = [&](int step) {
-        const Column of_row = of_tap[column_at(step)];
-        // Absent ones are read from the first pixel.
-        return *entry_at(from, max(of_row.pixel, 0), K, rotated(offset, of_row.first, window_w));
+      const auto entry_of = [&](const Column& of_row) {
+        return entry_at(from, max(of_row.pixel, 0), K, rotated(offset, of_row.first, window_w));
       };
-      const auto store = [&](int step, T entry) { to[column_at(step)] = static_cast<A>(entry); };
+      const auto is_absent = [&](const Column& of_row) {
+        return entry_row == kAbsent || of_row.pixel < 0;
+      };
+      const bool can_be_absent = transposed && pattern.is_bounded();
       const int stride = 32 >> log_lanes;
       int step = pixel_lane;
-      copy_whole_batches<T>(step, width, stride, load, store);
-      // Narrow tiles only: widths are powers of two.
-      if (step < width) copy_rest<T>(step, width, stride, load, store);
-      // Entries that are absent are written by the thread that has read others in their place.
-      if (!transposed || !pattern.is_bounded()) continue;
+      if constexpr (kCopiesWhileComputing<T, A>) {
+        if (can_be_absent) {
 #pragma unroll 1
-      for (step = pixel_lane; step < width; step += stride) {
-        const int column = column_at(step);
-        if (entry_row < 0 || of_tap[column].pixel < 0) to[column] = 0;
+          for (; step < width; step += stride) {
+            const Column of_row = of_tap[column_at(step)];
+            A* const entry = to + column_at(step);
+            if (is_absent(of_row)) {
+              *entry = 0;
+            } else {
+              start_copy(entry, entry_of(of_row));
+            }
+          }
+          continue;
+        }
+        const auto load = [&](int step) { return of_tap[column_at(step)]; };
+        const auto copy = [&](int step, const Column& of_row) {
+          start_copy(to + column_at(step), entry_of(of_row));
+        };
+        copy_whole_batches<Column>(step, width, stride, load, copy);
+        // Narrow tiles only: widths are powers of two.
+        if (step < width) copy_rest<Column>(step, width, stride, load, copy);
+      } else {
+        const auto load = [&](int step) { return *entry_of(of_tap[column_at(step)]); };
+        const auto store = [&](int step, T entry) { to[column_at(step)] = static_cast<A>(entry); };
+        copy_whole_batches<T>(step, width, stride, load, store);
+        if (step < width) copy_rest<T>(step, width, stride, load, store);
+        if (!can_be_absent) continue;
+#pragma unroll 1
+        for (step = pixel_lane; step < width; step += stride) {
+          if (is_absent(of_tap[column_at(step)])) to[column_at(step)] = 0;
+        }
       }
     }
   }

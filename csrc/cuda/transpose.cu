@@ -81,6 +81,7 @@ __global__ void __launch_bounds__(kThreads, 8)
       __syncthreads();  // the tables are complete; the entries before these have been written out
       stage_entries<true>(values + g * group_entries, entries, kPitch, p.pattern, p.tile,
                           {begin, count}, p.log_lanes, entry_rows, columns);
+      finish_copies<T, T>();
       __syncthreads();  // the entries are complete
       for (int t = lane; t < count; t += 1 << p.log_lanes) {
         copy_in_batches<T>(
