@@ -73,7 +73,7 @@ __device__ __forceinline__ void stage_channels(const T* from, int64_t from_step,
 }
 
 template <class T, bool transposed>
-__global__ void __launch_bounds__(32 * kMaxWarps, 3)
+__global__ void __launch_bounds__(32 * kMaxWarps, kMaxBlocks)
     apply_kernel(const T* __restrict__ values, const T* __restrict__ x, T* __restrict__ y,
                  const ApplyPlan p) {
   using A = accumulate_t<T>;

@@ -245,13 +245,13 @@ SimilarityPlan plan(const Problem& problem) {
     while (log > 0 && bytes(t, log) > size_t(half)) --log;
     return log;
   };
-  // Cycles of a multiprocessor per channel: of issue slots, 75 per warp for the sums and 5 per
+  // Cycles of a multiprocessor per channel: of issue slots, 75 per warp for the sums and 8 per
   // 32 values that are staged; or of shared memory, 24 per warp and 2 per 32 values. Tiles of one
   // and four rows meet each bank twice. And a barrier per chunk.
   const auto cost = [&](const Tile& t) {
     if (bytes(t, 0) > size_t(device.shared_memory)) return -1.0;
     const int copies = divide_up(channel(t), 32);
-    const double slots = (kWarps * 75 + 5.0 * copies) / 4;
+    const double slots = (kWarps * 75 + 8.0 * copies) / 4;
     const double shared = kWarps * (t.rows() == 1 || t.rows() == 4 ? 48 : 24) + 2.0 * copies;
     return std::max(slots, shared) + 40.0 / (1 << log_chunk(t));
   };

@@ -205,8 +205,10 @@ def multiplies(kernel: str, loop: Loop) -> bool:
 
 
 def moves(kernel: str, loop: Loop) -> bool:
-    return name_of(kernel) in MOVE_LIMITS and not multiplies(kernel, loop) and (
-        loop.loads + loop.stores > 0
+    return (
+        name_of(kernel) in MOVE_LIMITS
+        and not multiplies(kernel, loop)
+        and (loop.loads + loop.stores > 0)
     )
 
 
