@@ -28,9 +28,10 @@
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per 8 taps a thread issues 512 FMA and 56 loads of 16 bytes, which take shared memory 224 cycles
-// per warp where the FMA take 128. Staging takes about 40 instructions per entry of A, shared by
-// the channels of a block. The README problem leaves a multiprocessor about 6 warps, too few to
-// hide latency.
+// per warp where the FMA take 128. Staging takes 13 issue slots per 32 entries of A (16 when
+// transposed), shared by the channels of a block, and waits once per batch: nothing is converted,
+// so that all its copies are in flight at a time. The README problem leaves a multiprocessor about
+// 6 warps, too few to hide all latency.
 #include "../common/accumulate.h"
 #include "apply_plan.cuh"
 #include "entries.cuh"

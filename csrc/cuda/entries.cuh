@@ -149,10 +149,11 @@ __device__ __forceinline__ void stage_entries(const T* __restrict__ values, A* e
         const auto store = [&](int step, T entry) { to[column_at(step)] = static_cast<A>(entry); };
         copy_whole_batches<T>(step, width, stride, load, store);
         if (step < width) copy_rest<T>(step, width, stride, load, store);
-        if (!can_be_absent) continue;
+        if (can_be_absent) {
 #pragma unroll 1
-        for (step = pixel_lane; step < width; step += stride) {
-          if (is_absent(of_tap[column_at(step)])) to[column_at(step)] = 0;
+          for (step = pixel_lane; step < width; step += stride) {
+            if (is_absent(of_tap[column_at(step)])) to[column_at(step)] = 0;
+          }
         }
       }
     }

@@ -6,14 +6,20 @@
 //          x of the tile [channel][row][column]  and  y of its halo [channel][row][column], wrapped
 //
 // A tile has pixels of one class, see geometry.h: in shared memory their windows are not dilated.
-// The halo is zero where keys are absent, and so are their entries.
+// There are two chunks in shared memory: one is copied while the products of the other are
+// computed. A table says where each value of a channel comes from, the same for all channels: a
+// copy is its place in the table, an address and one instruction that needs no register. Types
+// that are converted go through registers. Values that do not exist are copied from the first
+// pixel, and their products are dropped.
 //
-// warp     stages one channel; computes one strip: 8 taps of a window row
+// warp     stages one channel, or part of one; computes one strip: 8 taps of a window row
 // lane     8 neighbouring pixels of a tile row (4 for float64)
 // regs     sum[8 pixels][8 taps]; per channel 8 values of x and 16 of y
 //
 // The results leave through shared memory, one pixel of each thread at a time: neighbouring threads
-// then write neighbouring entries of a row of A, rotated at a border as CSR order demands.
+// then write neighbouring entries of a row of A. Their slots come from two tables, so that borders,
+// where CSR order is rotated, cost no more than the interior: per strip and row the slot of the
+// window row, per pixel the tap with the lowest column.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to
@@ -25,8 +31,8 @@
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per channel a thread issues 64 FMA (twice that for the distance) and 6 loads of 16 bytes, which
-// take shared memory 24 cycles per warp where the FMA take 16. Staging and output, mostly index
-// arithmetic, take more issue slots than that.
+// take shared memory 24 cycles per warp where the FMA take 16: that is the limit, see
+// benchmarks/cuda/README.md.
 #include <algorithm>
 
 #include "copies.cuh"

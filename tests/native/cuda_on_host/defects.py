@@ -201,7 +201,6 @@ MUTANTS = [
         "values + int(g * entry_count)",
         part="offsets",
     ),
-    Mutant("entries-32-bit", W, POINTER, "(p * (K * uint32_t(sizeof(T))))", A, "offsets"),
     Mutant(
         "entries-32-bit-row",
         W,
