@@ -41,7 +41,8 @@ PRODUCTS = ("HMMA", "DFMA", "FFMA")
 # 32 lanes with 1, 2, 4, 8 or 16 bytes.
 WAVEFRONTS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4}
 EM_CUDA = 190
-LEAST_PRODUCTS = 12  # of a loop that is counted
+# Of a loop that is counted. Single values are moved in loops for absent neighbours only.
+LEAST_PRODUCTS, LEAST_MOVES = 12, 4
 # Slots and wavefronts per product that a loop may take.
 LIMITS: dict[str, tuple[float, float]] = {
     "adjacency_kernel<T>": (2.30, 0.50),
@@ -205,11 +206,8 @@ def multiplies(kernel: str, loop: Loop) -> bool:
 
 
 def moves(kernel: str, loop: Loop) -> bool:
-    return (
-        name_of(kernel) in MOVE_LIMITS
-        and not multiplies(kernel, loop)
-        and (loop.loads + loop.stores > 0)
-    )
+    is_map = name_of(kernel) in MOVE_LIMITS
+    return is_map and not multiplies(kernel, loop) and loop.loads + loop.stores >= LEAST_MOVES
 
 
 def name_of(kernel: str) -> str:
