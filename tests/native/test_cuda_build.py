@@ -95,7 +95,7 @@ def test_loops_take_no_more_slots_than_allowed(made: Build, record_property):
     without_loops = {"attention_delta_kernel", "sum_rows_kernel", "transpose_kernel"}
     multiplying = issue_slots.those(found, issue_slots.multiplies)
     assert {name for name in kernels if name.split("<")[0] not in without_loops} == set(multiplying)
-    for kernel, loops in found.items():
+    for kernel, loops in multiplying.items():
         assert set(loops) == architectures - ({"sm_75"} if "_mma_" in kernel else set())
 
 
@@ -115,6 +115,21 @@ def test_slots_are_counted(split: bool):
     code += [others, branch_words(0x7947, -16, split), others]
     [loop] = issue_slots.loops(b"".join(struct.pack("<QQ", *words) for words in code))
     assert (loop.slots, loop.products, loop.wavefronts) == (6, 2, 8)
+
+
+def test_slots_of_moves_are_counted():
+    """Loads to registers and to shared memory, and stores, of a map; single values are not."""
+    load, copy, store = (0x7981, 0), (0x7FAE, 0), (0x7986, 0)
+    code = b""
+    for body in ([load, load, copy, copy], [store] * 5, [load]):
+        code += b"".join(struct.pack("<QQ", *words) for words in body)
+        code += struct.pack("<QQ", *branch_words(0x0947, -16 * (len(body) + 1), False))
+    code += struct.pack("<QQ", *branch_words(0x7947, -16, False))
+    found = {"apply_kernel<float, true>": {"sm_90": issue_slots.loops(code)}}
+    assert issue_slots.worst_moves(found) == {"apply_kernel<T, true>": (5 / 4, 6 / 5)}
+    assert issue_slots.worst_products(found) == {}
+    [problem] = [p for p in issue_slots.problems(found) if p.startswith("apply_kernel<T, true>: ")]
+    assert "1.250 slots per load and 1.200 per store" in problem
 
 
 def test_spills_are_seen():
