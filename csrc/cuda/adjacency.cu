@@ -90,69 +90,86 @@ __device__ __forceinline__ void join_warps(const AttentionBlock<A>& block,
   }
 }
 
-// The offsets of a pixel that have the lowest plane, row and column.
-struct FirstOffsets {
-  int d, h, w;
+// Where the entries of the tile go. The memory of attention's weights is not used otherwise: first
+// those of a step on their way to A, [32][out_pitch], and then this.
+struct EntryTable {
+  Column pixel[kTilePixels];      // in the order of AttentionTable::pixel
+  int slot[kAttentionWarps][32];  // per strip and lane: where its window row begins in rows of A
 };
 
-// The memory of attention's weights is not used otherwise: those of a step on their way to A,
-// [32][out_pitch], and then the first offsets of each pixel, in the order of AttentionTable::pixel.
 template <class A>
-__device__ __forceinline__ FirstOffsets* first_offsets(const AttentionBlock<A>& block) {
-  return reinterpret_cast<FirstOffsets*>(block.weights() +
-                                         32 * out_pitch<A>(block.p.strips.per_step));
+__device__ __forceinline__ EntryTable& entry_table(const AttentionBlock<A>& block) {
+  return *reinterpret_cast<EntryTable*>(block.weights() +
+                                        32 * out_pitch<A>(block.p.strips.per_step));
 }
 
 // Complete after the next barrier.
 template <class A>
-__device__ __forceinline__ void tabulate_first_offsets(const AttentionBlock<A>& block) {
+__device__ __forceinline__ void tabulate_pixels(const AttentionBlock<A>& block) {
   const Tile& tile = block.p.tile;
   const AttentionPlan& p = block.p;
   const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x));
   for (int i = threadIdx.x; i < kTilePixels; i += kAttentionThreads) {
-    const int lane = i >> kLogThreadPixels, row = tile.lane_row(lane);
-    const int w = tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1));
-    first_offsets(block)[i] = {place.d.axis.first_offset(place.d.pixel(tile.row_d(row))),
-                               place.h.axis.first_offset(place.h.pixel(tile.row_h(row))),
-                               place.w.axis.first_offset(place.w.pixel(w))};
+    const int lane = i >> kLogThreadPixels, start = place.row_start(tile, tile.lane_row(lane));
+    const int w = place.w.pixel(tile.lane_w(lane, kLogThreadPixels) + (i & (kThreadPixels - 1)));
+    entry_table(block).pixel[i] = {start < 0 || w < 0 ? -1 : start + w,
+                                   place.w.axis.first_offset(w)};
   }
+}
+
+// The slots of a step, for the strip of this warp. Complete after the next barrier.
+template <class A>
+__device__ __forceinline__ void tabulate_slots(const AttentionBlock<A>& block, int step) {
+  const Tile& tile = block.p.tile;
+  const Extents& window = block.p.pattern.window;
+  const Place place = block.place();
+  const Strip strip(block.p.strips, step * block.p.strips.per_step + block.warp());
+  const int row = tile.lane_row(block.lane());
+  const int d = place.d.pixel(tile.row_d(row)), h = place.h.pixel(tile.row_h(row));
+  entry_table(block).slot[block.warp()][block.lane()] =
+      (rotated(strip.a, place.d.axis.first_offset(d), window.d) * window.h +
+       rotated(strip.b, place.h.axis.first_offset(h), window.h)) *
+      window.w;
 }
 
 // Writes the weights of a step to one group of A, one pixel of each thread at a time: neighbouring
 // threads write neighbouring entries of a row, rotated at a border as CSR order demands.
 template <class T, class A>
-__device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T* values, int step,
+__device__ __forceinline__ void write_weights(const AttentionBlock<A>& block, T* of_group, int step,
                                               const A (&weight)[kThreadPixels][kStripTaps]) {
-  constexpr int columns = kAttentionWarps * kStripTaps;
+  constexpr int columns = kAttentionWarps * kStripTaps, lanes = kAttentionThreads / columns;
   const AttentionPlan& p = block.p;
   const Extents& window = p.pattern.window;
-  const int64_t K = p.pattern.offsets();
+  const int K = static_cast<int>(p.pattern.offsets());
   A* const out = block.weights();
   const int pitch = out_pitch<A>(p.strips.per_step);
   // A thread writes one entry of the rows of every fourth lane's pixel.
-  const int column = threadIdx.x % columns, of_step = column / kStripTaps;
+  const int column = threadIdx.x % columns, of_step = column / kStripTaps,
+            first_lane = threadIdx.x / columns;
   const Strip strip(p.strips, step * p.strips.per_step + of_step);
   const int tap = strip.tap + column % kStripTaps;
   const bool writes =
       of_step < p.strips.per_step && column % kStripTaps < block.table().strip_taps[of_step];
+  tabulate_slots(block, step);
+  of_group = kept(of_group);
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {
     __syncthreads();  // `out` has been read
     if (block.warp() < p.strips.per_step) {
       store_packed(out + block.lane() * pitch + block.warp() * kStripTaps, weight[i]);
     }
-    __syncthreads();  // `out` is complete
+    __syncthreads();  // `out` and the slots are complete
     if (!writes) continue;
-#pragma unroll 1
-    for (int lane = threadIdx.x / columns; lane < 32; lane += kAttentionThreads / columns) {
-      const int pixel = block.table().pixel[lane * kThreadPixels + i];
-      if (pixel < 0) continue;
-      const FirstOffsets first = first_offsets(block)[lane * kThreadPixels + i];
-      const int slot =
-          (rotated(strip.a, first.d, window.d) * window.h + rotated(strip.b, first.h, window.h)) *
-              window.w +
-          rotated(tap, first.w, window.w);
-      values[pixel * K + slot] = T(out[lane * pitch + column]);
+    const Column* const of_pixel = entry_table(block).pixel + first_lane * kThreadPixels + i;
+    const int* const of_slot = entry_table(block).slot[of_step] + first_lane;
+    const A* const from = out + opaque(first_lane * pitch + column);
+#pragma unroll 4
+    for (int l = 0; l < 32; l += lanes) {
+      const Column pixel = of_pixel[l * kThreadPixels];
+      const int slot = of_slot[l] + rotated(tap, pixel.first, window.w);
+      const A result = from[l * pitch];
+      T* const to = entry_at(of_group, pixel.pixel, K, slot);
+      if (pixel.pixel >= 0) *to = T(result);
     }
   }
 }
@@ -164,7 +181,7 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
   using A = accumulate_t<T>;
   const AttentionBlock<A> block{p};
   block.tabulate_tile();
-  tabulate_first_offsets(block);
+  tabulate_pixels(block);
   const int last = p.strips.steps() - 1;
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {

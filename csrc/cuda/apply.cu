@@ -28,9 +28,10 @@
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per 8 taps a thread issues 512 FMA and 56 loads of 16 bytes, which take shared memory 224 cycles
-// per warp where the FMA take 128. Staging takes about 40 instructions per entry of A, shared by
-// the channels of a block. The README problem leaves a multiprocessor about 6 warps, too few to
-// hide latency.
+// per warp where the FMA take 128. Staging takes 13 issue slots per 32 entries of A (16 when
+// transposed), shared by the channels of a block, and waits once per batch: nothing is converted,
+// so that all its copies are in flight at a time. The README problem leaves a multiprocessor about
+// 6 warps, too few to hide all latency.
 #include "../common/accumulate.h"
 #include "apply_plan.cuh"
 #include "entries.cuh"
@@ -44,15 +45,42 @@
 namespace circulant {
 namespace {
 
+// Copies a pixel of `count` channels; zero if it is absent.
+template <class T, class A>
+__device__ __forceinline__ void stage_channels(const T* from, int64_t from_step, A* to, int to_step,
+                                               int count, bool present) {
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    if (present) {
+#pragma unroll 4
+      for (int c = 0; c < count; ++c, from += from_step, to += to_step) start_copy(to, from);
+    } else {
+#pragma unroll 1
+      for (int c = 0; c < count; ++c, to += to_step) *to = 0;
+    }
+  } else {
+    copy_in_batches<T>(
+        0, count, 1,
+        [&](int) {
+          // Absent pixels are read from the first one.
+          const T value = *from;
+          from += from_step;
+          return value;
+        },
+        [&](int, T value) {
+          *to = present ? A(value) : A(0);
+          to += to_step;
+        });
+  }
+}
+
 template <class T, bool transposed>
-__global__ void __launch_bounds__(32 * kMaxWarps, 3)
+__global__ void __launch_bounds__(32 * kMaxWarps, kMaxBlocks)
     apply_kernel(const T* __restrict__ values, const T* __restrict__ x, T* __restrict__ y,
                  const ApplyPlan p) {
   using A = accumulate_t<T>;
   constexpr int warp_channels = kWarpChannels<A>, taps = kTaps<A>;
   const Extents &size = p.pattern.size, &window = p.pattern.window;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks));
   const int first_channel = blockIdx.x % p.channel_blocks * p.block_channels;
   const int channels = min(p.block_channels, p.channels - first_channel);
   // The first of this thread's pixels and channels, in the block.
@@ -70,11 +98,20 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
   // The columns of the halo and of the tile.
   Column* const halo_columns = reinterpret_cast<Column*>(entries + p.batch * pitch);
   Column* const tile_columns = halo_columns + p.halo_pitch;
+  // Of even window rows, and of odd ones.
+  int64_t* const entry_rows = reinterpret_cast<int64_t*>(tile_columns + p.tile.w());
+  // In shared memory, to leave registers to the sums.
+  Spot& spot = *reinterpret_cast<Spot*>(entry_rows + 2 * tile_rows);
 
+  if (threadIdx.x == 0) {
+    spot = Spot::of_block(p.pattern, p.tile, blockIdx.x / p.channel_blocks);
+  }
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the window.
     const T* const from = x + (g * p.channels + first_channel) * x_pixels;
     A sum[warp_channels][kThreadPixels] = {};
+    __syncthreads();  // the spot is complete; the entry rows have been read
+    tabulate_entry_rows<transposed>(Place(p.pattern, spot), p.tile, 0, 0, entry_rows);
 #pragma unroll 1
     for (int window_row = 0; window_row < window.d * window.h; ++window_row) {
       const int a = window_row / window.h, b = window_row % window.h;
@@ -82,7 +119,13 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
       for (int begin = 0; begin < window.w; begin += p.batch) {
         const int count = min(p.batch, window.w - begin),
                   segment_begin = begin / p.segment * p.segment;
-        __syncthreads();  // halo and entries have been read
+        __syncthreads();  // halo, entries and the entry rows before have been read
+        const Place place(p.pattern, spot);
+        if (begin == 0 && window_row + 1 < window.d * window.h) {
+          const int next = window_row + 1;
+          tabulate_entry_rows<transposed>(place, p.tile, next / window.h, next % window.h,
+                                          entry_rows + (next & 1) * tile_rows);
+        }
         if (begin == segment_begin) {
           const int halo_w = p.tile.w() + min(p.segment, window.w - begin) - 1;
           // Other rows of the window have the same columns.
@@ -104,20 +147,20 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
               for (int j = lane; j < halo_w; j += 32) {
                 const int column = halo_columns[j].pixel;
                 const bool present = plane >= 0 && row >= 0 && column >= 0;
-                // Absent pixels are read from the first one, and zero.
-                const T* const in_channel = from + (present ? start + column : 0);
-                copy_in_batches<T>(
-                    warp, channels, warps, [&](int c) { return in_channel[c * x_pixels]; },
-                    [&](int c, T value) {
-                      to[c * tile_rows * p.halo_pitch + j] = present ? A(value) : A(0);
-                    });
+                const T* in_channel = kept(from + warp * x_pixels + (present ? start + column : 0));
+                A* to_channel = to + warp * tile_rows * p.halo_pitch + j;
+                stage_channels(in_channel, warps * x_pixels, to_channel,
+                               warps * tile_rows * p.halo_pitch, divide_up(channels - warp, warps),
+                               present);
               }
             }
           }
         }
-        stage_entries<transposed>(values + g * entry_count, entries, pitch, place, p.tile,
-                                  {a, b, begin, count}, p.log_lanes,
+        stage_entries<transposed>(values + g * entry_count, entries, pitch, p.pattern, p.tile,
+                                  {begin, count}, p.log_lanes,
+                                  entry_rows + (window_row & 1) * tile_rows,
                                   transposed ? halo_columns + begin - segment_begin : tile_columns);
+        finish_copies<T, A>();
         __syncthreads();  // halo and entries are complete
         const A* from_halo =
             halo +
@@ -147,7 +190,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps, 3)
 
     // Epilogue. opaque() keeps its addresses out of the registers of the mainloop.
     const int row = opaque(pixel_row), w = opaque(pixel_w);
-    const int start = place.row_start(p.tile, row);
+    const int start = Place(p.pattern, spot).row_start(p.tile, row);
     if (start < 0 || tile_columns[w].pixel < 0) continue;
     int column[kThreadPixels];
 #pragma unroll

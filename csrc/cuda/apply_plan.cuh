@@ -25,6 +25,10 @@ constexpr int kTaps = sizeof(A) == 8 ? 4 : 8;
 // and of the entries in it.
 constexpr int kSharedMemory = 72 * 1024, kEntryBytes = 16 * 1024;
 
+// Blocks of kMaxWarps that fit the registers of a multiprocessor; cycles until a load is complete,
+// an estimate.
+constexpr int kMaxBlocks = 3, kLatency = 1000;
+
 // Entries of neighbouring taps lie 4 banks apart.
 template <class A>
 __host__ __device__ int entry_pitch(const Tile& tile) {
@@ -56,7 +60,9 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const Extents& window = p.pattern.window;
   const int row_taps = round_up(window.w, kTaps<A>), row_passes = row_taps / kTaps<A>;
 
-  constexpr int column = sizeof(Column) / sizeof(A);  // in values
+  // In values.
+  constexpr int column = sizeof(Column) / sizeof(A), entry_row = sizeof(int64_t) / sizeof(A),
+                spot = sizeof(Spot) / sizeof(A);
 
   // A window row in equal batches.
   const auto batch = [&](const Tile& t) {
@@ -71,7 +77,8 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   // The longest segment for which there is shared memory, 0 if none.
   const auto segment = [&](const Tile& t) {
     // Values of a row of the halo; their columns take as much as rows of it.
-    const int most = (limit / value_bytes - batch(t) * entry_pitch<A>(t) - t.w() * column) /
+    const int most = (limit / value_bytes - batch(t) * entry_pitch<A>(t) - t.w() * column -
+                      2 * t.rows() * entry_row - spot) /
                      (halo_rows(t) + column);
     if (halo_pitch(t, row_taps) <= most) return row_taps;
     const int whole = t.w() >= 32 ? most - t.w() : (most - t.w()) / 32 * 32;
@@ -80,22 +87,26 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
   const auto bytes = [&](const Tile& t) {
     const int pitch = halo_pitch(t, segment(t));
     return (size_t(halo_rows(t)) * pitch + size_t(batch(t)) * entry_pitch<A>(t) +
-            size_t(column) * (pitch + t.w())) *
+            size_t(column) * (pitch + t.w()) + size_t(entry_row) * 2 * t.rows() + spot) *
            value_bytes;
   };
-  // Instructions of a block per window row: about 700 per warp and kTaps taps for the sums, 40 per
-  // 32 entries of A, 15 per channel and 32 columns of a row of the halo. They take longer when a
-  // multiprocessor has fewer than 8 warps to choose from.
+  // Cycles of a multiprocessor per window row of a block, counted: of issue slots, per warp and
+  // kTaps taps 640 for the sums, 14 per 32 entries of A, 8 per channel and 32 columns of a row of
+  // the halo; or of shared memory, 224, 3 and 1. A block by itself computes with few warps and
+  // waits for each batch that it stages; the others that fit compute meanwhile.
   const auto cost = [&](const Tile& t) {
     const int taps = segment(t);
     if (taps == 0) return -1.0;
     const double rows = taps == row_taps ? double(window.h + t.h() - 1) / window.h
                                          : double(t.h()) * divide_up(row_taps, taps);
-    const double instructions =
-        700.0 * p.warps * row_passes + 40.0 / 32 * t.pixels() * row_taps +
-        15.0 * t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
-    const int resident = p.warps * std::max(1, device.resident(bytes(t)));
-    return instructions * std::max(1.0, 8.0 / resident);
+    const double entries = t.pixels() * row_taps / 32.0;
+    const double loads = t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
+    const double slots = 640.0 * p.warps * row_passes + 14 * entries + 8 * loads;
+    const double shared = 224.0 * p.warps * row_passes + 3 * entries + loads;
+    const double alone = slots / p.warps + kLatency * divide_up(row_taps, batch(t));
+    const int resident =
+        std::max(1, std::min(kMaxBlocks * kMaxWarps / p.warps, device.resident(bytes(t))));
+    return std::max({slots / 4, shared, alone / resident});
   };
 
   // Warps share pixels first, and with them the entries of A, most of what is read.

@@ -58,4 +58,15 @@ __device__ __forceinline__ I opaque(I i) {
   return i;
 }
 
+// Hides from the optimiser how a pointer to global memory was computed, so that it is kept in
+// registers instead of computed again in a loop.
+template <class T>
+__device__ __forceinline__ T* kept(T* at) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+l"(at));
+  __builtin_assume(__isGlobal(at));
+#endif
+  return at;
+}
+
 }  // namespace circulant

@@ -6,14 +6,20 @@
 //          x of the tile [channel][row][column]  and  y of its halo [channel][row][column], wrapped
 //
 // A tile has pixels of one class, see geometry.h: in shared memory their windows are not dilated.
-// The halo is zero where keys are absent, and so are their entries.
+// There are two chunks in shared memory: one is copied while the products of the other are
+// computed. A table says where each value of a channel comes from, the same for all channels: a
+// copy is its place in the table, an address and one instruction that needs no register. Types
+// that are converted go through registers. Values that do not exist are copied from the first
+// pixel, and their products are dropped.
 //
-// warp     stages one channel; computes one strip: 8 taps of a window row
+// warp     stages one channel, or part of one; computes one strip: 8 taps of a window row
 // lane     8 neighbouring pixels of a tile row (4 for float64)
 // regs     sum[8 pixels][8 taps]; per channel 8 values of x and 16 of y
 //
 // The results leave through shared memory, one pixel of each thread at a time: neighbouring threads
-// then write neighbouring entries of a row of A, rotated at a border as CSR order demands.
+// then write neighbouring entries of a row of A. Their slots come from two tables, so that borders,
+// where CSR order is rotated, cost no more than the interior: per strip and row the slot of the
+// window row, per pixel the tap with the lowest column.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
 // are converted when staged and summed in float32. Every window and channel count; grids up to
@@ -25,10 +31,11 @@
 //   8, 64, 256, 256, window 15                   15.1 GFLOP   225 us   740 MB   172 us
 //   8, 64, 256, 256, window 35                   82.2 GFLOP   1.23 ms  2.8 GB   0.66 ms
 // Per channel a thread issues 64 FMA (twice that for the distance) and 6 loads of 16 bytes, which
-// take shared memory 24 cycles per warp where the FMA take 16. Staging and output, mostly index
-// arithmetic, take more issue slots than that.
+// take shared memory 24 cycles per warp where the FMA take 16: that is the limit, see
+// benchmarks/cuda/README.md.
 #include <algorithm>
 
+#include "copies.cuh"
 #include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
@@ -42,25 +49,16 @@ namespace circulant {
 namespace {
 
 constexpr int kWarps = 8, kThreads = 32 * kWarps, kBlockTaps = kWarps * kStripTaps;
-constexpr int kMaxChunk = kWarps;  // a warp stages one channel
-// Loads in flight per thread.
-template <class A>
-constexpr int kLoads = sizeof(A) == 8 ? 4 : 8;
-
-// Limit of the staging, so that two blocks fit a multiprocessor of any architecture.
-constexpr size_t kSharedMemory = 32 * 1024;
+constexpr int kMaxChunk = kWarps;  // a warp stages one channel, or part of it
+constexpr int kStages = 2;         // chunks in shared memory
 
 template <class A>
 constexpr int kLogThreadPixels = sizeof(A) == 8 ? 2 : 3;
+template <class A>
+constexpr int kTilePixels = 32 << kLogThreadPixels<A>;
 
 template <class A>
 constexpr int kOutPitch = kBlockTaps + kPack<A>;
-
-// A row of the tile: its first pixel, -1 beyond the grid, and the offsets of its pixels that have
-// the lowest plane and row.
-struct TileRow {
-  int start, first_d, first_h;
-};
 
 struct SimilarityPlan {
   Pattern pattern;
@@ -68,11 +66,62 @@ struct SimilarityPlan {
   int channels;
   Strips strips;
   Tile tile{};
-  int chunk = 0;  // channels in shared memory
+  int log_chunk = 0;  // of the channels of a chunk
+  int channel = 0;    // values of a channel in shared memory, at most
   int halo_pitch = 0;
   int table = 0;      // where it begins in shared memory, in bytes
   size_t shared = 0;  // bytes per block
 };
+
+// Indices that the threads of a block share. Complete after a barrier.
+template <class A>
+struct SimilarityTable {
+  Column pixel[kTilePixels<A>];  // in the order of the threads that own them; -1 beyond the grid
+  int slot[kWarps][32];          // per strip and lane: where its window row begins in the rows of A
+  HaloBounds bounds;
+  // Where each value of a channel in shared memory comes from, `channel` of them, follows; then the
+  // columns and the rows of the halo.
+};
+
+// Fills the tables; `source` has a barrier inside.
+template <class A>
+__device__ __forceinline__ void tabulate(const SimilarityPlan& p, const Place& place,
+                                         const StepBox& box, int step, SimilarityTable<A>& table,
+                                         int* source) {
+  constexpr int log_pixels = kLogThreadPixels<A>;
+  const Extents& window = p.pattern.window;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int tile_pitch = odd_pitch<A>(p.tile.w()), tile_values = p.tile.rows() * tile_pitch;
+  const int halo_rows = box.halo_rows(p.tile), halo_w = box.halo_w(p.tile, window.w);
+  const Halo halo{source + p.channel + p.halo_pitch, source + p.channel};
+
+  halo.tabulate(place, p.tile, box);
+  if (threadIdx.x == 0) table.bounds = HaloBounds(place, p.tile, box);
+  for (int i = threadIdx.x; i < kTilePixels<A>; i += kThreads) {
+    const int l = i >> log_pixels, row = p.tile.lane_row(l);
+    const int column = p.tile.lane_w(l, log_pixels) + (i & ((1 << log_pixels) - 1));
+    const int start = place.row_start(p.tile, row), w = place.w.pixel(column);
+    const int pixel = start < 0 || w < 0 ? -1 : start + w;
+    table.pixel[i] = {pixel, place.w.axis.first_offset(w)};
+    source[row * tile_pitch + column] = max(pixel, 0);
+  }
+  // The values between two rows are not used.
+  const int unused = tile_pitch - p.tile.w();
+  for (int i = threadIdx.x; i < p.tile.rows() * unused; i += kThreads) {
+    source[i / unused * tile_pitch + p.tile.w() + i % unused] = 0;
+  }
+  const Strip strip(p.strips, step * kWarps + warp);
+  const int row = p.tile.lane_row(lane), d = place.d.pixel(p.tile.row_d(row)),
+            h = place.h.pixel(p.tile.row_h(row));
+  table.slot[warp][lane] = (rotated(strip.a, place.d.axis.first_offset(d), window.d) * window.h +
+                            rotated(strip.b, place.h.axis.first_offset(h), window.h)) *
+                           window.w;
+  __syncthreads();  // rows and columns of the halo are complete
+  for (int i = threadIdx.x; i < halo_rows * p.halo_pitch; i += kThreads) {
+    const int j = i % p.halo_pitch;
+    source[tile_values + i] = halo.rows[i / p.halo_pitch] + (j < halo_w ? halo.columns[j] : 0);
+  }
+}
 
 template <class T, bool distance>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -86,94 +135,89 @@ __global__ void __launch_bounds__(kThreads, 2)
   const StepBox box(p.strips, step);
   const Strip strip(p.strips, step * kWarps + warp);
   const bool strip_exists = strip.exists(window);
-  const int tile_rows = p.tile.rows(), tile_pitch = odd_pitch<A>(p.tile.w());
-  const int halo_rows = box.halo_rows(p.tile), halo_w = box.halo_w(p.tile, window.w);
+  const int tile_pitch = odd_pitch<A>(p.tile.w()), tile_values = p.tile.rows() * tile_pitch;
+  const int halo_values = box.halo_rows(p.tile) * p.halo_pitch;
   const int row = p.tile.lane_row(lane), column = p.tile.lane_w(lane, log_pixels);
-  const int halo_row = (p.tile.row_d(row) + strip.a - box.a) * box.halo_h(p.tile) +
-                       p.tile.row_h(row) + strip.b - box.b;
+  // Of this thread's first pixel, for the first tap of its strip.
+  const int halo_d = p.tile.row_d(row) + strip.a - box.a,
+            halo_h = p.tile.row_h(row) + strip.b - box.b, halo_w = column + strip.tap - box.tap;
+  const int halo_at = tile_values + (halo_d * box.halo_h(p.tile) + halo_h) * p.halo_pitch + halo_w;
 
-  A* const tile = reinterpret_cast<A*>(dynamic_shared_memory);  // [chunk][tile_rows][tile_pitch]
-  A* const halo = tile + p.chunk * tile_rows * tile_pitch;      // [chunk][halo_rows][halo_pitch]
-  A* const out = tile;                                          // [32][kOutPitch]
-  Column* const tile_column = reinterpret_cast<Column*>(dynamic_shared_memory + p.table);
-  TileRow* const tile_row = reinterpret_cast<TileRow*>(tile_column + p.tile.w());
-  HaloBounds& bounds = *reinterpret_cast<HaloBounds*>(tile_row + tile_rows);
-  int* const halo_column = reinterpret_cast<int*>(&bounds + 1);
-  const Halo halo_table{halo_column + p.halo_pitch, halo_column};
+  // [kStages][chunk][tile, halo]: rows of tile_pitch, and of halo_pitch.
+  A* const staging = reinterpret_cast<A*>(dynamic_shared_memory);
+  A* const out = staging;  // [32][kOutPitch]
+  auto& table = *reinterpret_cast<SimilarityTable<A>*>(dynamic_shared_memory + p.table);
+  int* const source = reinterpret_cast<int*>(&table + 1);
 
-  const Place place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / steps));
-  for (int r = threadIdx.x; r < tile_rows; r += kThreads) {
-    tile_row[r] = {place.row_start(p.tile, r),
-                   place.d.axis.first_offset(place.d.pixel(p.tile.row_d(r))),
-                   place.h.axis.first_offset(place.h.pixel(p.tile.row_h(r)))};
-  }
-  tabulate_columns<false>(place.w, 0, p.tile.w(), tile_column);
-  halo_table.tabulate(place, p.tile, box);
-  if (threadIdx.x == 0) bounds = HaloBounds(place, p.tile, box);
+  tabulate(p, Place(p.pattern, Spot::of_block(p.pattern, p.tile, blockIdx.x / steps)), box, step,
+           table, source);
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
     // Mainloop: the sums over the channels.
+    const int stage_values = p.channel << p.log_chunk;
+    // Starts to copy the channels from `first` on: one per warp, or part of one.
+    const auto stage = [&](int first, int to_stage) {
+      const int c = warp & ((1 << p.log_chunk) - 1), part = warp >> p.log_chunk;
+      if (first + c >= p.channels) return;
+      const int64_t channel = g * p.channels + first + c;
+      A* const to = staging + to_stage * stage_values + c * p.channel;
+      const int begin = part * 32 + lane, stride = kThreads >> p.log_chunk;
+      start_copies(x + channel * p.pattern.pixels(), to, source, begin, tile_values, stride);
+      start_copies(y + channel * p.pattern.key_pixels(), to + tile_values, source + tile_values,
+                   begin, halo_values, stride);
+    };
     A sum[pixels][kStripTaps] = {};
-    for (int first = 0; first < p.channels; first += p.chunk) {
-      const int count = min(p.chunk, p.channels - first);
-      __syncthreads();  // the chunk before, or `out`, has been read; the tables are complete
-      if (warp < count) {
-        const int64_t channel = g * p.channels + first + warp;
-        const T* const from = x + channel * p.pattern.pixels();
-        A* const to = tile + warp * tile_rows * tile_pitch;
-        for (int j = lane; j < p.tile.w(); j += 32) {
-          const int w = tile_column[j].pixel;
-          copy_in_batches<T, kLoads<A>>(
-              0, tile_rows, 1,
-              [&](int r) {
-                const int start = tile_row[r].start;
-                return start >= 0 && w >= 0 ? from[start + w] : T(0);
-              },
-              [&](int r, T value) { to[r * tile_pitch + j] = A(value); });
-        }
-        halo_table.stage<kLoads<A>>(y + channel * p.pattern.key_pixels(),
-                                    halo + warp * halo_rows * p.halo_pitch, halo_rows,
-                                    box.halo_h(p.tile), halo_w, p.halo_pitch, bounds, lane);
-      }
-      __syncthreads();  // the chunk is complete
+    __syncthreads();  // the tables are complete; `out` has been read
+    stage(0, 0);
+#pragma unroll 1
+    for (int first = 0, at = 0; first < p.channels; first += 1 << p.log_chunk, at ^= 1) {
+      finish_copies<T, A>();
+      __syncthreads();  // the chunk is complete; the one before has been read
+      stage(first + (1 << p.log_chunk), at ^ 1);
       if (!strip_exists) continue;
-      add_products<distance>(tile + row * tile_pitch + column, tile_rows * tile_pitch,
-                             halo + halo_row * p.halo_pitch + column + strip.tap - box.tap,
-                             halo_rows * p.halo_pitch, count, sum);
+      const A* const chunk = staging + at * stage_values;
+      add_products<distance>(chunk + row * tile_pitch + column, p.channel, chunk + halo_at,
+                             p.channel, min(1 << p.log_chunk, p.channels - first), sum);
     }
 
     // Epilogue: a thread writes one entry of the rows of every fourth lane's pixel.
-    const Strip out_strip(p.strips, step * kWarps + threadIdx.x % kBlockTaps / kStripTaps);
+    if (table.bounds.lacks) {
+      const bool has_row = table.bounds.has_row(halo_d, halo_h);
+#pragma unroll
+      for (int j = 0; j < pixels + kStripTaps - 1; ++j) {
+        if (has_row && table.bounds.has_column(halo_w + j)) continue;
+        // No neighbour for pixel i at tap j - i.
+#pragma unroll
+        for (int i = 0; i < pixels; ++i) {
+          if (j - i >= 0 && j - i < kStripTaps) sum[i][j - i] = 0;
+        }
+      }
+    }
+    constexpr int lanes = kThreads / kBlockTaps;
+    const int out_tap = threadIdx.x % kBlockTaps, out_warp = out_tap / kStripTaps,
+              first_lane = threadIdx.x / kBlockTaps;
+    const Strip out_strip(p.strips, step * kWarps + out_warp);
     const int tap = out_strip.tap + threadIdx.x % kStripTaps;
     const bool writes = out_strip.exists(window) && tap < window.w;
-    const bool lacks = bounds.lacks;
     // opaque() keeps the product out of the loop.
     const int K = opaque(static_cast<int>(p.pattern.offsets()));
-    T* const of_group = values + g * p.pattern.pixels() * K;
+    T* const of_group = kept(values + g * p.pattern.pixels() * K);
 #pragma unroll
     for (int i = 0; i < pixels; ++i) {
       __syncthreads();  // `out`, or the last chunk in its place, has been read
       store_packed(out + lane * kOutPitch<A> + warp * kStripTaps, sum[i]);
       __syncthreads();  // `out` is complete
       if (!writes) continue;
-#pragma unroll 1
-      for (int l = threadIdx.x / kBlockTaps; l < 32; l += kThreads / kBlockTaps) {
-        const int r = p.tile.lane_row(l), j = p.tile.lane_w(l, log_pixels) + i;
-        const TileRow of_row = tile_row[r];
-        const Column of_column = tile_column[j];
-        if (of_row.start < 0 || of_column.pixel < 0) continue;
-        const int slot = (rotated(out_strip.a, of_row.first_d, window.d) * window.h +
-                          rotated(out_strip.b, of_row.first_h, window.h)) *
-                             window.w +
-                         rotated(tap, of_column.first, window.w);
-        A result = out[l * kOutPitch<A> + threadIdx.x % kBlockTaps];
-        if (distance) result *= A(-0.5);
-        if (lacks && !(bounds.has_row(p.tile.row_d(r) + out_strip.a - box.a,
-                                      p.tile.row_h(r) + out_strip.b - box.b) &&
-                       bounds.has_column(j + tap - box.tap))) {
-          result = 0;
-        }
-        of_group[int64_t(of_row.start + of_column.pixel) * K + slot] = T(result);
+      const Column* const of_pixel = table.pixel + first_lane * pixels + i;
+      const int* const of_slot = table.slot[out_warp] + first_lane;
+      const A* const from = out + opaque(first_lane * kOutPitch<A> + out_tap);
+#pragma unroll 4
+      for (int l = 0; l < 32; l += lanes) {
+        const Column pixel = of_pixel[l * pixels];
+        const int slot = of_slot[l] + rotated(tap, pixel.first, window.w);
+        const A result = from[l * kOutPitch<A>];
+        T* const to = entry_at(of_group, pixel.pixel, K, slot);
+        if (pixel.pixel >= 0) *to = T(distance ? result * A(-0.5) : result);
       }
     }
   }
@@ -184,39 +228,48 @@ template <class A>
 SimilarityPlan plan(const Problem& problem) {
   SimilarityPlan p{problem.pattern, problem.groups, problem.channels,
                    Strips(problem.pattern.window, kWarps)};
+  const Device device = current_device();
+  // Two blocks fit the registers of a multiprocessor.
+  const int half = device.total_shared_memory / 2 - device.block_shared_memory;
   const Extents box = largest_box(p.strips);
   const auto halo_rows = [&](const Tile& t) { return (t.d() + box.d - 1) * (t.h() + box.h - 1); };
-  const auto channel_values = [&](const Tile& t) {
-    return t.rows() * odd_pitch<A>(t.w()) + halo_rows(t) * odd_pitch<A>(t.w() + box.w);
+  const auto halo_pitch = [&](const Tile& t) { return odd_pitch<A>(t.w() + box.w); };
+  const auto channel = [&](const Tile& t) {
+    return t.rows() * odd_pitch<A>(t.w()) + halo_rows(t) * halo_pitch(t);
   };
-  const auto staging_bytes = [&](const Tile& t, int chunk) {
-    return std::max<size_t>(size_t(chunk) * channel_values(t), 32 * kOutPitch<A>) * sizeof(A);
+  const auto staging_bytes = [&](const Tile& t, int log_chunk) {
+    const size_t staged = size_t(kStages) * channel(t) << log_chunk;
+    return std::max<size_t>(staged, 32 * kOutPitch<A>) * sizeof(A);
   };
-  const auto bytes = [&](const Tile& t, int chunk) {
-    return staging_bytes(t, chunk) + t.rows() * sizeof(TileRow) + t.w() * sizeof(Column) +
-           sizeof(HaloBounds) + (odd_pitch<A>(t.w() + box.w) + halo_rows(t)) * sizeof(int);
+  const auto bytes = [&](const Tile& t, int log_chunk) {
+    return staging_bytes(t, log_chunk) + sizeof(SimilarityTable<A>) +
+           (channel(t) + halo_pitch(t) + halo_rows(t)) * sizeof(int);
   };
-  const auto chunk = [&](const Tile& t) {
-    int channels = std::max(1, std::min(kMaxChunk, p.channels));
-    while (channels > 1 && bytes(t, channels) > kSharedMemory) --channels;
-    return channels;
+  const auto log_chunk = [&](const Tile& t) {
+    int log = 0;
+    while (1 << log < std::min(kMaxChunk, p.channels)) ++log;
+    while (log > 0 && bytes(t, log) > size_t(half)) --log;
+    return log;
   };
-  // Instructions of a warp per channel: about 80 for the sums, 11 per row and 32 columns that it
-  // stages per chunk. Tiles of one and four rows meet each bank of shared memory twice.
+  // Cycles of a multiprocessor per channel: of issue slots, 75 per warp for the sums and 8 per
+  // 32 values that are staged; or of shared memory, 24 per warp and 2 per 32 values. Tiles of one
+  // and four rows meet each bank twice. And a barrier per chunk.
   const auto cost = [&](const Tile& t) {
-    if (bytes(t, 1) > kDefaultSharedMemory) return -1.0;
-    const int loads =
-        divide_up(t.w(), 32) * t.rows() + divide_up(t.w() + box.w - 1, 32) * halo_rows(t);
-    return (t.rows() == 1 || t.rows() == 4 ? 160 : 80) + 11.0 * loads / chunk(t);
+    if (bytes(t, 0) > size_t(device.shared_memory)) return -1.0;
+    const int copies = divide_up(channel(t), 32);
+    const double slots = (kWarps * 75 + 8.0 * copies) / 4;
+    const double shared = kWarps * (t.rows() == 1 || t.rows() == 4 ? 48 : 24) + 2.0 * copies;
+    return std::max(slots, shared) + 40.0 / (1 << log_chunk(t));
   };
   const auto tile =
       choose_tile(5 + kLogThreadPixels<A>, kLogThreadPixels<A>, 5, p.pattern.lengths(), cost);
-  if (!tile) fail_to_tile("similarity", p.pattern, p.channels, sizeof(A), kDefaultSharedMemory);
+  if (!tile) fail_to_tile("similarity", p.pattern, p.channels, sizeof(A), device.shared_memory);
   p.tile = *tile;
-  p.chunk = chunk(p.tile);
-  p.halo_pitch = odd_pitch<A>(p.tile.w() + box.w);
-  p.table = static_cast<int>(staging_bytes(p.tile, p.chunk));
-  p.shared = bytes(p.tile, p.chunk);
+  p.log_chunk = log_chunk(p.tile);
+  p.channel = channel(p.tile);
+  p.halo_pitch = halo_pitch(p.tile);
+  p.table = static_cast<int>(staging_bytes(p.tile, p.log_chunk));
+  p.shared = bytes(p.tile, p.log_chunk);
   return p;
 }
 
@@ -225,9 +278,8 @@ SimilarityPlan plan(const Problem& problem) {
 template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
-  const SimilarityPlan p =
-      cached<SimilarityPlan>(plan_key(problem.pattern, 0, {problem.groups, problem.channels}),
-                             [&] { return plan<accumulate_t<T>>(problem); });
+  const auto p = cached_plan<SimilarityPlan>(problem.pattern, {problem.groups, problem.channels},
+                                             [&] { return plan<accumulate_t<T>>(problem); });
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.strips.steps();
   launch({"similarity", blocks, p.groups, kThreads, p.shared, stream},
          distance ? similarity_kernel<T, true> : similarity_kernel<T, false>, x, y, values, p);

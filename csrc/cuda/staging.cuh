@@ -8,12 +8,13 @@
 
 namespace circulant {
 
-// Copies the values first, first + stride, ... below `end` by `load(i)` and `store(i, value)`, with
-// `batch` loads in flight per thread. A loop over loads and stores, unrolled or not, has one: a
-// load waits for the store before it, since the compiler cannot tell their memory apart.
+// Copies values by `load(i)` and `store(i, value)`, with `batch` loads in flight per thread. A loop
+// over loads and stores, unrolled or not, has one: a load waits for the store before it, since the
+// compiler cannot tell their memory apart. This copies whole batches of the values first,
+// first + stride, ... below `end`, and moves `first` past them.
 template <class T, int batch = 4, class Load, class Store>
-__device__ __forceinline__ void copy_in_batches(int first, int end, int stride, const Load& load,
-                                                const Store& store) {
+__device__ __forceinline__ void copy_whole_batches(int& first, int end, int stride,
+                                                   const Load& load, const Store& store) {
   T value[batch];
 #pragma unroll 1
   for (; first + (batch - 1) * stride < end; first += batch * stride) {
@@ -22,7 +23,13 @@ __device__ __forceinline__ void copy_in_batches(int first, int end, int stride, 
 #pragma unroll
     for (int i = 0; i < batch; ++i) store(first + i * stride, value[i]);
   }
-  // The remainder.
+}
+
+// This copies the values that remain.
+template <class T, int batch = 4, class Load, class Store>
+__device__ __forceinline__ void copy_rest(int first, int end, int stride, const Load& load,
+                                          const Store& store) {
+  T value[batch];
 #pragma unroll
   for (int i = 0; i < batch - 1; ++i) {
     if (first + i * stride < end) value[i] = load(first + i * stride);
@@ -31,6 +38,14 @@ __device__ __forceinline__ void copy_in_batches(int first, int end, int stride, 
   for (int i = 0; i < batch - 1; ++i) {
     if (first + i * stride < end) store(first + i * stride, value[i]);
   }
+}
+
+// This copies all of them.
+template <class T, int batch = 4, class Load, class Store>
+__device__ __forceinline__ void copy_in_batches(int first, int end, int stride, const Load& load,
+                                                const Store& store) {
+  copy_whole_batches<T, batch>(first, end, stride, load, store);
+  copy_rest<T, batch>(first, end, stride, load, store);
 }
 
 // A column of a grid, -1 for none, and the offset of its pixels that has the lowest column.

@@ -1,5 +1,8 @@
 """Issue slots and shared-memory wavefronts of the kernels' inner loops, counted in machine code.
 
+Two kinds of loops are counted: those that multiply, per product, and those of the maps that move
+values between global and shared memory, per load or store of a warp.
+
 No disassembler is needed: an instruction of the architectures since sm_75 has 16 bytes, of which
 the low 12 bits say what it does, and few kinds matter here. An instruction takes an issue slot of
 its warp. A wavefront is a cycle of shared memory, 128 bytes for a warp; conflicts of banks would
@@ -14,7 +17,7 @@ import re
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,12 +41,13 @@ PRODUCTS = ("HMMA", "DFMA", "FFMA")
 # 32 lanes with 1, 2, 4, 8 or 16 bytes.
 WAVEFRONTS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4}
 EM_CUDA = 190
-LEAST_PRODUCTS = 12  # of a loop that is counted
+# Of a loop that is counted. Single values are moved in loops for absent neighbours only.
+LEAST_PRODUCTS, LEAST_MOVES = 12, 4
 # Slots and wavefronts per product that a loop may take.
 LIMITS: dict[str, tuple[float, float]] = {
     "adjacency_kernel<T>": (2.30, 0.50),
-    "apply_kernel<T, false>": (1.42, 0.25),
-    "apply_kernel<T, true>": (1.42, 0.25),
+    "apply_kernel<T, false>": (1.41, 0.24),
+    "apply_kernel<T, true>": (1.39, 0.24),
     "attention_backward_kernel<T, false>": (2.32, 0.67),
     "attention_backward_kernel<T, true>": (2.32, 0.67),
     "attention_kernel<T, false>": (2.30, 0.67),
@@ -57,8 +61,19 @@ LIMITS: dict[str, tuple[float, float]] = {
     "attention_mma_kernel<T, 32>": (15.3, 2.5),
     "attention_mma_kernel<T, 64>": (9.3, 2.25),
     "attention_mma_kernel<T, 128>": (6.1, 2.13),
-    "similarity_kernel<T, false>": (1.21, 0.375),
+    "similarity_kernel<T, false>": (1.18, 0.375),
     "similarity_kernel<T, true>": (2.21, 0.375),
+}
+
+# Slots per global load, and per global store, that a loop may take which moves the entries or
+# features of a map. 0 where no loop does.
+MOVE_LIMITS: dict[str, tuple[float, float]] = {
+    "adjacency_kernel<T>": (11.3, 17.0),
+    "apply_kernel<T, false>": (15.1, 0.0),
+    "apply_kernel<T, true>": (17.6, 0.0),
+    "similarity_kernel<T, false>": (8.8, 16.3),
+    "similarity_kernel<T, true>": (8.8, 17.1),
+    "transpose_kernel<T>": (16.6, 15.4),
 }
 
 
@@ -74,6 +89,16 @@ class Loop:
     def products(self) -> int:
         """The instructions that multiply: of tensor cores if there are any."""
         return next((self.kinds[name] for name in PRODUCTS if self.kinds[name]), 0)
+
+    @property
+    def loads(self) -> int:
+        """The loads from global memory, to registers or to shared memory."""
+        return self.kinds["LDG"] + self.kinds["LDGSTS"]
+
+    @property
+    def stores(self) -> int:
+        """The stores to global memory."""
+        return self.kinds["STG"]
 
 
 def cubins(library: Path) -> Iterator[tuple[str, bytes]]:
@@ -151,67 +176,122 @@ def wavefronts(words: list[tuple[int, int]]) -> int:
     return total
 
 
-def product_loops(library: Path) -> dict[str, dict[str, list[Loop]]]:
-    """Per kernel and architecture, the inner loops that multiply, by size."""
-    found: dict[str, dict[str, list[Loop]]] = {}
+Found = dict[str, dict[str, list[Loop]]]
+Worst = dict[str, tuple[float, float]]
+
+
+def all_loops(library: Path) -> Found:
+    """Per kernel and architecture, the inner loops, by size."""
+    found: Found = {}
     for architecture, elf in cubins(library):
         named = list(functions(elf))
         for name, (_, code) in zip(demangled([n for n, _ in named]), named, strict=True):
-            counted = [loop for loop in loops(code) if loop.products >= LEAST_PRODUCTS]
-            counted.sort(key=lambda loop: (loop.products, loop.slots))
-            if counted:
-                found.setdefault(short_name(name), {})[architecture] = counted
+            of_kernel = sorted(loops(code), key=lambda loop: (loop.products, loop.slots))
+            found.setdefault(short_name(name), {})[architecture] = of_kernel
     return found
 
 
-def table(found: dict[str, dict[str, list[Loop]]]) -> str:
-    """Slots / products, and wavefronts, per loop and architecture."""
+def those(found: Found, counted: Callable[[str, Loop], bool]) -> Found:
+    """The loops for which ``counted`` is true, by the name of the kernel and the loop."""
+    kept: Found = {}
+    for kernel, of_kernel in found.items():
+        for architecture, every in of_kernel.items():
+            if some := [loop for loop in every if counted(kernel, loop)]:
+                kept.setdefault(kernel, {})[architecture] = some
+    return kept
+
+
+def multiplies(kernel: str, loop: Loop) -> bool:
+    return loop.products >= LEAST_PRODUCTS
+
+
+def moves(kernel: str, loop: Loop) -> bool:
+    is_map = name_of(kernel) in MOVE_LIMITS
+    return is_map and not multiplies(kernel, loop) and loop.loads + loop.stores >= LEAST_MOVES
+
+
+def name_of(kernel: str) -> str:
+    """The same name for all types."""
+    return re.sub(r"<(Half|BFloat16|float|unsigned short|unsigned int)", "<T", kernel)
+
+
+def table(found: Found) -> str:
+    """Per loop and architecture, slots / products, or loads, or stores, and wavefronts."""
     columns = sorted({a for row in found.values() for a in row}, key=lambda a: int(a[3:]))
-    lines = [f"{'slots/products, wavefronts':56s}" + "".join(f"{c:>15s}" for c in columns)]
-    for kernel, of_kernel in sorted(found.items()):
-        for i in range(max(len(counted) for counted in of_kernel.values())):
-            cells = {
-                a: f"{counted[i].slots}/{counted[i].products}, {counted[i].wavefronts}"
-                for a, counted in of_kernel.items()
-                if i < len(counted)
-            }
-            name = f"{kernel}, loop {i + 1}"
-            lines.append(f"{name:56s}" + "".join(f"{cells.get(c, '-'):>15s}" for c in columns))
+    lines = []
+    for kind, counted, per in (
+        ("slots/products, wavefronts", multiplies, lambda loop: loop.products),
+        ("slots/loads or stores, wavefronts", moves, lambda loop: loop.loads + loop.stores),
+    ):
+        lines.append(f"{kind:56s}" + "".join(f"{c:>15s}" for c in columns))
+        for kernel, of_kernel in sorted(those(found, counted).items()):
+            for i in range(max(len(every) for every in of_kernel.values())):
+                cells = {
+                    a: f"{every[i].slots}/{per(every[i])}, {every[i].wavefronts}"
+                    for a, every in of_kernel.items()
+                    if i < len(every)
+                }
+                name = f"{kernel}, loop {i + 1}"
+                lines.append(f"{name:56s}" + "".join(f"{cells.get(c, '-'):>15s}" for c in columns))
     return "\n".join(lines)
 
 
-def worst(found: dict[str, dict[str, list[Loop]]]) -> dict[str, tuple[float, float]]:
-    """The most slots and wavefronts per product in a loop of a kernel, for each name.
+def worst(found: Found, of_loop: Callable[[Loop], tuple[float, float]]) -> Worst:
+    """The most of two numbers of the loops of a kernel, for each name.
 
     Without float64, which some architectures compute by other instructions.
     """
-    most: dict[str, tuple[float, float]] = {}
+    most: Worst = {}
     for kernel, of_kernel in found.items():
-        if "double" in kernel:
+        if "double" in kernel or "unsigned long" in kernel:
             continue
-        name = re.sub(r"<(Half|BFloat16|float)", "<T", kernel)
-        for loop in (loop for counted in of_kernel.values() for loop in counted):
-            slots, waves = most.get(name, (0.0, 0.0))
-            most[name] = (
-                max(slots, loop.slots / loop.products),
-                max(waves, loop.wavefronts / loop.products),
-            )
+        for loop in (loop for every in of_kernel.values() for loop in every):
+            first, second = most.get(name_of(kernel), (0.0, 0.0))
+            numbers = of_loop(loop)
+            most[name_of(kernel)] = (max(first, numbers[0]), max(second, numbers[1]))
     return most
 
 
-def problems(found: dict[str, dict[str, list[Loop]]]) -> Iterator[str]:
-    """Loops that take more than LIMITS allow, and kernels without a limit."""
-    most = worst(found)
-    for name in sorted(LIMITS.keys() - most.keys()):
-        yield f"{name} has no loop that multiplies"
-    for name, (slots, waves) in sorted(most.items()):
-        limits = LIMITS.get(name, (0.0, 0.0))
-        if slots > limits[0] or waves > limits[1]:
-            yield f"{name}: {slots:.3f} slots and {waves:.3f} wavefronts, allowed are {limits}"
+def worst_products(found: Found) -> Worst:
+    """Slots and wavefronts per product."""
+    return worst(
+        those(found, multiplies),
+        lambda loop: (loop.slots / loop.products, loop.wavefronts / loop.products),
+    )
+
+
+def worst_moves(found: Found) -> Worst:
+    """Slots per global load and per global store.
+
+    Without bfloat16, to which some architectures convert by several instructions.
+    """
+    return worst(
+        those(found, lambda kernel, loop: moves(kernel, loop) and "BFloat16" not in kernel),
+        lambda loop: (
+            loop.slots / loop.loads if loop.loads else 0.0,
+            loop.slots / loop.stores if loop.stores else 0.0,
+        ),
+    )
+
+
+def problems(found: Found) -> Iterator[str]:
+    """Loops that take more than the limits allow, and kernels without a limit."""
+    for limits, most, words in (
+        (LIMITS, worst_products(found), ("multiplies", "slots and {:.3f} wavefronts per product")),
+        (MOVE_LIMITS, worst_moves(found), ("moves", "slots per load and {:.3f} per store")),
+    ):
+        for name in sorted(limits.keys() - most.keys()):
+            yield f"{name} has no loop that {words[0]}"
+        for name, (first, second) in sorted(most.items()):
+            allowed = limits.get(name, (0.0, 0.0))
+            if first > allowed[0] or second > allowed[1]:
+                numbers = f"{first:.3f} {words[1].format(second)}"
+                yield f"{name}: {numbers}, allowed are {allowed}"
 
 
 if __name__ == "__main__":
-    loops_of_library = product_loops(Path(sys.argv[1]))
+    loops_of_library = all_loops(Path(sys.argv[1]))
     print(table(loops_of_library))
-    for kernel_name, numbers in sorted(worst(loops_of_library).items()):
-        print(f'    "{kernel_name}": ({numbers[0]:.3f}, {numbers[1]:.3f}),')
+    for numbers_of in (worst_products(loops_of_library), worst_moves(loops_of_library)):
+        for kernel_name, numbers in sorted(numbers_of.items()):
+            print(f'    "{kernel_name}": ({numbers[0]:.3f}, {numbers[1]:.3f}),')

@@ -132,15 +132,28 @@ def ptx(library: Path) -> dict[str, str]:
     return texts
 
 
+def bodies(text: str) -> dict[str, str]:
+    """The instructions of each kernel."""
+    kernels = [kernel.split("(", 1) for kernel in text.split(".entry ")[1:]]
+    names = demangled([name for name, _ in kernels])
+    return {short_name(name): body for name, (_, body) in zip(names, kernels, strict=True)}
+
+
 def loads_in_flight(text: str) -> dict[str, list[int]]:
     """Per kernel, the lengths of runs of global loads that a store to shared memory follows."""
-    kernels = [kernel.split("(", 1) for kernel in text.split(".entry ")[1:]]
     found = {}
-    for name, (_, body) in zip(demangled([name for name, _ in kernels]), kernels, strict=True):
+    for name, body in bodies(text).items():
         operations = "".join(re.findall(r"\b(ld\.global|st\.shared)", body))
         runs = re.findall(r"((?:ld\.global)+)st", operations)
-        found[short_name(name)] = [run.count("ld") for run in runs]
+        found[name] = [run.count("ld") for run in runs]
     return found
+
+
+def copies(text: str) -> dict[str, int]:
+    """Per kernel, the instructions that copy to shared memory while a thread computes."""
+    return {
+        name: len(re.findall(r"\bcp\.async\.c[ag]", body)) for name, body in bodies(text).items()
+    }
 
 
 def needed(library: Path) -> list[str]:

@@ -38,6 +38,15 @@ PTX = """
 LOAD, STORE = "\tld.global.nc.f32 \t%f1, [%rd1];\n", "\tst.shared.f32 \t[%r1], %f1;\n"
 
 
+# Their inputs need no conversion.
+MAPS_THAT_COPY = [
+    f"{kernel}_kernel<{dtype}, {flag}>"
+    for kernel in ("similarity", "apply")
+    for dtype in ("float", "double")
+    for flag in ("false", "true")
+] + ["transpose_kernel<unsigned int>", "transpose_kernel<unsigned long>"]
+
+
 @pytest.fixture(scope="module")
 def made() -> Build:
     """The library, compiled for every architecture."""
@@ -78,14 +87,15 @@ def test_every_kernel_is_reported(made: Build):
 
 def test_loops_take_no_more_slots_than_allowed(made: Build, record_property):
     """Counted in the machine code of every architecture, and printed."""
-    found = issue_slots.product_loops(made.library)
+    found = issue_slots.all_loops(made.library)
     record_property("issue slots of the CUDA kernels", issue_slots.table(found))
     assert list(issue_slots.problems(found)) == []
     architectures = {f"sm_{n}" for n in resource_report.wanted_architectures("CUDA_ARCHITECTURES")}
     kernels = {usage.kernel for usage in resource_report.usages(made.log)}
     without_loops = {"attention_delta_kernel", "sum_rows_kernel", "transpose_kernel"}
-    assert {name for name in kernels if name.split("<")[0] not in without_loops} == set(found)
-    for kernel, loops in found.items():
+    multiplying = issue_slots.those(found, issue_slots.multiplies)
+    assert {name for name in kernels if name.split("<")[0] not in without_loops} == set(multiplying)
+    for kernel, loops in multiplying.items():
         assert set(loops) == architectures - ({"sm_75"} if "_mma_" in kernel else set())
 
 
@@ -105,6 +115,21 @@ def test_slots_are_counted(split: bool):
     code += [others, branch_words(0x7947, -16, split), others]
     [loop] = issue_slots.loops(b"".join(struct.pack("<QQ", *words) for words in code))
     assert (loop.slots, loop.products, loop.wavefronts) == (6, 2, 8)
+
+
+def test_slots_of_moves_are_counted():
+    """Loads to registers and to shared memory, and stores, of a map; single values are not."""
+    load, copy, store = (0x7981, 0), (0x7FAE, 0), (0x7986, 0)
+    code = b""
+    for body in ([load, load, copy, copy], [store] * 5, [load]):
+        code += b"".join(struct.pack("<QQ", *words) for words in body)
+        code += struct.pack("<QQ", *branch_words(0x0947, -16 * (len(body) + 1), False))
+    code += struct.pack("<QQ", *branch_words(0x7947, -16, False))
+    found = {"apply_kernel<float, true>": {"sm_90": issue_slots.loops(code)}}
+    assert issue_slots.worst_moves(found) == {"apply_kernel<T, true>": (5 / 4, 6 / 5)}
+    assert issue_slots.worst_products(found) == {}
+    [problem] = [p for p in issue_slots.problems(found) if p.startswith("apply_kernel<T, true>: ")]
+    assert "1.250 slots per load and 1.200 per store" in problem
 
 
 def test_spills_are_seen():
@@ -141,14 +166,16 @@ def test_loads_in_flight_are_counted(body: str, runs: list[int]):
 
 
 def test_the_ptx_of_every_kernel_is_read(made: Build):
-    """All but one fill shared memory."""
+    """All but one fill shared memory, some by copies that go on while a thread computes."""
     kernels = {usage.kernel for usage in resource_report.usages(made.log)}
     for text in resource_report.ptx(made.library).values():
         loads = resource_report.loads_in_flight(text)
         assert set(loads) == kernels
-        assert {name.split("<")[0] for name, runs in loads.items() if not runs} == {
+        copying = resource_report.copies(text)
+        assert {name.split("<")[0] for name in loads if not loads[name] and not copying[name]} == {
             "attention_delta_kernel"
         }
+        assert {name for name in MAPS_THAT_COPY if not copying[name]} == set()
 
 
 def configure(**variables: str) -> subprocess.CompletedProcess[str]:

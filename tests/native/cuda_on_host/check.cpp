@@ -71,6 +71,8 @@ const Case kWindowCases[] = {
     {1, 3, {1, 1, 6}, {1, 4, 3}, false, {0, 0, 0}, {1, 3, 1}, {C, V, V}},      // keys unseen
     {1, 2, {5, 6, 9}, {2, 3, 3}, true, {0, 1, 2}, {2, 1, 1}, {T, C, T}},       // planes
     {1, 2, {4, 5, 7}, {3, 2, 3}, false, {0, 1, 1}, {1, 2, 2}, {V, T, C}},      // all
+    {1, 2, {4, 5, 9}, {2, 3, 3}, false, {0, 1, 2}, {1, 1, 1}, {C, C, C}},      // one-sided
+    {1, 2, {1, 5, 7}, {1, 2, 3}, false, {0, 0, 0}, {1, 1, 1}, {C, V, V}},      // halo of both
 };
 
 // Draws a problem; without `any_window` the window is odd and circular, without dilation.

@@ -63,6 +63,8 @@ void check_limits() {
     check_refused(c, std::string(transposed ? "apply_transposed: " : "apply: ") + grid,
                   [&] { circulant::apply(none, none, none, p, transposed, nullptr); });
   }
+  check_refused(c, "similarity: " + grid,
+                [&] { circulant::similarity(none, none, none, p, false, nullptr); });
   check_refused(c, "attention: " + grid, [&] {
     circulant::attention(none, none, none, none, none, none, {}, attention, nullptr);
   });

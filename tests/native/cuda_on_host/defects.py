@@ -80,14 +80,16 @@ S, A, T = "similarity.cu", "apply.cu", "transpose.cu"
 AP = "apply_plan.cuh"
 W, R, G, X, L = "entries.cuh", "packed.cuh", "staging.cuh", "products.cuh", "launch.h"
 F, B, P = "attention.cu", "attention_backward.cu", "attention_plan.cu"
-C = "tile.cuh"
+C, Y = "tile.cuh", "copies.cuh"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
 MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
 MMA_K, MMA_S, MMA_L = "mma_block.cuh", "mma_step.cuh", "mma_launch.h"
 TERMS, SUMS_OF = "score_terms.cuh", "attention_sums.cu"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 NO_STRIP = "if (!strip_exists) continue;"
-ENTRY = "int64_t(of_row.start + of_column.pixel) * K + slot"
+POINTER = "uint64_t(p) * (K * uint32_t(sizeof(T)))"
+ROTATED_H = "rotated(strip.b, place.h.axis.first_offset(h), window.h)"
+ROTATED_D = "rotated(strip.a, place.d.axis.first_offset(d), window.d)"
 GROUP = "int64_t(g) * p.pixels * p.pattern.offsets()"
 SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.halo_pixels"
 RESULT = "(int64_t(g) * channels + channel) * N"
@@ -98,26 +100,38 @@ WINDOWS, OF_WINDOWS = "windows", "attention-windows"
 COLUMN = "line.neighbour(line.halo(tap) + j)"
 
 MUTANTS = [
-    barrier(S, "the chunk before, or `out`", "similarity-barrier-before-chunk"),
-    barrier(S, "the chunk is complete", "similarity-barrier-after-chunk"),
+    barrier(S, "rows and columns of the halo", "similarity-barrier-of-halo"),
+    barrier(S, "the tables are complete; `out`", "similarity-barrier-of-tables"),
+    barrier(S, "the chunk is complete; the one before", "similarity-barrier-of-chunk"),
     barrier(S, "`out`, or the last chunk in its place", "similarity-barrier-before-out"),
     barrier(S, "`out` is complete", "similarity-barrier-after-out"),
-    barrier(A, "halo and entries have been read", "apply-barrier-before"),
+    barrier(A, "the spot is complete; the entry rows", "apply-barrier-of-spot"),
+    barrier(A, "halo, entries and the entry rows before", "apply-barrier-before"),
     barrier(A, "halo and entries are complete", "apply-barrier-after"),
     barrier(T, "the tables are complete; the entries", "transpose-barrier-before"),
     barrier(T, "the entries are complete", "transpose-barrier-after"),
+    # Copies without a wait, into memory that is in use, of too little.
+    Mutant("similarity-no-wait", Y, "wait_copies<0>();", "", S),
+    Mutant("apply-no-wait", A, "finish_copies<T, A>();", ""),
+    Mutant("transpose-no-wait", T, "finish_copies<T, T>();", ""),
+    Mutant("similarity-no-group", Y, "commit_copies();", "", S),
+    Mutant("similarity-one-stage", S, "at ^ 1);", "at);"),
+    Mutant("similarity-part", S, "part = warp >> p.log_chunk;", "part = 0;"),
     # Threads of a block that diverge at a barrier.
     Mutant("similarity-early-end", S, NO_STRIP, "if (!strip_exists) return;"),
     Mutant("similarity-in-branch", S, NO_STRIP, "if (strip_exists) __syncthreads();"),
     # Less shared memory than is used, or packs that are not aligned.
     Mutant("similarity-short-halo", S, "(t.h() + box.h - 1); };", "(t.h() + box.h - 2); };"),
-    Mutant("similarity-short-table", S, "t.rows() * sizeof(TileRow)", "0"),
+    Mutant("similarity-short-table", S, "(channel(t) + halo_pitch(t) +", "(halo_pitch(t) +"),
     Mutant("similarity-short-out", S, "32 * kOutPitch<A>) *", "31 * kOutPitch<A>) *"),
     Mutant("similarity-misaligned", R, "| 1) * kPack<A>;", "| 1) * kPack<A> + 1;", S),
     Mutant("apply-short-entries", AP, "(batch(t)) * entry", "(batch(t) - 1) * entry", A),
     Mutant("apply-short-halo", AP, "(halo_rows(t)) * pitch", "(halo_rows(t) - 1) * pitch", A),
+    Mutant("apply-short-rows", AP, "2 * t.rows() + spot) *", "t.rows() + spot) *", A),
+    Mutant("apply-short-spot", AP, "2 * t.rows() + spot) *", "2 * t.rows()) *", A),
     Mutant("apply-misaligned", AP, "tile.pixels() + kPack<A>", "tile.pixels() + 1", A),
     Mutant("transpose-short", T, "kTaps * kPitch * sizeof(T)", "(kTaps - 1) * kPitch * sizeof(T)"),
+    Mutant("transpose-short-rows", T, "p.tile.rows() * sizeof(int64_t) +", ""),
     # A shared memory limit that holds for one launch only.
     Mutant("launch-allows-own", L, "current_device().shared_memory));", "int(l.shared)));", A),
     # Halos that do not wrap, in each dim; positions too far away to wrap once.
@@ -137,28 +151,32 @@ MUTANTS = [
     Mutant("entries-no-wrap-w", W, COLUMN, "(line.halo(tap) + j)", T),
     Mutant("entries-no-wrap-h", W, "place.h.neighbour(", "(", T),
     # Entries in the order of the window instead of CSR order; of the wrong row when transposed.
-    Mutant("similarity-order-w", S, "rotated(tap, of_column.first, window.w)", "tap"),
-    Mutant(
-        "similarity-order-h", S, "rotated(out_strip.b, of_row.first_h, window.h)", "out_strip.b"
-    ),
-    Mutant(
-        "similarity-order-d", S, "rotated(out_strip.a, of_row.first_d, window.d)", "out_strip.a"
-    ),
+    Mutant("similarity-order-w", S, "rotated(tap, pixel.first, window.w)", "tap"),
+    Mutant("similarity-order-h", S, ROTATED_H, "strip.b"),
+    Mutant("similarity-order-d", S, ROTATED_D, "strip.a"),
     Mutant("entries-order-w", W, "rotated(offset, of_row.first, window_w)", "offset", A),
-    Mutant("entries-order-h", W, "place.h.axis.slot_of_offset(h, taps.b)", "taps.b", A),
-    Mutant("entries-order-d", W, "place.d.axis.slot_of_offset(d, taps.a)", "taps.a", A),
+    Mutant("entries-order-h", W, "of_h.slot_of_offset(h, o_h)", "o_h", A),
+    Mutant("entries-order-d", W, "of_d.slot_of_offset(d, o_d)", "o_d", A),
     Mutant("entries-not-mirrored", W, "window_w - 1 - taps.begin - t :", "taps.begin + t :", T),
-    Mutant("transpose-order", T, "rotated(begin + t, of_pixel.first, window.w)", "begin + t"),
+    Mutant("transpose-order", T, "rotated(begin + t, pixel.first, window.w)", "begin + t"),
     # Pixels, taps and channels that do not exist.
-    Mutant("similarity-tile-guard", S, "start >= 0 && w >= 0 ?", "start >= 0 ?"),
+    Mutant("similarity-tile-guard", S, "column] = max(pixel, 0);", "column] = pixel;"),
+    Mutant("similarity-unused", S, "p.tile.w() + i % unused] = 0;", "p.tile.w() + i % unused];"),
+    Mutant("similarity-halo-guard", S, "(j < halo_w ? halo.columns[j] : 0)", "halo.columns[j]"),
+    Mutant("similarity-channel-guard", S, "if (first + c >= p.channels) return;", ""),
     Mutant("similarity-tap-guard", S, "exists(window) && tap < window.w;", "exists(window);"),
-    Mutant("similarity-pixel-guard", S, " || of_column.pixel < 0) continue;", ") continue;"),
-    Mutant("apply-channel-guard", A, "warp, channels,", "warp, p.channel_warps * warp_channels,"),
+    Mutant("similarity-pixel-guard", S, "if (pixel.pixel >= 0) *to", "*to"),
+    Mutant("transpose-pixel-guard", T, "if (pixel.first >= 0) *to", "*to"),
+    Mutant("apply-channel-guard", A, "divide_up(channels - warp,", "divide_up(64 - warp,"),
     Mutant("apply-tap-guard", X, "if (count >= taps) {", "if (true) {", A),
     Mutant("apply-pixel-guard", A, "if (column[i] >= 0) ", ""),
     Mutant("apply-row-guard", A, "if (start < 0 || ", "if ("),
     Mutant("apply-store-in-packs", A, "size.w % kThreadPixels == 0", "w + kThreadPixels <= size.w"),
-    Mutant("entries-pixel-guard", W, "if (of_row.pixel < 0) return T(0);", "", A),
+    Mutant("entries-pixel-guard", W, "max(of_row.pixel, 0)", "of_row.pixel", A),
+    Mutant("entries-row-guard", W, "if (entry_row == kBeyondGrid) continue;", "", A),
+    Mutant("entries-walk", W, "(step - tap_lane) & (width - 1)", "step - tap_lane", A),
+    # The entry rows of the next window row, in the place of those in use.
+    Mutant("apply-entry-rows", A, "entry_rows + (next & 1) * tile_rows", "entry_rows"),
     # Batches of copies to shared memory.
     Mutant("copy-no-rest", G, "if (first + i * stride < end) store", "if (false) store", S),
     Mutant("copy-past-end", G, "if (first + i * stride < end) store", "store", S),
@@ -168,7 +186,14 @@ MUTANTS = [
     Mutant("apply-no-new-row", A, "p.segment >= window.w ? tile_h - 1", "true ? tile_h"),
     Mutant("apply-row-order", A, "((pixel_row + b) & (tile_h - 1))", "(pixel_row & (tile_h - 1))"),
     # Offsets in 32 bits; groups that do not fit a launch.
-    Mutant("similarity-32-bit", S, f"[{ENTRY}]", f"[int({ENTRY})]", part="offsets"),
+    Mutant("similarity-32-bit", W, POINTER, "(p * (K * uint32_t(sizeof(T))))", S, "offsets"),
+    Mutant(
+        "similarity-32-bit-group",
+        S,
+        "g * p.pattern.pixels() * K",
+        "int(g) * p.pattern.pixels() * K",
+        part="offsets",
+    ),
     Mutant(
         "apply-32-bit",
         A,
@@ -176,7 +201,14 @@ MUTANTS = [
         "values + int(g * entry_count)",
         part="offsets",
     ),
-    Mutant("entries-32-bit", W, "const int64_t K =", "const int K =", A, "offsets"),
+    Mutant(
+        "entries-32-bit-row",
+        W,
+        "int64_t(d * of_h.size + h) * size_w * K",
+        "(d * of_h.size + h) * size_w * int(K)",
+        A,
+        "offsets",
+    ),
     Mutant("transpose-32-bit", T, "const int64_t K =", "const int K =", part="offsets"),
     Mutant("similarity-groups", S, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
     Mutant("apply-groups", A, "g < p.groups; g +=", "g < gridDim.z; g +=", part="groups"),
@@ -185,12 +217,12 @@ MUTANTS = [
     barrier_of_adjacency("the table of the step before has been read", "before-table"),
     barrier_of_adjacency("the statistics of each warp are complete", "of-statistics"),
     barrier_of_adjacency("`out` has been read", "before-out"),
-    barrier_of_adjacency("`out` is complete", "after-out"),
+    barrier_of_adjacency("`out` and the slots are complete", "after-out"),
     # entries in the order of the window, pixels and taps that do not exist,
-    of_adjacency("order-w", "rotated(tap, first.w, window.w)", "tap"),
-    of_adjacency("order-h", "rotated(strip.b, first.h, window.h)", "strip.b"),
-    of_adjacency("order-d", "rotated(strip.a, first.d, window.d)", "strip.a"),
-    of_adjacency("pixel-guard", "if (pixel < 0) continue;", ""),
+    of_adjacency("order-w", "rotated(tap, pixel.first, window.w)", "tap"),
+    of_adjacency("order-h", ROTATED_H, "strip.b"),
+    of_adjacency("order-d", ROTATED_D, "strip.a"),
+    of_adjacency("pixel-guard", "if (pixel.pixel >= 0) *to", "*to"),
     of_adjacency("tap-guard", "< block.table().strip_taps[of_step]", "< kStripTaps"),
     of_adjacency("window-guard", "tap < taps ? score", "true ? score"),
     of_adjacency("misaligned", "+ kPack<A>;", "+ 1;"),
@@ -200,7 +232,7 @@ MUTANTS = [
     of_adjacency("warps-not-scaled", " * std::exp2(its_largest[i] - largest[i])", ""),
     of_adjacency("stale-scores", "if (n != last + 1) compute", "if (n <= last) compute"),
     # offsets in 32 bits; groups that do not fit a launch.
-    of_adjacency("32-bit", "[pixel * K + slot]", "[int(pixel * K + slot)]", "offsets"),
+    of_adjacency("32-bit", POINTER, "(p * (K * uint32_t(sizeof(T))))", "offsets", file=W),
     of_adjacency("32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "offsets"),
     of_adjacency("groups", "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     # Fused attention: barriers,
@@ -371,9 +403,12 @@ MUTANTS = [
     # An infinite value spoils no more than is documented.
     of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
     # Other windows: absent neighbours,
-    Mutant("similarity-absent", S, "if (lacks &&", "if (false &&", part=WINDOWS),
+    Mutant("similarity-absent", S, "if (table.bounds.lacks) {", "if (false) {", part=WINDOWS),
     Mutant("apply-absent", A, "plane >= 0 && row >= 0 && column", "column", part=WINDOWS),
-    Mutant("entries-absent", W, "column < 0 || absent", "column < 0", T, WINDOWS),
+    Mutant("apply-absent-zero", A, "to += to_step) *to = 0;", "to += to_step) {}", part=WINDOWS),
+    Mutant("entries-absent", W, "entry_row == kAbsent || of_row.pixel < 0", "false", T, WINDOWS),
+    Mutant("entries-absent-row", W, "entry_row == kAbsent || of_row", "of_row", T, WINDOWS),
+    Mutant("entries-absent-column", W, "== kAbsent || of_row.pixel < 0", "== kAbsent", T, WINDOWS),
     Mutant("bounds-w", G, "w.begin <= j && j < w.end", "w.begin <= j", S, WINDOWS),
     of_adjacency("absent", "mask_absent(block, A(0), score);", "", "windows"),
     of_attention("absent", M, "if (!(present >> (i + tap) & 1))", "if (false)", OF_WINDOWS),
@@ -395,6 +430,9 @@ MUTANTS = [
         "{problem.pattern}",
         part=WINDOWS,
     ),
+    Mutant("entries-same-window-h", W, "transposed ? place.h.axis.transposed() :", "", T, WINDOWS),
+    Mutant("entries-same-window-d", W, "transposed ? place.d.axis.transposed() :", "", T, WINDOWS),
+    Mutant("entries-same-grid", W, "transposed ? place.w.axis.keys :", "", A, WINDOWS),
     Mutant("entries-same-window-w", W, "transposed ? line.axis.transposed() :", "", T, WINDOWS),
     of_attention(
         "same-window",
@@ -412,6 +450,7 @@ MUTANTS = [
     barrier_of_attention(B, "the totals are complete, if no step follows", "of-totals", OF_WINDOWS),
     # Problems that are not refused.
     of_attention("not-refused", P, "if (least < 0)", "if (false)", "limits"),
+    Mutant("similarity-not-refused", S, "if (!tile)", "if (false)", part="limits"),
     Mutant("apply-not-refused", AP, "if (!tile)", "if (false)", A, "limits"),
     Mutant("launch-not-refused", L, "l.blocks > INT32_MAX", "false", T, "limits"),
 ]

@@ -1,0 +1,61 @@
+// Copies of listed values from global to shared memory, which go on while a thread computes if
+// nothing is converted and the architecture can: sm_80 and newer.
+#pragma once
+
+#include <type_traits>
+
+#include <cuda_runtime.h>
+
+#include "packed.cuh"
+#include "staging.cuh"
+#include "warp.cuh"
+
+namespace circulant {
+
+template <class T, class A>
+constexpr bool kCopiesWhileComputing =
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+    std::is_same<T, A>::value && sizeof(T) >= 4;
+#else
+    false;
+#endif
+
+// Copies from[source[i]] to to[i] for i = first, first + stride, ... below `end`. They are complete
+// after finish_copies() and a barrier.
+template <class A, class T>
+__device__ __forceinline__ void start_copies(const T* from, A* to, const int* source, int first,
+                                             int end, int stride) {
+  from = kept(from);
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    copy_in_batches<int>(
+        first, end, stride, [&](int i) { return source[i]; },
+        [&](int i, int from_at) {
+          copy_async<sizeof(T)>(to + i, from + static_cast<unsigned>(from_at));
+        });
+  } else {
+    copy_in_batches<T>(
+        first, end, stride, [&](int i) { return from[static_cast<unsigned>(source[i])]; },
+        [&](int i, T value) { to[i] = A(value); });
+  }
+}
+
+// Copies one value. It is complete after finish_copies() and a barrier.
+template <class T, class A>
+__device__ __forceinline__ void start_copy(A* to, const T* from) {
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    copy_async<sizeof(T)>(to, from);
+  } else {
+    *to = A(*from);
+  }
+}
+
+// Waits for the copies that this thread has started.
+template <class T, class A>
+__device__ __forceinline__ void finish_copies() {
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    commit_copies();
+    wait_copies<0>();
+  }
+}
+
+}  // namespace circulant
