@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, Partial
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.distributed.placements import BATCH, CHANNELS, Placed
 
-# As signed numbers: of splitmix64, and of C. Wellons' search for hashes of 32 bits with little bias.
+# As signed numbers: of splitmix64, and of C. Wellons' hash of 32 bits with little bias.
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 _STEP, _THIRD, _FOURTH = -1640531535, 2146121005, -2073254261
 

@@ -8,6 +8,8 @@ import composition_checks
 import dropout_checks
 import example_checks
 import exchange_checks
+import flop_checks
+import grid_module_checks
 import mask_checks
 import module_checks
 import processes
@@ -20,6 +22,7 @@ CHECKS = [
     attention_checks.attention_of_dtensors,
     bit_checks.the_bits_of_one_process,
     attention_checks.overlapped,
+    flop_checks.flops_with_and_without_overlap,
     attention_checks.scale_bias_and_mask,
     mask_checks.masks_of_dtensors,
     mask_checks.masks_of_modules,
@@ -38,7 +41,12 @@ CHECKS = [
     module_checks.modules_of_dtensors,
     module_checks.tensor_parallel,
     module_checks.plain_parameters_are_refused,
-    module_checks.other_modules_are_refused,
+    grid_module_checks.cosine_attention,
+    grid_module_checks.axial_attention,
+    grid_module_checks.fused_attention,
+    grid_module_checks.axial_transformer_over_the_batch,
+    grid_module_checks.denoising,
+    grid_module_checks.what_modules_refuse,
     composition_checks.data_parallel,
     composition_checks.compiled,
     example_checks.bytes_of_the_model,
