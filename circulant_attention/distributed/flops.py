@@ -18,7 +18,16 @@ _ops = getattr(torch.ops, NAMESPACE)
 
 
 @register_flop_formula(_ops.attention_with_halos)
-def _attention(q: Shape, k: Shape, v: Shape, window: Shape, *_: Any, **__: Any) -> int:
+def _attention(
+    q: Shape,
+    k: Shape,
+    v: Shape,
+    bias: Shape | None,
+    key_bias: Shape | None,
+    window: Shape,
+    *_: Any,
+    **__: Any,
+) -> int:
     """Interior and strips together are the queries of the shard."""
     return attention_flops(q, k, v, window)
 
@@ -31,6 +40,8 @@ def _attention_backward(
     q: Shape,
     k: Shape,
     v: Shape,
+    bias: Shape | None,
+    key_bias: Shape | None,
     y: Shape,
     lse: Shape,
     of_keys: bool,

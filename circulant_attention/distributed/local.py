@@ -51,18 +51,18 @@ def attention(
     own = parts[0].dtype
     q_part, k_part = dtypes.promote(parts[0], parts[2])[0], dtypes.promote(parts[1], parts[2])[0]
     v_part = dtypes.promote(parts[2], k_part)[0]
-    plain = bias is None and key_bias is None
-    if halos.overlaps and plain and not transform_active():
-        window = list(halos.window)
-        y, keys = overlap.attention(q_part, k_part, v_part, window, kind, scale, halos.extensions)
+    if halos.overlaps and not transform_active():
+        terms = dtypes.in_sums(q_part.dtype, bias, key_bias)
+        window, parts = list(halos.window), (q_part, k_part, v_part)
+        y, keys = overlap.attention(*parts, *terms, window, kind, scale, halos.extensions)
         return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
     keys, values = halos.extend(k_part, v_part)
     if halos.grid.empty:
         inputs = q_part, keys, values, *_given(bias, key_bias)
         y = nothing(v_part.new_empty(v_part.shape), *inputs)
     else:
-        settings = halos.window, kind, scale, bias, key_bias
-        y = dtypes.attention(halos.pad(q_part), keys, values, *settings)
+        q_part = halos.pad(q_part)
+        y = dtypes.attention(q_part, keys, values, halos.window, kind, scale, bias, key_bias)
         y = halos.crop(y)
     return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
 
