@@ -28,11 +28,6 @@ def axial_attention(module: Any, x: Tensor, mask: Tensor | None = None) -> Tenso
     check_grid(x, module.dim, channel, module.num_dimensions)
     check_grid_mask(mask, x, channel)
     placements = _checked(x, channel)
-    if module.training and any(part.fn.dropout for part in module.axial_attentions):
-        raise ValueError(
-            "dropout of axial attention is not there for DTensors: use module.eval(), or "
-            "AxialAttention(..., dropout=0)"
-        )
 
     def attended(part: Any, x: Any) -> Any:
         moved = _along(part.axis, x, channel, placements)

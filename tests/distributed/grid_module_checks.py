@@ -11,6 +11,7 @@ from attention_checks import R, S, check_equal, mesh_of
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_module, distribute_tensor
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 from circulant_attention.denoising import attention_window, nonlocal_means, patches
 from circulant_attention.nn import (
@@ -190,16 +191,41 @@ def denoising() -> None:
     assert torch.equal(nonlocal_means(own, 0.0, window=3, patch=3).full_tensor(), image)
 
 
+def dropout_in_modules_on_shards() -> None:
+    """Equal on ranks with equal values, another one on each shard, equal when checkpointed."""
+    world = dist.get_world_size()
+    mesh = mesh_of((world,))
+    torch.manual_seed(11)
+    module = distribute_module(AxialAttention(8, heads=2, dim_index=1, dropout=0.5), mesh)
+    one = torch.randn(1, 8, 6, 5)
+    torch.manual_seed(dist.get_rank())
+    mine = module(distribute_tensor(one, mesh, [R])).to_local().contiguous()
+    other = mine.clone()
+    dist.broadcast(other, world - 1)
+    assert torch.equal(mine, other)
+    same = distribute_tensor(one.repeat(world, 1, 1, 1), mesh, [S(0)])
+    torch.manual_seed(11)
+    samples = module(same).full_tensor()
+    for sample in samples[1:]:
+        assert not torch.equal(sample, samples[0])
+    x = distribute_tensor(torch.randn(2, 8, 6, 5), mesh, [S(2)]).requires_grad_()
+    grads = []
+    for run in (module, lambda x: checkpoint(module, x, use_reentrant=False)):
+        torch.manual_seed(12)
+        grads.append(torch.autograd.grad((run(x) ** 2).sum(), x)[0].full_tensor())
+    assert torch.equal(*grads)
+    module.eval()
+    assert torch.equal(module(x).full_tensor(), module(x).full_tensor())
+
+
 def what_modules_refuse() -> None:
     """On every rank at once, with what to do."""
     world = dist.get_world_size()
     mesh = mesh_of((world,))
     x = distribute_tensor(torch.randn(4, 8, 6, 6), mesh, [S(2)])
-    axial = distribute_module(AxialAttention(8, heads=2, dim_index=1, dropout=0.5), mesh)
     plain = AxialAttention(8, heads=2, dim_index=1)
     sigma = torch.tensor(0.3, requires_grad=True)
     calls: list[tuple[Any, type, str]] = [
-        (lambda: axial(x), ValueError, "use module.eval()"),
         (lambda: plain(x), TypeError, "use torch.distributed.tensor.distribute_module"),
         (lambda: nonlocal_means(x, sigma, window=3, patch=3), TypeError, "use distribute_tensor"),
         (lambda: patches(x, 3), TypeError, "patches does not take DTensors: use"),
