@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from circulant_attention.checks import is_int
 from circulant_attention.denoising import tiling
@@ -30,17 +28,19 @@ from circulant_attention.denoising.arguments import (
     checked_sigma,
     checked_tile,
 )
+from circulant_attention.denoising.means import (
+    denoised_tiles,
+    features,
+    noiseless_kept,
+    unfolded,
+)
 from circulant_attention.denoising.tiling import Span
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.autocast import cast_for_autocast
+from circulant_attention.ops.dispatch import takes_distributed
 from circulant_attention.ops.primitives import SimilarityKind
 from circulant_attention.ops.registration import transform_active
 from circulant_attention.ops.windows import CIRCULAR, VALID
-
-# Patches are compared in a slightly smoothed image, with these weights along each dim, which leaves
-# about a fifth of the noise variance. A patch's distance to itself is noise-free: without smoothing
-# the centre pixel would dominate.
-_SMOOTHING = (0.1875, 0.625, 0.1875)
 
 # For circulant_attention.nn.
 
@@ -51,6 +51,7 @@ DEFAULT_MEMORY = 1 << 29
 """The default memory for the patches of a tile: 512 MiB."""
 
 
+@takes_distributed
 def patches(image: Tensor, patch: int) -> Tensor:
     r"""The patch around every pixel, as channels.
 
@@ -82,9 +83,10 @@ def patches(image: Tensor, patch: int) -> Tensor:
     check_width("patch", patch, image)
     rows, columns = (Span(0, n, slice(0, n), CIRCULAR) for n in image.shape[-2:])
     block = tiling.take(image, rows, columns, (CIRCULAR, CIRCULAR), patch // 2)
-    return _unfolded(block, patch).flatten(1, 3)
+    return unfolded(block, patch).flatten(1, 3)
 
 
+@takes_distributed
 def nonlocal_means(
     image: Tensor,
     sigma: float | Tensor,
@@ -158,47 +160,17 @@ def nonlocal_means(
     border = checked_boundary(boundary)
     height, width = image.shape[-2:]
     tile_rows, tile_columns = checked_tile(tile, height, width)
-    batch = image if image.dim() == 4 else image[None]
     noise = checked_sigma(sigma, image, zero=True)
-    if isinstance(noise, Tensor):
-        noisy = noise != 0
-        scale: float | Tensor = 1 / (bandwidth * torch.where(noisy, noise, 1))
-    elif noise == 0:
+    if not isinstance(noise, Tensor) and noise == 0:
         return image.clone()
-    else:
-        noisy, scale = None, 1 / (bandwidth * noise)
-    # Attention divides its scores by the root of the number of features.
-    scale = scale * (batch.shape[1] * patch**2) ** 0.25
     rows = tiling.spans(height, tile_rows, window // 2, border[0])
     columns = tiling.spans(width, tile_columns, window // 2, border[1])
-    total = len(rows) * len(columns)
-
-    def denoised(batch: Tensor, row: Span, column: Span) -> Tensor:
-        keys = _features(batch, row, column, border, patch, scale)
-        queries = keys[..., row.queries, column.queries]
-        q, k, v = cast_for_autocast(queries, keys, tiling.take(batch, row, column, border))
-        W = _op_window(window, row, column)
-        y = dtypes.attention(q, k, v, W, SimilarityKind.DISTANCE, q.shape[1] ** -0.5)
-        return y[..., row.crop, column.crop]
-
-    again = total > 1 and _recomputes(batch, scale)
-    strips: list[Tensor] = []
-    for row in rows:
-        strip = []
-        for column in columns:
-            if again:
-                strip.append(checkpoint(denoised, batch, row, column, use_reentrant=False))
-            else:
-                strip.append(denoised(batch, row, column))
-            if progress is not None:
-                progress(len(strips) * len(columns) + len(strip), total)
-        strips.append(torch.cat(strip, -1))
-    result = torch.cat(strips, -2)
-    if noisy is not None:
-        result = torch.where(noisy, result, batch)
-    return result.reshape(image.shape)
+    batch = image if image.dim() == 4 else image[None]
+    result = denoised_tiles(batch, noise, rows, columns, window, patch, bandwidth, border, progress)
+    return noiseless_kept(result, batch, noise).reshape(image.shape)
 
 
+@takes_distributed
 def attention_window(
     image: Tensor,
     sigma: float | Tensor,
@@ -252,7 +224,7 @@ def attention_window(
         Span(n - before, n + after + 1, slice(before, before + 1), VALID)
         for n, (before, after) in zip(at, reaches, strict=True)
     )
-    keys = _features(batch, row, column, border, patch, 1 / (bandwidth * noise))
+    keys = features(batch, row, column, border, patch, 1 / (bandwidth * noise))
     q, k = cast_for_autocast(keys[..., row.queries, column.queries], keys)
     W = tuple(n for before, after in reaches for n in (before, after, 1, VALID))
     weights = dtypes.adjacency(q, k, W, SimilarityKind.DISTANCE, 1.0)
@@ -334,59 +306,3 @@ def _bytes_per_pixel(image: Tensor, window: int, patch: int) -> int:
     if transform_active():
         numbers += 3 * channels // image.shape[-3] * window**2
     return numbers * image.element_size()
-
-
-def _op_window(window: int, row: Span, column: Span) -> tuple[int, ...]:
-    """The window of a tile as the native ops take it."""
-    if row.boundary == column.boundary == CIRCULAR:
-        return window, window
-    return tuple(n for at in (row, column) for n in (window // 2, window // 2, 1, at.boundary))
-
-
-def _features(
-    image: Tensor,
-    row: Span,
-    column: Span,
-    border: tuple[int, int],
-    patch: int,
-    scale: float | Tensor,
-) -> Tensor:
-    """Patches f of a block with ``1/2 |f_i - f_j|^2 = scale^2 d_ij``."""
-    reach = patch // 2 + len(_SMOOTHING) // 2
-    smooth = _smoothed(tiling.take(image, row, column, border, reach))
-    offsets = torch.arange(patch, dtype=torch.float64, device="cpu") - patch // 2
-    gaussian = torch.exp(-0.5 * (offsets / (max(patch - 1, 1) / 4)) ** 2)
-    weights = torch.outer(gaussian, gaussian)
-    weights = torch.sqrt(2 * weights / (image.shape[1] * weights.sum()))
-    if isinstance(scale, Tensor):
-        features = _unfolded(smooth, patch)
-        factors = scale[..., None, None] * weights.to(scale)[..., None, None]
-        return (features * factors).flatten(1, 3)
-    factors = (scale * weights).to(image.device, image.real.dtype)
-    return _unfolded(smooth, patch).mul_(factors[..., None, None]).flatten(1, 3)
-
-
-def _unfolded(image: Tensor, patch: int) -> Tensor:
-    """The patches inside an image ``(B, C, H, W)``: ``(B, C, P, P, H - P + 1, W - P + 1)``."""
-    for dim in (-2, -1):
-        # Row offsets, then column offsets, each behind the dims that are there.
-        inside = image.shape[dim] - patch + 1
-        views = [image.narrow(dim, start, inside) for start in range(patch)]
-        image = torch.stack(views, -3)
-    return image
-
-
-def _smoothed(image: Tensor) -> Tensor:
-    """The smoothed pixels that have neighbours on both sides in both dims."""
-    side, middle, _ = _SMOOTHING
-    for dim in (-2, -1):
-        inner = image.shape[dim] - 2
-        before, centre, after = (image.narrow(dim, start, inner) for start in range(3))
-        image = middle * centre + side * (before + after)
-    return image
-
-
-def _recomputes(image: Tensor, scale: float | Tensor) -> bool:
-    """True if a backward pass can follow that computes the tiles again."""
-    differentiable = image.requires_grad or (isinstance(scale, Tensor) and scale.requires_grad)
-    return torch.is_grad_enabled() and differentiable and not transform_active()

@@ -7,7 +7,7 @@ the halo, too, is computed, and cropped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ class Span:
     stop: int
     inner: slice
     boundary: int
+
+    def moved(self, distance: int) -> Span:
+        """The same tile of an image that begins ``distance`` earlier."""
+        return replace(self, start=self.start + distance, stop=self.stop + distance)
 
     @property
     def queries(self) -> slice:
@@ -57,9 +61,14 @@ def spans(size: int, tile: int, halo: int, boundary: int) -> list[Span]:
     # A loop over a range would fix the size of a compiled graph.
     if tile >= size:
         return [Span(0, size, slice(0, size), boundary)]
+    return spans_of_part(size, slice(0, size), tile, halo, boundary)
+
+
+def spans_of_part(size: int, part: slice, tile: int, halo: int, boundary: int) -> list[Span]:
+    """The tiles of a part of one dim, as for :func:`spans`."""
     result = []
-    for start in range(0, size, tile):
-        stop = min(start + tile, size)
+    for start in range(part.start, part.stop, tile):
+        stop = min(start + tile, part.stop)
         first, last = start - halo, stop + halo
         if boundary == CIRCULAR or (first >= 0 and last <= size):
             boundary_of_block = VALID

@@ -7,7 +7,7 @@ package.
 shard.
 """
 
-from circulant_attention.distributed import functions, torch_functions  # noqa: F401
+from circulant_attention.distributed import flops, functions, torch_functions  # noqa: F401
 from circulant_attention.distributed.grid import ShardedGrid, set_overlap
 from circulant_attention.distributed.matrix import DistributedCirculant
 from circulant_attention.distributed.sharded import (

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial
 
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.distributed.placements import BATCH, CHANNELS, Placed
 
-# As signed numbers: of splitmix64, and of C. Wellons' search for hashes of 32 bits with little bias.
+# As signed numbers: of splitmix64, and of C. Wellons' hash of 32 bits with little bias.
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 _STEP, _THIRD, _FOURTH = -1640531535, 2146121005, -2073254261
 
 
-def common_seed(placed: Placed, device: torch.device) -> Tensor:
+def common_seed(mesh: DeviceMesh, device: torch.device) -> Tensor:
     """A random number that is the same on every rank; every rank draws one, and takes part.
 
     From the generator of the device, so that a checkpoint, which restores its state, finds the
@@ -27,8 +28,8 @@ def common_seed(placed: Placed, device: torch.device) -> Tensor:
     """
     own = torch.randint(2**62, (), device=device)
     # The largest: where the generators of all ranks have one state, that of one process.
-    placements = [Partial("max")] * placed.mesh.ndim
-    seed: Tensor = DTensor.from_local(own, placed.mesh, placements, run_check=False).full_tensor()
+    placements = [Partial("max")] * mesh.ndim
+    seed: Tensor = DTensor.from_local(own, mesh, placements, run_check=False).full_tensor()
     return seed
 
 
@@ -36,7 +37,7 @@ def dropped(values: Tensor, p: float, placed: Placed, halos: Halos, nheads: int)
     """The values ``(G, n, K)``, each zero with probability p, and the others divided by 1 - p."""
     if p == 0:
         return values
-    seed = common_seed(placed, values.device)
+    seed = common_seed(placed.mesh, values.device)
     if p == 1:
         return values * 0
     bits = _hashed(_rows(placed, halos, nheads, values.device), values.shape[-1], seed)

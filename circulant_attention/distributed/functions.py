@@ -10,11 +10,16 @@ from torch import Tensor
 from circulant_attention import attention as plain
 from circulant_attention import checks
 from circulant_attention.distributed import local, terms
+from circulant_attention.distributed.axial import axial_attention
+from circulant_attention.distributed.batches import of_whole_samples
+from circulant_attention.distributed.cosine import cos_attn
+from circulant_attention.distributed.denoising import nonlocal_means
 from circulant_attention.distributed.dropout import dropped
 from circulant_attention.distributed.grid import Halos
 from circulant_attention.distributed.matrix import DistributedCirculant
 from circulant_attention.distributed.placements import check_placed
 from circulant_attention.distributed.pointwise import pointwise
+from circulant_attention.distributed.pooling import fused_attention
 from circulant_attention.distributed.weights import ShardWeights
 from circulant_attention.geometry import WindowLike, make_geometry
 from circulant_attention.matrix import Circulant
@@ -187,7 +192,15 @@ for _function in (
     circulant_similarity,
     circulant_transposed_attention,
     mh_apply,
+    nonlocal_means,
     pointwise,
     softmax,
 ):
     dispatch.IMPLEMENTATIONS[_function.__name__] = _function
+
+dispatch.IMPLEMENTATIONS |= {
+    "AxialAttention": axial_attention,
+    "AxialImageTransformer": of_whole_samples("AxialImageTransformer"),
+    "CosAttn": cos_attn,
+    "FusedAttention": fused_attention,
+}

@@ -51,18 +51,18 @@ def attention(
     own = parts[0].dtype
     q_part, k_part = dtypes.promote(parts[0], parts[2])[0], dtypes.promote(parts[1], parts[2])[0]
     v_part = dtypes.promote(parts[2], k_part)[0]
-    plain = bias is None and key_bias is None
-    if halos.overlaps and plain and not transform_active():
-        window = list(halos.window)
-        y, keys = overlap.attention(q_part, k_part, v_part, window, kind, scale, halos.extensions)
+    if halos.overlaps and not transform_active():
+        terms = dtypes.in_sums(q_part.dtype, bias, key_bias)
+        window, parts = list(halos.window), (q_part, k_part, v_part)
+        y, keys = overlap.attention(*parts, *terms, window, kind, scale, halos.extensions)
         return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
     keys, values = halos.extend(k_part, v_part)
     if halos.grid.empty:
         inputs = q_part, keys, values, *_given(bias, key_bias)
-        y = _nothing(v_part.new_empty(v_part.shape), *inputs)
+        y = nothing(v_part.new_empty(v_part.shape), *inputs)
     else:
-        settings = halos.window, kind, scale, bias, key_bias
-        y = dtypes.attention(halos.pad(q_part), keys, values, *settings)
+        q_part = halos.pad(q_part)
+        y = dtypes.attention(q_part, keys, values, halos.window, kind, scale, bias, key_bias)
         y = halos.crop(y)
     return (dtypes.channels_to_complex(y) if v.is_complex() else y), keys.to(own)
 
@@ -113,7 +113,7 @@ def apply(values: Tensor, x: Tensor, halos: Halos, *, transposed: bool) -> Tenso
     dtype = torch.promote_types(values.dtype, x.dtype)
     if transposed:
         if halos.grid.empty:
-            y = _nothing(x.new_empty(x.shape, dtype=dtype), x, values)
+            y = nothing(x.new_empty(x.shape, dtype=dtype), x, values)
         else:
             rows = halos.pad_rows(values)
             y = dtypes.apply(rows, halos.pad(x), halos.window, transposed=True)
@@ -121,7 +121,7 @@ def apply(values: Tensor, x: Tensor, halos: Halos, *, transposed: bool) -> Tenso
     (x,) = halos.extend(x)
     if halos.grid.empty:
         size = (*x.shape[:2], *halos.grid.local_size)
-        return _nothing(x.new_empty(size, dtype=dtype), x, values)
+        return nothing(x.new_empty(size, dtype=dtype), x, values)
     y = dtypes.apply(halos.pad_rows(values), x, halos.window, transposed=False)
     return halos.crop(y)
 
@@ -130,7 +130,7 @@ def _given(*terms: Tensor | None) -> list[Tensor]:
     return [term for term in terms if term is not None]
 
 
-def _nothing(empty: Tensor, *inputs: Tensor) -> Tensor:
+def nothing(empty: Tensor, *inputs: Tensor) -> Tensor:
     """A tensor without elements that depends on the inputs."""
     for x in inputs:
         empty = empty + (x.real if x.is_complex() else x).sum().to(empty.dtype)
@@ -139,4 +139,4 @@ def _nothing(empty: Tensor, *inputs: Tensor) -> Tensor:
 
 def _no_rows(halos: Halos, *inputs: Tensor) -> Tensor:
     like = inputs[0]
-    return _nothing(like.new_empty(like.shape[0], 0, prod(halos.geometry.lengths)), *inputs)
+    return nothing(like.new_empty(like.shape[0], 0, prod(halos.geometry.lengths)), *inputs)

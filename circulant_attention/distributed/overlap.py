@@ -18,6 +18,7 @@ from torch import Tensor
 from circulant_attention.distributed import halos, messages
 from circulant_attention.distributed.shards import Plan, make_plan
 from circulant_attention.ops.attention import composed_attention
+from circulant_attention.ops.biased_attention import composed_biased_attention
 from circulant_attention.ops.library import NAMESPACE
 
 _native = getattr(torch.ops, NAMESPACE)
@@ -100,6 +101,8 @@ def _attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
     window: list[int],
     kind: int,
     scale: float,
@@ -112,10 +115,15 @@ def _attention(
     cuts = _cuts(dims, sizes, numbers, groups)
     y = v.new_empty(v.shape)
     lse = _new_lse(q)
+    grid = _key_grid(key_bias, q, cuts)
 
     def compute(box: Box, keys: Tensor, values: Tensor) -> None:
         queries = _part(q, box, cuts).contiguous()
-        own = _native.attention(queries, keys, values, window, kind, scale)
+        if bias is None and grid is None:
+            own = _native.attention(queries, keys, values, window, kind, scale)
+        else:
+            terms = bias, _key_terms(grid, box, cuts)
+            own = _native.biased_attention(queries, keys, values, *terms, window, kind, scale)
         _part(y, box, cuts).copy_(own[0])
         part = _part(lse, box, cuts)
         part.copy_(own[1].reshape(part.shape))
@@ -140,6 +148,8 @@ def _backward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
     y: Tensor,
     lse: Tensor,
     of_keys: bool,
@@ -150,8 +160,8 @@ def _backward(
     sizes: list[int],
     numbers: list[int],
     groups: list[str],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of q, and of k and v without halos; k and v come with theirs.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, of k and v without halos, and of the biases; k and v come with theirs.
 
     ``dkeys`` and ``dvalues`` are the gradients of k and v from elsewhere. They are sent only if
     ``of_keys``.
@@ -160,13 +170,26 @@ def _backward(
     dq = q.new_empty(q.shape)
     dk = k.new_zeros(k.shape) if dkeys is None else dkeys.clone()
     dv = v.new_zeros(v.shape) if dvalues is None else dvalues.clone()
+    grid = _key_grid(key_bias, q, cuts)
+    dbias = lse.new_zeros(0 if bias is None else bias.shape)
+    dgrid = lse.new_zeros(0 if grid is None else grid.shape)
 
     def compute(box: Box) -> tuple[Tensor, Tensor]:
         dy_part, q_part, y_part, lse_part = (_part(x, box, cuts) for x in (dy, q, y, lse))
         keys, values = (_part(x, box, cuts, keys=True) for x in (k, v))
         parts = [x.contiguous() for x in (dy_part, q_part, keys, values, y_part)]
         rows = lse_part.contiguous().flatten(1)
-        own = _native.attention_backward(*parts, rows, window, kind, scale)
+        if bias is None and grid is None:
+            own = _native.attention_backward(*parts, rows, window, kind, scale)
+        else:
+            terms = bias, _key_terms(grid, box, cuts)
+            inputs = *parts[:4], *terms, parts[4], rows, None
+            own = _native.biased_attention_backward(*inputs, window, kind, scale)
+            if bias is not None:
+                dbias.add_(own[3])
+            if grid is not None:
+                total = _part(dgrid, box, cuts, keys=True)
+                total.add_(own[4].reshape(total.shape))
         _part(dq, box, cuts).copy_(own[0])
         return own[1], own[2]
 
@@ -175,7 +198,7 @@ def _backward(
             _part(total, box, cuts, keys=True).add_(own)
     if not of_keys:
         compute(_interior(cuts))
-        return dq, q.new_empty(q.shape), y.new_empty(y.shape)
+        return dq, q.new_empty(q.shape), y.new_empty(y.shape), dbias, _flat(dgrid)
     *others, last = cuts
     messages.join(last.group, q.device)
     pending = halos.start_gathering((dk, dv), last.dim, last.plan, last.group)
@@ -186,7 +209,26 @@ def _backward(
     # The interior sees the whole shard, and nothing else.
     for total, own in zip(grads, inner, strict=True):
         total.add_(own)
-    return dq, grads[0], grads[1]
+    return dq, grads[0], grads[1], dbias, _flat(dgrid)
+
+
+def _key_grid(key_bias: Tensor | None, q: Tensor, cuts: Sequence[Cut]) -> Tensor | None:
+    """A bias ``(P, extended pixels)`` as ``(P, 1, *extended)``."""
+    if key_bias is None:
+        return None
+    size = list(q.shape[2:])
+    for cut in cuts:
+        size[cut.dim - 2] = cut.plan.extended
+    return key_bias.reshape(key_bias.shape[0], 1, *size)
+
+
+def _key_terms(grid: Tensor | None, box: Box, cuts: Sequence[Cut]) -> Tensor | None:
+    """The bias of the keys of a box."""
+    return None if grid is None else _part(grid, box, cuts, keys=True).flatten(1).contiguous()
+
+
+def _flat(grid: Tensor) -> Tensor:
+    return grid.flatten(1) if grid.dim() > 1 else grid
 
 
 def _new_lse(q: Tensor) -> Tensor:
@@ -198,22 +240,25 @@ _attention_op = torch.library.custom_op(
     f"{NAMESPACE}::attention_with_halos",
     _attention,
     mutates_args=(),
-    schema=f"(Tensor q, Tensor k, Tensor v, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema=(
+        f"(Tensor q, Tensor k, Tensor v, Tensor? bias, Tensor? key_bias, {_SETTINGS}) "
+        "-> (Tensor, Tensor, Tensor, Tensor)"
+    ),
 )
 _backward_op = torch.library.custom_op(
     f"{NAMESPACE}::attention_with_halos_backward",
     _backward,
     mutates_args=(),
     schema=(
-        "(Tensor dy, Tensor? dkeys, Tensor? dvalues, Tensor q, Tensor k, Tensor v, Tensor y, "
-        f"Tensor lse, bool of_keys, {_SETTINGS}) "
-        "-> (Tensor, Tensor, Tensor)"
+        "(Tensor dy, Tensor? dkeys, Tensor? dvalues, Tensor q, Tensor k, Tensor v, Tensor? bias, "
+        f"Tensor? key_bias, Tensor y, Tensor lse, bool of_keys, {_SETTINGS}) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)"
     ),
 )
 
 
 @_attention_op.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+def _(q: Tensor, k: Tensor, v: Tensor, _: Any, __: Any, *settings: Any) -> tuple[Tensor, ...]:
     extended = []
     for x in (k, v):
         shape = list(x.shape)
@@ -225,44 +270,54 @@ def _(q: Tensor, k: Tensor, v: Tensor, *settings: Any) -> tuple[Tensor, ...]:
 
 @_backward_op.register_fake
 def _(dy: Tensor, _: Any, __: Any, q: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return q.new_empty(q.shape), q.new_empty(q.shape), dy.new_empty(dy.shape)
+    _, _, bias, key_bias, _, lse, *_ = rest
+    terms = (lse.new_empty(0 if x is None else x.shape) for x in (bias, key_bias))
+    return q.new_empty(q.shape), q.new_empty(q.shape), dy.new_empty(dy.shape), *terms
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, _, _, *ctx.settings = inputs
+    q, _, _, bias, key_bias, *ctx.settings = inputs
     y, lse, keys, values = output
     ctx.mark_non_differentiable(lse)
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, y, lse, keys, values)
+    ctx.save_for_backward(q, y, lse, keys, values, bias, key_bias)
 
 
 def _gradients(
     ctx: Any, dy: Tensor | None, _: Any, dkeys: Tensor | None, dvalues: Tensor | None
 ) -> Any:
-    q, y, lse, keys, values = ctx.saved_tensors
+    q, y, lse, keys, values, bias, key_bias = ctx.saved_tensors
     window, kind, scale, *cut_settings = ctx.settings
     dy = y.new_zeros(y.shape) if dy is None else dy
-    of_keys = any(ctx.needs_input_grad[1:3])
+    needs_q, needs_k, needs_v, needs_bias, needs_key_bias = ctx.needs_input_grad[:5]
+    of_keys = needs_k or needs_v
+    needed = needs_q, of_keys, of_keys, needs_bias, needs_key_bias
     if not torch.is_grad_enabled():
-        elsewhere = dkeys, dvalues
-        dq, dk, dv = _backward_op(dy, *elsewhere, q, keys, values, y, lse, of_keys, *ctx.settings)
-        return dq, *((dk, dv) if of_keys else (None, None)), *[None] * _COUNT
+        inputs = q, keys, values, bias, key_bias
+        found = _backward_op(dy, dkeys, dvalues, *inputs, y, lse, of_keys, *ctx.settings)
+        grads = [dx if needs else None for dx, needs in zip(found, needed, strict=True)]
+        return *grads, *[None] * _COUNT
     # create_graph=True: the gradients need a graph of their own. Of views, since the graph of keys
     # and values leads through this node to q.
-    views = [x.view_as(x) for x in (q, keys, values)]
-    again = composed_attention(views[0], views[1], views[2], window, kind, scale)
-    needed = ctx.needs_input_grad[0], of_keys, of_keys
-    wanted = [x for x, needs in zip(views, needed, strict=True) if needs]
-    found = iter(torch.autograd.grad(again, wanted, dy, create_graph=True))
-    dq = next(found) if needed[0] else None
-    if not of_keys:
-        return dq, None, None, *[None] * _COUNT
-    grads: Sequence[Tensor] = [*found]
-    pairs = zip(grads, (dkeys, dvalues), strict=True)
-    grads = [own if other is None else own + other for own, other in pairs]
-    for cut in reversed(_cuts(*cut_settings)):
-        grads = halos.gather(grads, cut.extension)
-    return dq, *grads, *[None] * _COUNT
+    q, keys, values = (x.view_as(x) for x in (q, keys, values))
+    bias, key_bias = (x if x is None else x.view_as(x) for x in (bias, key_bias))
+    if bias is None and key_bias is None:
+        again = composed_attention(q, keys, values, window, kind, scale)
+    else:
+        inputs = q, keys, values, bias, key_bias
+        again, _ = composed_biased_attention(*inputs, window, kind, scale)
+    pairs = zip((q, keys, values, bias, key_bias), needed, strict=True)
+    given = iter(
+        torch.autograd.grad(again, [x for x, needs in pairs if needs], dy, create_graph=True)
+    )
+    again_grads: list[Any] = [next(given) if needs else None for needs in needed]
+    if of_keys:
+        both = zip(again_grads[1:3], (dkeys, dvalues), strict=True)
+        sums: Sequence[Any] = [own if other is None else own + other for own, other in both]
+        for cut in reversed(_cuts(*cut_settings)):
+            sums = halos.gather(sums, cut.extension)
+        again_grads[1:3] = sums
+    return *again_grads, *[None] * _COUNT
 
 
 _attention_op.register_autograd(_gradients, setup_context=_setup_context)
@@ -272,6 +327,8 @@ def attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    bias: Tensor | None,
+    key_bias: Tensor | None,
     window: list[int],
     kind: int,
     scale: float,
@@ -283,11 +340,14 @@ def attention(
         q: Queries ``(G, C, *local)``, real.
         k: Keys of the same shape and dtype.
         v: Values ``(G, C_v, *local)`` of the same dtype.
+        bias: ``(heads, K)``, added to the scores by offset, or None; in the dtype of the sums.
+        key_bias: ``(P, extended pixels)``, added by key, or None; in the dtype of the sums.
         window: The window of the shard, valid along the dims that are cut.
         kind: The similarity.
         scale: The factor of the similarities.
         extensions: The settings of :func:`halos.extend` for each dim that is cut.
     """
     settings = settings_of(extensions)
-    y, _, keys, _ = _attention_op(q, k, v, window, int(kind), scale, *settings)
+    terms = bias, key_bias
+    y, _, keys, _ = _attention_op(q, k, v, *terms, window, int(kind), scale, *settings)
     return y, keys

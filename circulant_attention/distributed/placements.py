@@ -184,7 +184,7 @@ def placed(name: str, x: DTensor, spatial_dims: int) -> Placed:
         if mesh.size(at) == 1 and not placement.is_partial():
             placements.append(placement)
             continue
-        _check_placement(name, placement, at)
+        check_placement(name, placement, at)
         placements.append(placement)
         if not isinstance(placement, Shard):
             continue
@@ -221,7 +221,8 @@ def placed(name: str, x: DTensor, spatial_dims: int) -> Placed:
     return Placed(mesh, tuple(placements), grid, batch, x.shape[BATCH], parts)
 
 
-def _check_placement(name: str, placement: Placement, at: int) -> None:
+def check_placement(name: str, placement: Placement, at: int) -> None:
+    """Raises unless the placement on mesh dim ``at`` is Replicate or Shard."""
     if placement.is_partial():
         raise ValueError(
             f"{name} is {placement} on mesh dim {at}: its shards are summands, not values; use "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -85,6 +85,12 @@ class _CosAttn(nn.Module):
         Raises:
             ValueError: If shapes do not fit, or ``n_head`` does not divide C or C_v.
         """
+        self._check_inputs(q, k, v)
+        here, there = (self._terms([slice(n) for n in x.shape[2:]]) for x in (q, k))
+        return self._attended(q, k, v, here, there, self.n_head, q.shape[1], lambda sums: sums)
+
+    def _check_inputs(self, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Raises unless the shapes fit."""
         for name, x in (("q", q), ("k", k), ("v", v)):
             self._check(name, x, len(q))
         if k.shape[1] != q.shape[1]:
@@ -95,17 +101,55 @@ class _CosAttn(nn.Module):
             raise ValueError(
                 f"expected v to have the grid of k, {tuple(k.shape[2:])}, got {tuple(v.shape[2:])}"
             )
+
+    def _attended(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        here: Tensor,
+        there: Tensor,
+        heads: int,
+        channels: int,
+        total: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """The attention of some pixels, also of a part of a grid.
+
+        Args:
+            q: As for :meth:`forward`.
+            k: As there.
+            v: As there.
+            here: The terms of the pixels of q, as :meth:`_terms` gives them.
+            there: Those of the pixels of k.
+            heads: The heads of q, k and v.
+            channels: The channels of all heads, also of those that are elsewhere.
+            total: Makes sums over the pixels of k ``(2**d, B, heads, C_v / heads + 1, C / heads)``
+                sums over all pixels.
+
+        Returns:
+            A tensor like v, on the grid of q.
+        """
         dtype = torch.promote_types(torch.promote_types(q.dtype, v.dtype), torch.float32)
+
+        def split(x: Tensor) -> Tensor:
+            return x.reshape(len(x), heads, x.shape[1] // heads, x.shape[2:].numel())
+
+        def features(x: Tensor) -> Tensor:
+            return split(functional.relu(x * channels**-0.25) + self.eps)
+
         with without_autocast(q.device):
-            queries, keys = self._features(q.to(dtype)), self._features(k.to(dtype))
-            values = self._heads(v.to(dtype))
-            sums = queries.new_zeros(())
+            queries, keys = features(q.to(dtype)), features(k.to(dtype))
+            values = split(v.to(dtype))
             # Term by term: fewer copies of the features at a time than in one product.
-            for here, there in zip(self._terms(q), self._terms(k), strict=True):
-                placed = keys * there.to(dtype)
+            contexts = []
+            for term in there.to(dtype):
+                placed = keys * term
                 # The last row sums the weights, for the normalisation.
-                context = torch.cat([values @ placed.mT, placed.sum(dim=-1).unsqueeze(2)], dim=2)
-                sums = torch.addcmul(sums, context @ queries, here.to(dtype))
+                context = [values @ placed.mT, placed.sum(dim=-1).unsqueeze(2)]
+                contexts.append(torch.cat(context, dim=2))
+            sums = queries.new_zeros(())
+            for context, term in zip(total(torch.stack(contexts)), here.to(dtype), strict=True):
+                sums = torch.addcmul(sums, context @ queries, term)
             out = sums[:, :, :-1] / sums[:, :, -1:]
         return out.reshape(len(q), v.shape[1], *q.shape[2:]).to(v.dtype)
 
@@ -122,20 +166,10 @@ class _CosAttn(nn.Module):
                 f"expected {name} to have a grid of at most N={self.N}, got {tuple(x.shape[2:])}"
             )
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """``(B, C, *grid)`` to ``(B, heads, C / heads, pixels)``."""
-        return x.reshape(len(x), self.n_head, x.shape[1] // self.n_head, x.shape[2:].numel())
-
-    def _features(self, x: Tensor) -> Tensor:
-        """The non-negative features of every head, ``(B, heads, C / heads, pixels)``."""
-        return self._heads(functional.relu(x * x.shape[1] ** -0.25) + self.eps)
-
-    def _terms(self, x: Tensor) -> Tensor:
-        """Products of cosines and sines on the grid of x, ``(2**d, pixels)``."""
-        terms = self.attn_coef
-        for dim, size in enumerate(x.shape[2:], start=1):
-            terms = terms.narrow(dim, 0, size)
-        return terms.flatten(1)
+    def _terms(self, pixels: Sequence[slice]) -> Tensor:
+        """Products of cosines and sines on a part of the grid, ``(2**d, pixels)``."""
+        index = slice(None), *pixels
+        return self.attn_coef[index].flatten(1)
 
     def extra_repr(self) -> str:
         """The arguments."""
@@ -342,7 +376,6 @@ class CosMHSA(nn.Module):
             if not isinstance(module, nn.Dropout):
                 module.reset_parameters()  # type: ignore[operator]
 
-    @takes_distributed
     def forward(self, x: Tensor) -> Tensor:
         """Attend, add, normalise.
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from circulant_attention.checks import check_odd, check_positive
 from circulant_attention.denoising import nlm as denoising
 from circulant_attention.denoising.arguments import check_number, checked_boundary
-from circulant_attention.ops.dispatch import takes_distributed
 
 
 class NonlocalDenoiser(nn.Module):
@@ -84,7 +83,6 @@ class NonlocalDenoiser(nn.Module):
         self.boundary = boundary if isinstance(boundary, str) else tuple(boundary)
         self.memory = memory
 
-    @takes_distributed
     def forward(
         self,
         image: Tensor,

@@ -155,7 +155,7 @@ class FusedAttention(nn.Module):
                 grid, or the mask leaves a sample without inputs.
         """
         split = _collection if self.window is None else self._patches
-        x = _stacked(x) if self.window is None else self._image(x)
+        x = stacked(x) if self.window is None else self._image(x)
         if mask is not None and self.window is None:
             check_mask(mask, x.shape[:2], "(B, L)")
         queries, _ = split("f_Q", self.f_Q, x)
@@ -255,7 +255,7 @@ class FusedAttention(nn.Module):
         return ", ".join([*shown, f"scale={self.scale}", f"flatten={self.flatten}"])
 
 
-def _stacked(x: Tensor | Sequence[Tensor]) -> Tensor:
+def stacked(x: Tensor | Sequence[Tensor]) -> Tensor:
     """A collection as one tensor ``(B, L, *shape)``."""
     if isinstance(x, Tensor):
         if x.dim() < 3:

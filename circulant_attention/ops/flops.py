@@ -45,13 +45,13 @@ def _uncounted(*_: Any, **__: Any) -> int:
 
 
 @register_flop_formula(_ops.attention)
-def _attention(q: Shape, k: Shape, v: Shape, window: Shape, *_: Any, **__: Any) -> int:
+def attention_flops(q: Shape, k: Shape, v: Shape, window: Shape, *_: Any, **__: Any) -> int:
     """Scores, then their product with v."""
     return _flops_per_channel(q, window) * (q[1] + v[1])
 
 
 @register_flop_formula(_ops.attention_backward)
-def _attention_backward(
+def attention_backward_flops(
     dy: Shape, q: Shape, k: Shape, v: Shape, y: Shape, lse: Shape, window: Shape, *_: Any, **__: Any
 ) -> int:
     """Scores again, dq and dk over the channels of q; dv and dy . v over those of v."""
@@ -70,7 +70,7 @@ def _biased_attention(
     **__: Any,
 ) -> int:
     """As attention: the biases are not counted."""
-    return _attention(q, k, v, window)
+    return attention_flops(q, k, v, window)
 
 
 @register_flop_formula(_ops.biased_attention_backward)
@@ -88,4 +88,4 @@ def _biased_attention_backward(
     *_: Any,
     **__: Any,
 ) -> int:
-    return _attention_backward(dy, q, k, v, y, lse, window)
+    return attention_backward_flops(dy, q, k, v, y, lse, window)

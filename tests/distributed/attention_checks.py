@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from itertools import product
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from circulant_attention import (
     softmax,
 )
 from circulant_attention.distributed import DistributedCirculant, messages, set_overlap
+from circulant_attention.geometry import make_geometry
 
 R, S = Replicate(), Shard
 SIMILARITIES = (DotSimilarity(), DistanceSimilarity())
@@ -225,9 +227,11 @@ def overlapped() -> None:
         # Truncated: the ranks at the ends do not overlap, the others do.
         Case((world,), (12 * world,), truncated(5), [S(2)]),
     ]
-    for i, case in enumerate(cases):
+    for i, (case, with_terms) in enumerate(product(cases, (False, True))):
         (q, k, v, w), _ = make(case, torch.float64)
         mesh = mesh_of(case.mesh)
+        lengths = make_geometry(case.window, case.size).lengths
+        bias, mask = torch.randn(2, *lengths, dtype=torch.float64)[: case.heads], w[:, 0].detach()
         results = []
         for enabled in (False, True):
             set_overlap(enabled)
@@ -238,7 +242,15 @@ def overlapped() -> None:
                     for x in (q, k, v)
                 ]
                 dy = distribute_tensor(w.detach(), mesh, case.placements)
-                y, A = circulant_mh_attention(SIMILARITIES[i % 2], *xs, case.window, case.heads)
+                options = {}
+                if with_terms:
+                    own_bias = distribute_tensor(bias, mesh, [R] * mesh.ndim).requires_grad_()
+                    dims = [S(p.dim - 1) for p in case.placements]
+                    own_mask = distribute_tensor(mask, mesh, dims).requires_grad_()
+                    options = {"bias": own_bias, "key_mask": own_mask}
+                arguments = SIMILARITIES[i % 2], *xs, case.window, case.heads
+                y, A = circulant_mh_attention(*arguments, **options)
+                xs += options.values()
                 total = (y * dy).sum() + (A.sum(-2) ** 2).sum()
                 plain = torch.autograd.grad(total, xs, retain_graph=True)
                 again = torch.autograd.grad(total, xs, create_graph=True)

@@ -74,9 +74,7 @@ def dropout_of_dtensors() -> None:
             ):
                 check_equal(mine, theirs, 256, placements)
             torch.manual_seed(7)
-            B = circulant_mh_adjacency(
-                DotSimilarity(), *cut[:2], W, HEADS, scale=0.5, dropout_p=P
-            )
+            B = circulant_mh_adjacency(DotSimilarity(), *cut[:2], W, HEADS, scale=0.5, dropout_p=P)
             check_equal(B.full().values, A.full().values)
 
 

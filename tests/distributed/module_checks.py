@@ -13,14 +13,10 @@ from torch.testing import assert_close
 
 from circulant_attention import DistanceSimilarity
 from circulant_attention.nn import (
-    AxialAttention,
-    AxialImageTransformer,
     CirculantAttention1d,
     CirculantAttention2d,
     CirculantAttention3d,
     CirculantTransformerBlock,
-    CosAttn2d,
-    NonlocalDenoiser,
 )
 from circulant_attention.nn.norms import ChannelStdNorm
 from circulant_attention.nn.pointwise import pointwise_conv
@@ -127,21 +123,3 @@ def plain_parameters_are_refused() -> None:
         assert "distribute_module(module" in str(error)
     else:
         raise AssertionError("accepted parameters that are not DTensors")
-
-
-def other_modules_are_refused() -> None:
-    """Those that attend along whole axes: torch's own functions would not be right for all."""
-    x = distribute_tensor(torch.randn(1, 8, 6, 6), mesh_of((dist.get_world_size(),)), [S(2)])
-    for module, arguments in (
-        (AxialAttention(8), (x,)),
-        (AxialImageTransformer(8, 1), (x,)),
-        (CosAttn2d(6, 2, 8), (x, x, x)),
-        (NonlocalDenoiser(sigma=0.1, window=5, patch=3), (x,)),
-    ):
-        try:
-            module(*arguments)
-        except TypeError as error:
-            name = type(module).__name__.removesuffix("2d")
-            assert str(error).startswith(f"{name} does not take DTensors: use"), error
-        else:
-            raise AssertionError(f"{type(module).__name__} accepted a DTensor")

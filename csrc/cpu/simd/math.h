@@ -85,8 +85,8 @@ inline Vec<double> round(Vec<double> x) {
 template <class V>
 inline V round(V x) {
   using Format = FloatFormat<decltype(x[0] + x[0])>;
-  const V size = x < 0 ? -x : x, rounded = (size + Format::integers) - Format::integers;
-  return size < Format::integers ? (x < 0 ? -rounded : rounded) : x;
+  const V size = x < V{} ? -x : x, rounded = (size + Format::integers) - Format::integers;
+  return size < Format::integers ? (x < V{} ? -rounded : rounded) : x;
 }
 
 #endif
