@@ -20,6 +20,7 @@
 #include "../../../csrc/cpu/dispatch.h"
 #include "../../../csrc/cpu/items.h"
 #include "../../../csrc/cpu/pairs.h"
+#include "pattern.h"
 
 using namespace circulant;
 
@@ -75,30 +76,6 @@ std::vector<T> stored(const Values& values) {
   return result;
 }
 
-// The columns of each row, ascending, from the definition.
-std::vector<std::vector<int64_t>> pattern(const Geometry& g) {
-  std::vector<std::vector<int64_t>> rows;
-  std::array<int64_t, 3> i{}, o{};
-  const auto& n = g.size;
-  const auto& w = g.window;
-  for (i[0] = 0; i[0] < n[0]; ++i[0])
-    for (i[1] = 0; i[1] < n[1]; ++i[1])
-      for (i[2] = 0; i[2] < n[2]; ++i[2]) {
-        std::vector<int64_t> columns;
-        for (o[0] = 0; o[0] < w[0]; ++o[0])
-          for (o[1] = 0; o[1] < w[1]; ++o[1])
-            for (o[2] = 0; o[2] < w[2]; ++o[2]) {
-              int64_t column = 0;
-              for (int d = 0; d < 3; ++d)
-                column = column * n[d] + (i[d] + o[d] - w[d] / 2 + n[d]) % n[d];
-              columns.push_back(column);
-            }
-        std::sort(columns.begin(), columns.end());
-        rows.push_back(columns);
-      }
-  return rows;
-}
-
 template <class Params, class Item>
 void run(const Kernel<Params>& kernel, const Params& params, const std::vector<Item>& items) {
   for (const Item& item : items) {
@@ -122,25 +99,31 @@ void compare(const char* type, const char* name, const Geometry& g, const std::v
   if (found.size() == expected.size() && error <= tolerance * largest) return;
   ++failures;
   std::printf("FAILED: %s of %s, grid %d x %d x %d: error %g, at most %g expected\n", name, type,
-              int(g.size[0]), int(g.size[1]), int(g.size[2]), error, tolerance * largest);
+              int(g.dims[0].size), int(g.dims[1].size), int(g.dims[2].size), error,
+              tolerance * largest);
 }
 
 // One group.
 template <class T>
 void check(const Geometry& g, int64_t channels, int64_t value_channels) {
   using Sum = accumulate_t<T>;
-  const auto columns = pattern(g);
+  const auto rows = rows_of(g), rows_of_transpose = rows_of(g.transposed());
   const int64_t pixels = g.pixels(), offsets = g.offsets(), entries = pixels * offsets;
   const Values q = random_values(channels * pixels), k = random_values(channels * pixels),
                v = random_values(value_channels * pixels),
-               dy = random_values(value_channels * pixels), a = random_values(entries);
+               dy = random_values(value_channels * pixels);
+  Values a = random_values(entries);
+  const auto each_entry = [&](auto&& f) {
+    for (int64_t i = 0; i < pixels; ++i)
+      for (int64_t s = 0; s < offsets; ++s)
+        if (rows[i][s].column >= 0) f(i, rows[i][s].column, i * offsets + s);
+  };
+  Values present(entries);
+  each_entry([&](int64_t, int64_t, int64_t e) { present[e] = 1; });
+  for (int64_t e = 0; e < entries; ++e) a[e] *= present[e];
   const auto q_ = stored<T>(q), k_ = stored<T>(k), v_ = stored<T>(v), dy_ = stored<T>(dy),
              a_ = stored<T>(a);
   const std::vector<WorkItem> items = independent_items(g, 1, 3);
-  const auto each_entry = [&](auto&& f) {
-    for (int64_t i = 0; i < pixels; ++i)
-      for (int64_t s = 0; s < offsets; ++s) f(i, columns[i][s], i * offsets + s);
-  };
   const char* type = Type<T>::name;
   const double half = Type<T>::eps;
 
@@ -151,8 +134,10 @@ void check(const Geometry& g, int64_t channels, int64_t value_channels) {
       y[c * pixels + i] += a[e] * v[c * pixels + j];
       yt[c * pixels + j] += a[e] * v[c * pixels + i];
     }
-    const auto& row = columns[j];
-    transposed[j * offsets + (std::lower_bound(row.begin(), row.end(), i) - row.begin())] = a[e];
+    const Row& row = rows_of_transpose[j];
+    const auto at =
+        std::find_if(row.begin(), row.end(), [i](const Slot& slot) { return slot.column == i; });
+    transposed[j * offsets + (at - row.begin())] = a[e];
   });
   std::vector<T> result(v.size());
   run(kernels.apply, {g, Type<T>::dtype, value_channels, a_.data(), v_.data(), result.data()},
@@ -177,20 +162,27 @@ void check(const Geometry& g, int64_t channels, int64_t value_channels) {
       std::vector<WorkItem>{{0, {0, 1}, {0, pixels}, {0, 1}}});
   compare(type, "softmax_backward", g, moved, gradient, half);
 
-  for (const bool distance : {false, true}) {
+  // Without biases, and with one of each offset and one of each key.
+  const auto bias = random_values(offsets), key_bias = random_values(pixels);
+  const auto bias_ = stored<Sum>(bias), key_bias_ = stored<Sum>(key_bias);
+  for (const auto& [distance, biased] :
+       {std::pair{false, false}, {true, false}, {false, true}, {true, true}}) {
     const double scale = 0.25;
-    Values s(entries), lse(pixels), p(entries), out(v.size()), delta(pixels), dq(q.size()),
-        dk(q.size()), dv(v.size());
+    const Biases biases = biased ? Biases{bias_.data(), key_bias_.data()} : Biases{};
+    Values s(entries), score(entries), lse(pixels), p(entries), out(v.size()), delta(pixels),
+        dq(q.size()), dk(q.size()), dv(v.size()), dbias(offsets), dkey_bias(pixels);
     each_entry([&](int64_t i, int64_t j, int64_t e) {
       for (int64_t c = 0; c < channels; ++c) {
         const double x = q[c * pixels + i], z = k[c * pixels + j];
         s[e] += distance ? -0.5 * (x - z) * (x - z) : x * z;
       }
-      lse[i] += std::exp(scale * s[e]);
+      score[e] = scale * s[e];
+      if (biased) score[e] += bias[rows[i][e % offsets].offset] + key_bias[j];
+      lse[i] += std::exp(score[e]);
     });
     for (double& value : lse) value = std::log(value);
     each_entry([&](int64_t i, int64_t j, int64_t e) {
-      p[e] = std::exp(scale * s[e] - lse[i]);
+      p[e] = std::exp(score[e] - lse[i]);
       for (int64_t c = 0; c < value_channels; ++c) {
         out[c * pixels + i] += p[e] * v[c * pixels + j];
       }
@@ -207,6 +199,8 @@ void check(const Geometry& g, int64_t channels, int64_t value_channels) {
         dp += dy[c * pixels + i] * v[c * pixels + j];
         dv[c * pixels + j] += p[e] * dy[c * pixels + i];
       }
+      dbias[rows[i][e % offsets].offset] += p[e] * dp;
+      dkey_bias[j] += p[e] * dp;
       const double ds = scale * p[e] * dp;
       for (int64_t c = 0; c < channels; ++c) {
         const double x = q[c * pixels + i], z = k[c * pixels + j];
@@ -221,34 +215,80 @@ void check(const Geometry& g, int64_t channels, int64_t value_channels) {
     std::vector<Sum> found_lse(pixels);
     run(kernels.attention,
         {g, Type<T>::dtype, channels, value_channels, distance, scale, q_.data(), k_.data(),
-         v_.data(), result.data(), found_lse.data()},
+         v_.data(), result.data(), found_lse.data(), biases},
         items);
     // Exponentials, and sums of some hundred terms.
     const double rounding = 200 * Type<Sum>::eps;
     compare(type, "attention", g, result, out, half + rounding);
     compare(type, "lse of attention", g, found_lse, lse, rounding);
-    run(kernels.adjacency,
-        {g, Type<T>::dtype, channels, distance, scale, q_.data(), k_.data(), moved.data()}, items);
-    compare(type, "adjacency", g, moved, p, half + rounding);
-    const PairPhases pairs = pair_phases(g, 1, pair_cut(g, 1, channels + value_channels));
+    if (!biased) {
+      run(kernels.adjacency,
+          {g, Type<T>::dtype, channels, distance, scale, q_.data(), k_.data(), moved.data()},
+          items);
+      compare(type, "adjacency", g, moved, p, half + rounding);
+    }
+    const PairCut cut = pair_cut(g, 1, channels + value_channels);
+    const PairPhases pairs = pair_phases(g, 1, cut);
+    const int64_t blocks = blocks_of_group(g, cut);
     std::vector<Sum> found_dq(q.size()), found_dk(q.size()), found_dv(v.size());
-    const AttentionBackwardParams params{
-        g,           Type<T>::dtype, channels,        value_channels,  distance,
-        scale,       dy_.data(),     q_.data(),       k_.data(),       v_.data(),
-        out_.data(), lse_.data(),    found_dq.data(), found_dk.data(), found_dv.data()};
+    std::vector<Sum> offset_sums(blocks * offsets), key_sums(pixels);
+    const AttentionBackwardParams params{g,
+                                         Type<T>::dtype,
+                                         channels,
+                                         value_channels,
+                                         distance,
+                                         scale,
+                                         dy_.data(),
+                                         q_.data(),
+                                         k_.data(),
+                                         v_.data(),
+                                         out_.data(),
+                                         lse_.data(),
+                                         found_dq.data(),
+                                         found_dk.data(),
+                                         found_dv.data(),
+                                         biases,
+                                         nullptr,
+                                         biased ? offset_sums.data() : nullptr,
+                                         biased ? key_sums.data() : nullptr};
     for (const auto& phase : pairs.phases) run(kernels.attention_backward, params, phase);
     compare(type, "dq of attention", g, found_dq, dq, rounding);
     compare(type, "dk of attention", g, found_dk, dk, rounding);
     compare(type, "dv of attention", g, found_dv, dv, rounding);
+    if (!biased) continue;
+    std::vector<Sum> found_dbias(offsets);
+    for (int64_t i = 0; i < blocks * offsets; ++i) found_dbias[i % offsets] += offset_sums[i];
+    compare(type, "dbias of attention", g, found_dbias, dbias, rounding);
+    compare(type, "dkey_bias of attention", g, key_sums, dkey_bias, rounding);
   }
+}
+
+Geometry windowed(Dim planes, Dim rows, Dim columns) {
+  Geometry g;
+  for (const auto& [d, dim] : {std::pair{0, planes}, {1, rows}, {2, columns}}) g.dims[d] = dim;
+  return g;
 }
 
 template <class T>
 void check_all() {
+  // Each dim: the pixels of queries and of keys, the offsets before the query, all offsets, the
+  // dilation, whether it is circular.
+  const Dim one{1, 1, 0, 1, 1, true};
   const Geometry grids[] = {
-      {{1, 1, 1}, {1, 1, 1}},     {{1, 1, 7}, {1, 1, 3}}, {{1, 1, 130}, {1, 1, 33}},
-      {{1, 1, 9}, {1, 1, 9}},     {{1, 9, 7}, {1, 3, 5}}, {{1, 20, 37}, {1, 5, 7}},
-      {{1, 11, 11}, {1, 11, 11}}, {{3, 5, 9}, {3, 1, 5}}, {{4, 6, 17}, {3, 5, 7}},
+      {{1, 1, 1}, {1, 1, 1}},
+      {{1, 1, 7}, {1, 1, 3}},
+      {{1, 1, 130}, {1, 1, 33}},
+      {{1, 1, 9}, {1, 1, 9}},
+      {{1, 9, 7}, {1, 3, 5}},
+      {{1, 20, 37}, {1, 5, 7}},
+      {{1, 11, 11}, {1, 11, 11}},
+      {{3, 5, 9}, {3, 1, 5}},
+      {{4, 6, 17}, {3, 5, 7}},
+      windowed(one, one, {70, 70, 5, 12, 1, false}),
+      windowed(one, one, {41, 41, 2, 5, 3, true}),
+      windowed(one, {9, 9, 2, 3, 1, false}, {21, 21, 2, 5, 1, true}),
+      windowed(one, {12, 12, 1, 3, 2, true}, {19, 19, 1, 4, 2, false}),
+      windowed({4, 4, 2, 3, 1, false}, {5, 5, 1, 3, 1, true}, {18, 18, 3, 4, 1, false}),
   };
   const int before = checks;
   for (const Geometry& g : grids) {
