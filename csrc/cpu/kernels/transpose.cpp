@@ -39,6 +39,8 @@ class BitTranspose {
     for_each_segment(geometry_.dims[2].window, [this](const Span& offsets) {
       const Placement keys = placement(offsets);
       find_first_offsets(keys);
+      // Only absent rows overwrite the zeros of absent keys, with zeros.
+      if (keys.any_absent()) fill_zero(turned_, rows_ * segment_.size() * pitch_);
       for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
         for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
           for (int64_t p = 0; p < geometry_.dims[0].window; ++p) add_plane(d, h, p, offsets, keys);
@@ -99,9 +101,7 @@ class BitTranspose {
                 const Placement& keys, T* to) {
     const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &dim = geometry_.dims[2];
     const int64_t plane = planes.neighbour(d, p), row = rows.neighbour(h, o);
-    const bool absent = plane < 0 || row < 0;
-    if (absent || keys.any_absent()) fill_zero(to - margin_, offsets.size() * pitch_);
-    if (absent) return;
+    if (plane < 0 || row < 0) return fill_zero(to - margin_, offsets.size() * pitch_);
     // From the key, the query is at the opposite offset.
     const Span own{dim.window - offsets.end, dim.window - offsets.begin};
     const S* values = values_.row(d, h, p, o);
