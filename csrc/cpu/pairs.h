@@ -72,7 +72,8 @@ class PairCost {
       if (segment < std::min(window, kShortestSegment)) return 0;
       const int64_t reach = columns_.dilation * (segment - 1);
       if (cut.columns > 1 && columns_.size / cut.columns <= reach) continue;
-      const int64_t keys = width + (cut.columns > 1 || !columns_.circular ? reach : 0);
+      const bool wrap = cut.columns == 1 && columns_.circular;
+      const int64_t keys = wrap ? width : std::min(width + reach, columns_.keys);
       if (2 * key_rows * query_rows * segment * keys <= kWeights) return n;
     }
   }
@@ -177,13 +178,18 @@ inline PairSpans rotating_spans(const Dim& dim, int64_t blocks, int64_t multiple
 }
 
 // Block i of an alternating dim, and all of its keys. A single block is the first to meet the keys
-// of the grid, but windows may reach around it.
+// of the grid, but windows may reach around a circle.
 inline PairSpans alternating_spans(const Dim& dim, int64_t blocks, int64_t multiple, int64_t i) {
   const Span queries = part_of(dim.size, i, blocks, multiple);
   const Span keys{queries.begin - dim.before, queries.end + dim.after()};
-  if (blocks == 1) return {queries, keys, {keys.begin, keys.begin + dim.size}};
-  return {queries, keys,
-          i % 2 == 0 ? keys : Span{queries.begin + dim.after(), queries.end - dim.before}};
+  if (blocks == 1) {
+    const int64_t first = dim.circular ? keys.begin : 0;
+    return {queries, keys, {first, first + dim.keys}};
+  }
+  if (i % 2 == 0) return {queries, keys, keys};
+  const bool at_end = !dim.circular && i == blocks - 1;
+  return {
+      queries, keys, {queries.begin + dim.after(), at_end ? dim.keys : queries.end - dim.before}};
 }
 
 // The numbers of the phases of a rotating dim; phases without work are among them.
@@ -257,10 +263,10 @@ struct PairPhases {
 };
 
 inline PairPhases pair_phases(const Geometry& g, int64_t groups, const PairCut& cut) {
-  // Items meet parts of rows, or, for several planes of queries, the same rows again, or, where
-  // rows or segments of the columns do not wrap, not all of them.
+  // Items meet parts of rows, or, for several planes of queries, the same rows again, or, in a halo
+  // or where segments of the columns do not wrap, not all of them.
   const bool parts = cut.columns > 1 || (cut.segments > 1 && !g.dims[2].circular);
-  PairPhases result{{}, g.dims[0].window > 1 || parts || !g.dims[1].circular};
+  PairPhases result{{}, g.dims[0].window > 1 || parts || g.dims[1].keys != g.dims[1].size};
   const std::vector<int64_t> alternation{0, 1};
   for (int64_t segment = 0; segment < cut.segments; ++segment) {
     const Span offsets = part_of(g.dims[2].window, segment, cut.segments);

@@ -48,10 +48,15 @@ def spans(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def schedule(
-    program: Path, grid: Grid, groups: int, channels: int = 64, threads: int = 2
+    program: Path,
+    grid: Grid,
+    groups: int,
+    channels: int = 64,
+    threads: int = 2,
+    truncated: bool = False,
 ) -> tuple[list[list[int]], list[list[Pairs]], bool]:
     """The forward items, the phases of attention_backward, and whether dk and dv start at 0."""
-    numbers = [*grid[0], *grid[1], groups, channels, threads]
+    numbers = [*grid[0], *grid[1], groups, channels, threads, int(truncated)]
     ran = subprocess.run([program, *map(str, numbers)], check=True, capture_output=True, text=True)
     items, phases, zeros = [], [], False
     for line in ran.stdout.splitlines():
@@ -73,7 +78,11 @@ def schedule(
 
 
 def along(
-    queries: tuple[int, int], keys: tuple[int, int], size: int, window: int
+    queries: tuple[int, int],
+    keys: tuple[int, int],
+    size: int,
+    window: int,
+    truncated: bool = False,
 ) -> list[tuple[int, int, int]]:
     """The query, the key and the key without wrapping, of every pair along one dim."""
     halo = window // 2
@@ -81,15 +90,25 @@ def along(
         (i, j % size, j)
         for i in range(*queries)
         for j in range(max(keys[0], i - halo), min(keys[1], i + halo + 1))
+        if not truncated or 0 <= j < size
     ]
 
 
-def columns_of(item: Pairs, size: int, window: int) -> list[tuple[int, int]]:
+def columns_of(
+    item: Pairs, size: int, window: int, truncated: bool = False
+) -> list[tuple[int, int]]:
     return [
         (i, (i + o - window // 2) % size)
         for i in range(*item.queries[2])
         for o in range(*item.offsets)
+        if not truncated or 0 <= i + o - window // 2 < size
     ]
+
+
+def present(size: int, window: int, truncated: bool) -> np.ndarray:
+    """Whether a query, a row, has a key at an offset, a column."""
+    key = np.add.outer(np.arange(size), np.arange(window) - window // 2)
+    return (key >= 0) & (key < size) if truncated else np.ones_like(key, bool)
 
 
 # Each dim alone and together, windows as large as the grid, segments, few rows, many groups, a last
@@ -114,13 +133,16 @@ SMALL = [
 @pytest.mark.parametrize("grid", SMALL, ids=str)
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("channels", [2, 128])
-def test_the_backward_meets_each_pair_once_and_without_conflicts(program, grid, groups, channels):
+@pytest.mark.parametrize("truncated", [False, True])
+def test_the_backward_meets_each_pair_once_and_without_conflicts(
+    program, grid, groups, channels, truncated
+):
     """Each pair of a query and a key in one phase; in a phase, no query and no key in two items.
 
     Everything is stored before something is added to it.
     """
     size, window = grid
-    _, phases, zeros = schedule(program, grid, groups, channels)
+    _, phases, zeros = schedule(program, grid, groups, channels, truncated=truncated)
     met = np.zeros((size[0], size[1], *window[:2], size[2], window[2]), np.int32)
     dq = np.zeros((groups, *size), bool)
     dk = np.full((groups, *size), zeros)
@@ -128,10 +150,11 @@ def test_the_backward_meets_each_pair_once_and_without_conflicts(program, grid, 
         queries = np.zeros((groups, *size), np.int32)
         keys = np.zeros((groups, *size), np.int32)
         for item in phase:
-            planes = along(item.queries[0], item.key_planes, size[0], window[0])
-            rows = along(item.queries[1], item.key_rows, size[1], window[1])
-            near = columns_of(item, size[2], window[2])
-            own = [sorted({i for i, *_ in pairs}) for pairs in (planes, rows, near)]
+            planes = along(item.queries[0], item.key_planes, size[0], window[0], truncated)
+            rows = along(item.queries[1], item.key_rows, size[1], window[1], truncated)
+            near = columns_of(item, size[2], window[2], truncated)
+            own = [sorted({i for i, *_ in pairs}) for pairs in (planes, rows)]
+            own.append(list(range(*item.queries[2])))
             others = [sorted({j for _, j, *_ in pairs}) for pairs in (planes, rows, near)]
             if not all(own):
                 continue
@@ -155,7 +178,8 @@ def test_the_backward_meets_each_pair_once_and_without_conflicts(program, grid, 
         assert keys.max() <= 1
     assert dq.all()
     assert dk.all()
-    assert (met == 1).all()
+    planes, rows = (present(n, w, truncated) for n, w in zip(size[:2], window[:2], strict=True))
+    assert (met == np.einsum("de,hr->dher", planes, rows)[..., None, None]).all()
 
 
 @pytest.mark.parametrize("grid", SMALL, ids=str)

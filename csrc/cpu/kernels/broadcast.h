@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "../params.h"
 #include "../simd/vector.h"
 #include "microkernels.h"
 
@@ -18,6 +19,18 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 // weight. A tile of a window of one column has one column.
 constexpr int kTileColumns = 3;
 constexpr int kTileVectors = kRegisters == 32 ? 2 : 1;
+
+// Calls f(w, width) for the tiles of `columns`: column w and those `step` apart, `width` of them.
+// Those of `together` adjacent columns alternate.
+template <class F>
+inline void for_each_tile(const Span& columns, int64_t together, int64_t step, F&& f) {
+  for (int64_t begin = columns.begin; begin < columns.end; begin += together) {
+    const int64_t left = columns.end - begin;
+    for (int64_t w = 0; w < smaller(step, left); ++w) {
+      f(begin + w, left >= together ? together / step : divide_up(left - w, step));
+    }
+  }
+}
 
 // The weights of a tile. That of row r and pixel n of the neighbours, n = 0 at the first one in the
 // window of column 0, and row i and column c of the results is at

@@ -13,6 +13,7 @@
 #include "../simd/prefetch.h"
 #include "../simd/transpose.h"
 #include "image.h"
+#include "rotation.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
@@ -45,17 +46,14 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
           block[l] = Vec<T>{};
           continue;
         }
-        const S* row = slots.values + l * slots.stride + slots.offsets.begin + begin + n;
-        if (!rotated) {
-          block[l] = load_first(row, count);
-          continue;
+        const S* row = slots.values + l * slots.stride + begin;
+        const int64_t offset = slots.offsets.begin + n;
+        const int64_t first = rotated ? slots.first_offsets[l] : 0;
+        if (first > 0) {
+          block[l] = RotatedLanes<S>(slots.window, first, offset, count).load(row);
+        } else {
+          block[l] = load_first(row + offset, count);
         }
-        // Offsets before the first are at the end of the row.
-        const int64_t first = slots.first_offsets[l];
-        const int64_t split = smaller(larger(first - slots.offsets.begin - n, 0), count);
-        const auto before = load_range(row + slots.window - first, 0, split);
-        const auto after = load_range(row - first, split, count);
-        block[l] = bit_cast<Vec<T>>(bit_cast<Vec<Int<T>>>(before) | bit_cast<Vec<Int<T>>>(after));
       }
       transpose_block<T>(block);
       CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
@@ -80,15 +78,14 @@ inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
       transpose_block<T>(block);
       CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
         if (l >= lanes) continue;
-        S* row = slots.values + l * slots.stride + slots.offsets.begin + begin + n;
-        if (!rotated) {
-          store_first(row, block[l], count);
-          continue;
+        S* row = slots.values + l * slots.stride + begin;
+        const int64_t offset = slots.offsets.begin + n;
+        const int64_t first = rotated ? slots.first_offsets[l] : 0;
+        if (first > 0) {
+          RotatedLanes<S>(slots.window, first, offset, count).store(row, block[l]);
+        } else {
+          store_first(row + offset, block[l], count);
         }
-        const int64_t first = slots.first_offsets[l];
-        const int64_t split = smaller(larger(first - slots.offsets.begin - n, 0), count);
-        if (split > 0) store_range(row + slots.window - first, block[l], 0, split);
-        if (split < count) store_range(row - first, block[l], split, count);
       }
     }
   }
@@ -116,8 +113,11 @@ class CsrRows {
     w_ = columns.begin;
     rotated_ = columns.begin < in_order_.begin || columns.end > in_order_.end;
     if (!rotated_) return;
-    const Dim dim = geometry_.dims[2];
-    for (int64_t l = 0; l < columns.size(); ++l) first_offsets_[l] = dim.first_offset(w_ + l);
+    Rotation rotation(geometry_.dims[2], w_);
+    for (int64_t l = 0; l < columns.size(); ++l) {
+      if (w_ + l == rotation.end) rotation.next();
+      first_offsets_[l] = rotation.first;
+    }
   }
 
   // Calls f(offset, slots) for the rows [first, last) of plane p of the window, and the tile's

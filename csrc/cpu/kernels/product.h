@@ -45,6 +45,7 @@ class ProductKernel {
       : geometry_(geometry_of_classes(g, item)),
         item_(item),
         columns_(item.columns.size()),
+        wraps_(g.dims[2].circular && columns_ == g.dims[2].size),
         dilation_(g.dims[2].dilation),
         values_(a.values, g, item),
         y_(query_image<S>(a.y, item, a.channels, g)),
@@ -57,7 +58,7 @@ class ProductKernel {
         most_columns_(columns_together()),
         copy_size_(values_.pixels(most_columns_, segment_) * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
-        parts_(arena.take<Part>(together_)),
+        parts_(arena.take<RowsAlike>(together_)),
         rows_(arena.take<const S*>(together_ * kTileRows)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * copy_size_)) {}
@@ -71,9 +72,11 @@ class ProductKernel {
                         static_cast<int64_t>(sizeof(T));
     return smaller(block_.plane_rows(), larger(1, bytes / one));
   }
-  // The number of columns to copy weights of at a time.
+  // The number of columns to treat together: those of adjacent tiles, so that prefetching is even.
+  // Where the weights of all columns are copied, more, so that these are long pieces.
   int64_t columns_together() const {
     if (transposed) return columns_;
+    if (sizeof(S) == sizeof(T)) return smaller(columns_, kTileColumns * dilation_);
     constexpr int64_t bytes = 131072;
     const int64_t tile =
         kTileColumns * kTileRows * together_ * segment_.size() * static_cast<int64_t>(sizeof(T));
@@ -85,12 +88,6 @@ class ProductKernel {
   struct Step {
     int64_t d, h, p, begin, end;
     Span offsets;
-  };
-
-  // `count` key rows from `key_row` on, all in the windows of `rows` rows of the block from `row`
-  // on.
-  struct Part {
-    int64_t key_row, count, row, rows;
   };
 
   // Adds the pixels of x at `offsets` to rows h.. of plane d, row i of the item.
@@ -111,16 +108,6 @@ class ProductKernel {
     }
   }
 
-  void find_parts(const Step& step) {
-    parts_end_ = parts_;
-    for (int64_t j = step.begin; j < step.end;) {
-      // At most 4 key rows, so that prefetching is spread.
-      const int64_t next = block_.same_queries_end(j, smaller(j + 4, step.end));
-      *parts_end_++ = {j, next - j, block_.first_query(j), block_.queries(j)};
-      j = next;
-    }
-  }
-
   // Finds the weights of every key row and row of y.
   void find_rows(const Step& step) {
     for_each_pair(step, [&](int64_t place, int64_t j, int64_t r) {
@@ -128,33 +115,64 @@ class ProductKernel {
     });
   }
 
-  void add_key_rows(const Step& step) {
-    const Span in_place = values_.in_place(step.offsets);
-    find_parts(step);
-    find_rows(step);
-    if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
-    add_copied(step, {0, in_place.begin},
-               in_place.size() > 0 ? kTileColumns * dilation_ : most_columns_);
-    add_in_place(step, in_place);
-    add_copied(step, {in_place.end, columns_}, most_columns_);
+  // The columns with weights at `offsets` that are used in place, less a few so that whole tiles
+  // lie on both sides.
+  Span whole_tiles(const Span& offsets) const {
+    const Span in_place = values_.in_place(offsets);
+    const int64_t together = tiles_together(offsets);
+    const int64_t begin = round_up(in_place.begin, together);
+    const int64_t end = columns_ - round_up(columns_ - in_place.end, together);
+    return begin < end ? Span{begin, end} : in_place;
+  }
+  int64_t tiles_together(const Span& offsets) const {
+    return smaller(kTileColumns, offsets.size()) * dilation_;
   }
 
-  // Adds to `columns` with copies of the weights, for some columns at a time. `next` columns
-  // follow.
-  void add_copied(const Step& step, const Span& columns, int64_t next) {
+  void add_key_rows(const Step& step) {
+    const Span in_place = whole_tiles(step.offsets);
+    // At most 4 key rows, so that prefetching is spread.
+    parts_end_ = find_parts(block_, step.begin, step.end, 4, parts_);
+    find_rows(step);
+    if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
+    if (transposed && wraps_ && in_place.size() > 0) {
+      add_in_place(step, in_place);
+      return add_borders(step, in_place);
+    }
+    add_copied(step, {0, in_place.begin});
+    add_in_place(step, in_place);
+    add_copied(step, {in_place.end, columns_});
+  }
+
+  // Copies the weights of `columns`.
+  void copy(const Step& step, const Span& columns) {
+    for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
+      weights_[place] = copies_ + place * copy_size_;
+    });
+    values_.copy(columns, step.offsets, [&](auto&& copy) {
+      for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
+        copy(rows_[place], copies_ + place * copy_size_);
+      });
+    });
+  }
+
+  // Adds to `columns` with copies of the weights, for some columns at a time.
+  void add_copied(const Step& step, const Span& columns) {
     const int64_t window = step.offsets.size();
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
-      if (!transposed) {
-        prefetch_columns(step, part, part.end < columns.end ? most_columns_ : next);
-      }
-      for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
-        T* copy = copies_ + place * copy_size_;
-        values_.copy(rows_[place], part, step.offsets, copy);
-        weights_[place] = copy;
-      });
+      if (!transposed) prefetch_columns(step, part);
+      copy(step, part);
       add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window);
     }
+  }
+
+  // Adds to the columns around `inside` on a circle. The windows on both sides of its border share
+  // pixels, and these are copied once.
+  void add_borders(const Step& step, const Span& inside) {
+    const int64_t window = step.offsets.size(), first = values_.first_in_copy(step.offsets);
+    copy(step, {inside.end, columns_ + inside.begin});
+    add_tiles(step, {inside.end, columns_}, first - inside.end * window, window);
+    add_tiles(step, {0, inside.begin}, first + (columns_ - inside.end) * window, window);
   }
 
   void add_in_place(const Step& step, const Span& columns) {
@@ -162,12 +180,9 @@ class ProductKernel {
     if constexpr (sizeof(S) == sizeof(T)) {
       for_each_pair(step, [&](int64_t place, int64_t, int64_t) { weights_[place] = rows_[place]; });
     }
-    const int64_t width = kTileColumns * dilation_;
-    for (int64_t w = columns.begin; w < columns.end; w += width) {
-      const Span part{w, smaller(w + width, columns.end)};
-      if (!transposed) {
-        prefetch_columns(step, part, part.end < columns.end ? width : most_columns_);
-      }
+    for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
+      const Span part{w, smaller(w + most_columns_, columns.end)};
+      if (!transposed) prefetch_columns(step, part);
       add_tiles(step, part, values_.first_in_row(step.offsets), geometry_.offsets());
     }
   }
@@ -186,22 +201,16 @@ class ProductKernel {
 
   // Adds the key rows to `columns`. The weights of column w begin at first + w * stride.
   void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride) {
-    const int64_t most = smaller(kTileColumns, step.offsets.size());
-    const int64_t together = most * dilation_;
-    for (int64_t begin = columns.begin; begin < columns.end; begin += together) {
-      const int64_t left = columns.end - begin;
-      for (int64_t w = 0; w < smaller(dilation_, left); ++w) {
-        const int64_t width = left >= together ? most : divide_up(left - w, dilation_);
-        add_tile(step, begin + w, width, first + (begin + w) * stride, stride);
-      }
-    }
+    for_each_tile(columns, tiles_together(step.offsets), dilation_, [&](int64_t w, int64_t width) {
+      add_tile(step, w, width, first + w * stride, stride);
+    });
   }
 
   // Adds the key rows to `width` columns, w and those a dilation apart. The weights of column w
   // begin at `at`.
   void add_tile(const Step& step, int64_t w, int64_t width, int64_t at, int64_t stride) {
     const int64_t pixel = dilation_ * stride - 1;
-    for (const Part* part = parts_; part < parts_end_; ++part) {
+    for (const RowsAlike* part = parts_; part < parts_end_; ++part) {
       const TileWeights<T> weights{weights_ + (part->key_row - step.begin) * kTileRows + part->row,
                                    at, transposed ? 1 : pixel, transposed ? pixel : 1};
       for (int64_t c = 0; c < channels_;) {
@@ -226,8 +235,8 @@ class ProductKernel {
     rows_ahead_.spread(steps(block_.key_rows(), columns_));
   }
 
-  // Prefetches, during `part`, the weights of the `next` columns, or of the next rows of y.
-  void prefetch_columns(const Step& step, const Span& part, int64_t next) {
+  // Prefetches, during `part`, the weights of the next columns, or of the next rows of y.
+  void prefetch_columns(const Step& step, const Span& part) {
     int64_t w = part.end, h = step.h, rows = block_.rows;
     if (w == columns_) {
       w = 0;
@@ -235,7 +244,8 @@ class ProductKernel {
       rows = smaller(kTileRows, item_.rows.end - h);
     }
     values_ahead_.clear();
-    values_.prefetch(values_ahead_, step.d, h, rows, w, smaller(next, columns_ - w), step.offsets);
+    values_.prefetch(values_ahead_, step.d, h, rows, w, smaller(most_columns_, columns_ - w),
+                     step.offsets);
     values_ahead_.spread(steps(step.end - step.begin, part.size()));
   }
 
@@ -266,7 +276,9 @@ class ProductKernel {
 
   Geometry geometry_;  // of the classes; relates y to x
   const WorkItem& item_;
-  int64_t columns_, dilation_;
+  int64_t columns_;
+  bool wraps_;  // whether they are a whole circle
+  int64_t dilation_;
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;
@@ -276,7 +288,7 @@ class ProductKernel {
   RowBlock block_;
   int64_t together_, most_columns_, copy_size_;
   const T** key_rows_;
-  Part *parts_, *parts_end_ = nullptr;
+  RowsAlike *parts_, *parts_end_ = nullptr;
   const S** rows_;
   const T** weights_;
   T* copies_;

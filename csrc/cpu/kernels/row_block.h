@@ -36,6 +36,22 @@ struct RowBlock {
   }
 };
 
+// `count` key rows from `key_row` on, all in the windows of `rows` query rows from `row` on.
+struct RowsAlike {
+  int64_t key_row, count, row, rows;
+};
+
+// Writes key rows [begin, end) to `parts`, at most `most` in each, and returns the end.
+inline RowsAlike* find_parts(const RowBlock& block, int64_t begin, int64_t end, int64_t most,
+                             RowsAlike* parts) {
+  for (int64_t j = begin; j < end;) {
+    const int64_t next = block.same_queries_end(j, smaller(j + most, end));
+    *parts++ = {j, next - j, block.first_query(j), block.queries(j)};
+    j = next;
+  }
+  return parts;
+}
+
 // The part of the key rows [begin, end), all of one plane, in the windows of query row r: offsets
 // [first, last) of the window's rows, and the key row at the first of them.
 struct RowOffsets {

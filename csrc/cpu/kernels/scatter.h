@@ -13,48 +13,12 @@
 #include <cstdint>
 
 #include "../params.h"
+#include "key_columns.h"
 #include "microkernels.h"
 #include "packing.h"
 #include "row_block.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
-
-// The columns of the keys that a work item adds to.
-//
-// An item as wide as a circle has the columns of the grid, and windows wrap around its border.
-// Others have the keys at all of their offsets, absent ones too.
-struct KeyColumns {
-  Span queries;
-  Dim dim;
-  Span offsets;
-
-  bool wrap() const { return dim.circular && queries.size() == dim.size; }
-  // The offsets of the item, and the distance from a query to the key at the first of them.
-  int64_t window() const { return offsets.size(); }
-  int64_t shift() const { return dim.dilation * (offsets.begin - dim.before); }
-  // The distance from the first to the last key of a query.
-  int64_t reach() const { return dim.dilation * (window() - 1); }
-  int64_t count() const { return wrap() ? dim.size : queries.size() + reach(); }
-  // The grid's column of key 0; may be outside of the grid.
-  int64_t begin() const { return wrap() ? 0 : queries.begin + shift(); }
-  // The key at the first offset of the item's first query.
-  int64_t first_key() const { return wrap() ? shift() : 0; }
-  // Packs a row of queries so that the query that has key n at offset d is at [n + reach() - d *
-  // dilation]. Queries outside of the item are zeros.
-  Placement packed_queries() const {
-    const Dim of_queries = dim.transposed();
-    return wrap() ? Placement(-reach() - shift(), dim.size + reach(), 0, of_queries)
-                  : Placement(queries.begin, queries.size(), reach(), of_queries);
-  }
-  template <class T>
-  int64_t query_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>) + reach());
-  }
-  template <class T>
-  int64_t key_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>));
-  }
-};
 
 // The weights of a few key rows: [key row][offset][query row][key column].
 template <class T>
@@ -76,9 +40,11 @@ class ShearedWeights {
   void clear() {
     for (int64_t i = 0; i < size_ / pitch_; ++i) {
       T* row = data_ + i * pitch_;
-      const int64_t first = wrap_ ? 0 : i / rows_ % window_ * step_;
+      const int64_t key = this->key(i / rows_ % window_, 0);
+      const int64_t first = wrap_ ? 0 : smaller(larger(key, 0), count_);
+      const int64_t last = wrap_ ? count_ : larger(smaller(key + queries_, count_), first);
       fill_zero(row, first);
-      fill_zero(row + first + queries_, pitch_ - first - queries_);
+      fill_zero(row + last, pitch_ - last);
     }
   }
 
@@ -91,14 +57,14 @@ class ShearedWeights {
     const int64_t key = this->key(d, w);
     return lanes == kLanes<T> && key >= 0 && key + lanes <= count_;
   }
-  // Lanes before the first or after the last key go to the other side of the grid.
+  // Lanes before the first or after the last key go to the other side of a circle, or are absent.
   void put(int64_t d, int64_t w, int64_t lanes, Vec<T> weights, T* place) const {
     const int64_t key = this->key(d, w);
     const int64_t first = smaller(lanes, larger(0, -key));
     const int64_t last = smaller(lanes, larger(0, count_ - key));
-    if (first > 0) store_range(place + count_, weights, 0, first);
+    if (wrap_ && first > 0) store_range(place + count_, weights, 0, first);
     if (first < last) store_range(place, weights, first, last);
-    if (last < lanes) store_range(place - count_, weights, last, lanes);
+    if (wrap_ && last < lanes) store_range(place - count_, weights, last, lanes);
   }
 
   // For `scatter`, from key row j and key `key` on.

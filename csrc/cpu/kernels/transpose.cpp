@@ -11,6 +11,7 @@
 #include "entry.h"
 #include "packing.h"
 #include "row_block.h"
+#include "weights.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
@@ -24,39 +25,61 @@ class BitTranspose {
   BitTranspose(const TransposeParams& a, const WorkItem& item, Arena& arena)
       : geometry_(geometry_of_classes(a.geometry.transposed(), item)),
         item_(item),
-        values_(static_cast<const S*>(a.values), item, a.geometry),
+        values_(a.values, a.geometry.transposed(), item),
         result_(static_cast<S*>(a.result), item, a.geometry.transposed()),
         // The margins on both sides take the values at queries outside of the item.
         segment_(largest_segment(geometry_.dims[2].window)),
         margin_(round_up(geometry_.dims[2].dilation * (segment_.size() - 1), L)),
         pitch_(odd_pitch<T>(2 * margin_ + round_up(item.columns.size(), L) + L)),
         rows_(smaller(rows_at_a_time(segment_.size()), geometry_.dims[1].window)),
-        turned_(arena.take<T>(rows_ * segment_.size() * pitch_)) {}
+        turned_(arena.take<T>(rows_ * segment_.size() * pitch_)),
+        first_offsets_(arena.take<int64_t>(pitch_)) {}
 
   void run() {
-    for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
-      for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
-        for_each_segment(geometry_.dims[2].window, [&](const Span& offsets) {
-          const Placement keys = placement(offsets);
+    for_each_segment(geometry_.dims[2].window, [this](const Span& offsets) {
+      const Placement keys = placement(offsets);
+      find_first_offsets(keys);
+      // Only absent rows overwrite the zeros of absent keys, with zeros.
+      if (keys.any_absent()) fill_zero(turned_, rows_ * segment_.size() * pitch_);
+      for (int64_t d = item_.planes.begin; d < item_.planes.end; ++d) {
+        for (int64_t h = item_.rows.begin; h < item_.rows.end; ++h) {
           for (int64_t p = 0; p < geometry_.dims[0].window; ++p) add_plane(d, h, p, offsets, keys);
-        });
+        }
       }
-    }
+    });
   }
 
  private:
-  // The keys at `offsets` of the item's columns.
+  // Whether the item has all columns of a circle. Then it reads each key once: values at queries
+  // beyond one border of the grid are moved to the other.
+  bool wraps(const Span& offsets) const {
+    const Dim& dim = geometry_.dims[2];
+    return dim.circular && item_.columns.size() == dim.size && offsets.size() == dim.window;
+  }
+
+  // The keys at `offsets` of the item's columns, each at the column of the query that has it at the
+  // first of these offsets.
   Placement placement(const Span& offsets) const {
     const Dim& dim = geometry_.dims[2];
+    if (wraps(offsets)) return {0, dim.size, dim.dilation * dim.before, dim};
     return {item_.columns.begin + dim.dilation * (offsets.begin - dim.before),
             item_.columns.size() + dim.dilation * (offsets.size() - 1), 0, dim};
   }
 
+  // Of the rows of keys.
+  void find_first_offsets(const Placement& keys) {
+    keys.for_each_piece([this](int64_t column, int64_t at, int64_t count) {
+      Rotation rotation(geometry_.dims[2].transposed(), column);
+      for (int64_t i = 0; i < count; ++i) {
+        if (column + i == rotation.end) rotation.next();
+        first_offsets_[at + i] = rotation.first;
+      }
+    });
+  }
+
   // Row h of plane d, at `offsets` in plane p of the window, which are the columns `keys`.
   void add_plane(int64_t d, int64_t h, int64_t p, const Span& offsets, const Placement& keys) {
-    const int64_t window = geometry_.dims[1].window, columns = geometry_.dims[2].window;
-    // From the key, the query is at the opposite offset.
-    values_.start_segment({columns - offsets.end, columns - offsets.begin});
+    const int64_t window = geometry_.dims[1].window;
     result_.start_segment(offsets);
     for (int64_t o = 0; o < window; o += rows_) {
       const int64_t end = smaller(o + rows_, window);
@@ -78,23 +101,41 @@ class BitTranspose {
                 const Placement& keys, T* to) {
     const Dim &planes = geometry_.dims[0], &rows = geometry_.dims[1], &dim = geometry_.dims[2];
     const int64_t plane = planes.neighbour(d, p), row = rows.neighbour(h, o);
-    const bool absent = plane < 0 || row < 0;
-    if (absent || keys.any_absent()) fill_zero(to - margin_, offsets.size() * pitch_);
-    if (absent) return;
-    const auto read = [&](int64_t column, int64_t lanes, T* place) {
-      values_.start_tile({column, column + lanes});
-      values_.for_each_slots(plane, row, planes.window - 1 - p, rows.window - 1 - o,
-                             rows.window - o, [&](int64_t, const Slots<const S>& slots) {
-                               read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
-                                 const int64_t n = offsets.size() - 1 - back;
-                                 store(place + n * (pitch_ - dim.dilation), v);
-                               });
-                             });
+    if (plane < 0 || row < 0) return fill_zero(to - margin_, offsets.size() * pitch_);
+    // From the key, the query is at the opposite offset.
+    const Span own{dim.window - offsets.end, dim.window - offsets.begin};
+    const S* values = values_.row(d, h, p, o);
+    const auto read = [&](int64_t column, int64_t at, int64_t lanes) {
+      const bool rotated = column < in_order_.begin || column + lanes > in_order_.end;
+      const Slots<const S> slots{values + column * row_size_,
+                                 row_size_,
+                                 1,
+                                 dim.window,
+                                 own,
+                                 rotated ? first_offsets_ + at : nullptr};
+      read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
+        const int64_t n = offsets.size() - 1 - back;
+        store(to + at + n * (pitch_ - dim.dilation), v);
+      });
     };
     // In vectors that stay inside the grid; lanes after the last key are overwritten later.
     keys.for_each_piece([&](int64_t column, int64_t at, int64_t count) {
-      for (int64_t i = 0; i < count; i += L) read(column + i, smaller(L, count - i), to + at + i);
+      for (int64_t i = 0; i < count; i += L) read(column + i, at + i, smaller(L, count - i));
     });
+    if (!wraps(offsets)) return;
+    for (int64_t n = 0; n < dim.window; ++n) {
+      wrap_queries(dim.dilation * (n - dim.before), to + n * pitch_);
+    }
+  }
+
+  // Moves the values at queries beyond a border, up to `distance`: before the first one, or after
+  // the last one if it is negative. Lanes of no query overwrite those of other queries that are
+  // outside of the grid.
+  void wrap_queries(int64_t distance, T* to) const {
+    const int64_t size = geometry_.dims[2].size;
+    T* last = to + size - distance;
+    for (int64_t i = 0; i < distance; i += L) store(last + i, load(to - distance + i));
+    for (int64_t i = -distance; i > 0; i -= L) store(to + i - L, load(to + size + i - L));
   }
 
   void write_rows(int64_t d, int64_t h, int64_t p, int64_t first, int64_t last) {
@@ -112,11 +153,14 @@ class BitTranspose {
 
   Geometry geometry_;  // of the classes of the result
   const WorkItem& item_;
-  CsrRows<const S> values_;
+  Weights<S, true> values_;
   CsrRows<S> result_;
   Span segment_;
   int64_t margin_, pitch_, rows_;
   T* turned_;
+  int64_t* first_offsets_;
+  int64_t row_size_ = geometry_.offsets();
+  Span in_order_ = unrotated(geometry_.dims[2].transposed());
 };
 
 template <class S>

@@ -15,18 +15,10 @@
 #include "../simd/half.h"
 #include "../simd/prefetch.h"
 #include "packing.h"
+#include "rotation.h"
 #include "row_block.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
-
-// Copies `count` elements, and overwrites up to a vector after the last one.
-template <class S>
-inline void copy_elements(const S* from, Compute<S>* to, int64_t count) {
-  constexpr int64_t L = kLanes<Compute<S>>;
-  int64_t i = 0;
-  for (; i + L <= count; i += L) store(to + i, load(from + i));
-  if (i < count) store(to + i, load_range(from + i, 0, count - i));
-}
 
 // The weights of the columns of a work item; columns are counted from its first.
 template <class S, bool transposed>
@@ -80,30 +72,20 @@ class Weights {
     return columns + (transposed ? own_.dims[2].dilation * (offsets.size() - 1) : 0);
   }
 
-  // Copies the weights of `columns` at `offsets`, from `row` on: pixel by pixel, in the order of
-  // the offsets of these pixels.
-  void copy(const S* row, const Span& columns, const Span& offsets, T* to) const {
+  // Copies the weights of `columns` at `offsets`: pixel by pixel, in the order of the offsets of
+  // these pixels. Of all rows: for_each_row(copy) calls copy(row, to) for each.
+  template <class F>
+  void copy(const Span& columns, const Span& offsets, F&& for_each_row) const {
     const Dim dim = own_.dims[2], matrix = matrix_.dims[2];
-    const int64_t window = matrix.window, row_size = row_size_;
-    const Span own = transposed ? Span{window - offsets.end, window - offsets.begin} : offsets;
-    const Span in_order = unrotated(matrix);
-    const auto copy_columns = [=](int64_t column, int64_t at, int64_t count) {
-      const S* weights = row + column * row_size;
-      T* place = to + at * own.size();
-      for (const int64_t end = column + count; column < end; ++column) {
-        if (column >= in_order.begin && column < in_order.end) {
-          copy_elements(weights + own.begin, place, own.size());
-        } else {
-          // Offsets before the first are at the end of the row.
-          const int64_t first = matrix.first_offset(column);
-          const int64_t split = smaller(larger(first, own.begin), own.end);
-          if (split > own.begin) {
-            copy_elements(weights + window - first + own.begin, place, split - own.begin);
-          }
-          copy_elements(weights + split - first, place + split - own.begin, own.end - split);
-        }
-        weights += row_size;
-        place += own.size();
+    const Span own =
+        transposed ? Span{matrix.window - offsets.end, matrix.window - offsets.begin} : offsets;
+    const auto copy_columns = [&](int64_t column, int64_t at, int64_t count) {
+      const int64_t shift = at - column, end = column + count;
+      for (Rotation rotation(matrix, column); column < end; rotation.next()) {
+        const int64_t next = smaller(rotation.end, end);
+        copy_alike({column, next}, rotation.first, own, (shift + column) * own.size(),
+                   for_each_row);
+        column = next;
       }
     };
     const int64_t begin = columns_.begin + columns.begin;
@@ -111,8 +93,9 @@ class Weights {
     const Placement keys(begin + dim.dilation * (offsets.begin - dim.before),
                          pixels(columns.size(), offsets), 0, dim);
     keys.for_each_piece(copy_columns);
-    keys.for_each_absent(
-        [=](int64_t at, int64_t count) { fill_zero(to + at * own.size(), count * own.size()); });
+    keys.for_each_absent([&](int64_t at, int64_t count) {
+      for_each_row([=](const S*, T* to) { fill_zero(to + at * own.size(), count * own.size()); });
+    });
   }
 
   // The place of the first weight of column 0 at `offsets`: in a copy, and in a row of the matrix.
@@ -165,6 +148,29 @@ class Weights {
   }
 
  private:
+  // Copies the weights of `columns`, whose rows all start with offset `first`, to `at`. Overwrites
+  // up to a vector after the last one.
+  template <class F>
+  void copy_alike(const Span& columns, int64_t first, const Span& offsets, int64_t at,
+                  F&& for_each_row) const {
+    constexpr int64_t L = kLanes<T>;
+    const int64_t size = offsets.size(), row_size = row_size_, begin = columns.begin * row_size;
+    const int64_t count = columns.size();
+    // The end first: the lanes after it are overwritten by the start of the next column.
+    for (int64_t n = (size - 1) / L * L; n >= 0; n -= L) {
+      const RotatedLanes<S> lanes(matrix_.dims[2].window, first, offsets.begin + n,
+                                  smaller(L, size - n));
+      for_each_row([=](const S* row, T* to) __attribute__((always_inline)) {
+        const S* from = row + begin;
+        T* place = to + at + n;
+        for (int64_t i = 0; i < count; ++i, from += row_size, place += size) {
+          store(place,
+                lanes.split > 0 ? lanes.load(from) : load_first(from + lanes.after, lanes.count));
+        }
+      });
+    }
+  }
+
   int64_t row_bytes() const { return row_size_ * static_cast<int64_t>(sizeof(S)); }
 
   Geometry own_, matrix_;      // of the classes, and of the rows of the matrix

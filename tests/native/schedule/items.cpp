@@ -1,6 +1,6 @@
 // Prints the work items of a grid, for test_schedule.py.
 //
-//   items D H W  d h w  groups channels threads
+//   items D H W  d h w  groups channels threads  truncated
 //
 // One line per item of the forward ops: "item" and the spans of planes, rows and columns. One
 // line per phase of attention_backward, "phase", and one per item in it: "pairs", the group, the
@@ -26,7 +26,8 @@ void print(const WorkItem& item) {
 
 int main(int, char** arguments) {
   const auto number = [&](int i) -> int64_t { return std::atoll(arguments[1 + i]); };
-  const Geometry g{{number(0), number(1), number(2)}, {number(3), number(4), number(5)}};
+  Geometry g{{number(0), number(1), number(2)}, {number(3), number(4), number(5)}};
+  for (Dim& dim : g.dims) dim.circular = number(9) == 0 || dim.window == 1;
   for (const WorkItem& item : independent_items(g, number(6), number(8))) {
     std::printf("item");
     print(item);
