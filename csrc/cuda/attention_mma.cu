@@ -58,7 +58,7 @@ __device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&q
 // Turns scores into weights relative to about the largest score so far, to which totals and sums
 // are rescaled when it has grown.
 template <class T, int D>
-__device__ __forceinline__ void online_softmax(const MmaWindow& window, int first, float factor,
+__device__ __forceinline__ void online_softmax(const MmaWindow& window, float factor,
                                                float (&score)[kTogether][2][4],
                                                uint32_t (&weight)[kTogether][4],
                                                float (&largest)[2], float (&total)[2],
@@ -70,7 +70,7 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, int firs
     for (int line = 0; line < 2; ++line) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (window.outside(first + o, line, i / 2, i % 2)) score[o][line][i] = -INFINITY;
+        if (window.outside(o, line, i / 2, i % 2)) score[o][line][i] = -INFINITY;
         most[i / 2] = fmaxf(most[i / 2], score[o][line][i]);
       }
     }
@@ -131,13 +131,13 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
   const MmaBlock<T, D> block(p);
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     __syncthreads();  // the results of the group before have been read
-    const T* const k = f.k + int64_t(g) * f.channels * p.pixels;
-    const T* const v = f.v + int64_t(g) * f.value_channels * p.pixels;
+    const T* const k = f.k + int64_t(g) * f.channels * p.halo.pixels;
+    const T* const v = f.v + int64_t(g) * f.value_channels * p.halo.pixels;
     const bool distance = f.k_norms != nullptr;
-    const float* const norms = distance ? f.k_norms + g * p.pixels : nullptr;
+    const float* const norms = distance ? f.k_norms + g * p.halo.pixels : nullptr;
 
     uint32_t query[D / 16][4];
-    block.load_tile(f.q + int64_t(g) * f.channels * p.pixels, f.channels, query);
+    block.load_tile(f.q + int64_t(g) * f.channels * p.tile.pixels, f.channels, query);
     block.fill_channels(f.channels, f.value_channels);
     // Scores are computed with the sign of the scale.
     const uint32_t sign = f.negative ? 0x80008000u : 0;
@@ -151,15 +151,15 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
     if (distance) {
 #pragma unroll
       for (int line = 0; line < 2; ++line)
-        norm[line] = half * f.q_norms[g * p.pixels + block.some_pixel(line)];
+        norm[line] = half * f.q_norms[g * p.tile.pixels + block.some_pixel(line)];
     }
 
-    MmaStep step, ahead;
+    MmaStep step{block.planes.low, block.bands.low}, ahead = step;
     const auto start_copies = [&] {
-      if (ahead.plane < p.planes) {
+      if (ahead.plane <= block.planes.high) {
         block.copy_halo(k, f.channels, v, f.value_channels, ahead);
         if (distance) block.copy_numbers(norms, ahead, block.numbers(ahead.stage, 0, 1));
-        ahead.advance(p);
+        ahead.advance(p, block.bands);
       }
       commit_copies();
     };
@@ -167,9 +167,10 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
 
     // The largest score before the first: finite, so that its difference to a score is not NaN.
     constexpr float lowest = -1e30f;
+    MmaWindow columns = block.columns(step);
     float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
 #pragma unroll 1
-    for (; step.plane < p.planes; step.advance(p)) {
+    for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
       block.wait_for_step();
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
@@ -178,7 +179,8 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
       const T* keys = block.warp_halo(step.stage, 0);
       const T* values = block.warp_halo(step.stage, 1);
       const float* key_norms = block.warp_numbers(step.stage, 0, 1);
-      const MmaWindow window = block.window(step);
+      if (p.chunks > 1) columns = block.columns(step);
+      MmaWindow window = block.window(step, columns);
 #pragma unroll 1
       for (int first = 0; first < octets; first += kTogether) {
         const int count = octets - first;
@@ -196,11 +198,12 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
         }
         compute_scores<T, D>(keys, query, count, score);
         uint32_t weight[kTogether][4];
-        online_softmax<T, D>(window, first, f.factor, score, weight, largest, total, sum);
+        online_softmax<T, D>(window, f.factor, score, weight, largest, total, sum);
         add_values<T, D>(values, weight, count, sum);
         keys += kTogether * MmaBlock<T, D>::kPair;
         values += kTogether * MmaBlock<T, D>::kPair;
         key_norms += kTogether * 2 * kOctet;
+        window.advance(kTogether);
       }
     }
 
@@ -211,7 +214,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
       all += from_lane_xor(all, 2);
       const int pixel = block.pixel(line);
       if (block.t() == 0 && pixel >= 0) {
-        f.lse[g * p.pixels + pixel] = (largest[line] * f.factor + log2f(all)) * float(kLn2);
+        f.lse[g * p.tile.pixels + pixel] = (largest[line] * f.factor + log2f(all)) * float(kLn2);
       }
       const float inverse = 1 / all;
 #pragma unroll
@@ -220,7 +223,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
         sum[c][line * 2 + 1] *= inverse;
       }
     }
-    block.store_tile(f.y + int64_t(g) * f.value_channels * p.pixels, f.value_channels, sum);
+    block.store_tile(f.y + int64_t(g) * f.value_channels * p.tile.pixels, f.value_channels, sum);
   }
 #endif
 }
@@ -247,7 +250,7 @@ void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* 
                     shape.scale < 0};
   if (shape.distance) {
     sum_products(op, q, q, norms, shape.channels, problem, stream);
-    sum_products(op, k, k, norms + sums, shape.channels, problem, stream);
+    sum_products(op, k, k, norms + sums, shape.channels, transposed(problem), stream);
     f.q_norms = norms;
     f.k_norms = norms + sums;
   }

@@ -1,8 +1,9 @@
 // The gradients of fused attention of the half types on tensor cores, with the weights recomputed
 // from the log-sum-exp. From sm_80 on. attention_backward.cu has the formulas.
 //
-// As there, the window is symmetric, so that one kernel makes all gradients, with the pixels of the
-// tile as rows of the products and those of the halo as columns:
+// As there, the pixels i that have j in their window are those in the transposed window of j. So one
+// kernel makes all gradients, with the pixels of the tile as rows of the products and those of the
+// halo as columns:
 //
 //                tile: a, b   halo: x, z   sums         lse and delta of
 //   dq           q, dy        k, v         dS x         the tile
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
 
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     __syncthreads();  // the results of the group before have been read
-    const int64_t rows = g * p.pixels;
+    const int64_t rows = g * p.tile.pixels, halo_rows = g * p.halo.pixels;
     uint32_t a[D / 16][4], b[D / 16][4];
     block.load_tile(f.a + rows * f.channels, f.channels, a);
     block.load_tile(f.b + rows * f.value_channels, f.value_channels, b);
@@ -107,25 +108,26 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
       if (distance) norm[line] = f.a_norms[pixel];
     }
 
-    MmaStep step, ahead;
+    MmaStep step{block.planes.low, block.bands.low}, ahead = step;
     const auto start_copies = [&] {
-      if (ahead.plane < p.planes) {
-        block.copy_halo(f.x + rows * f.channels, f.channels, f.z + rows * f.value_channels,
+      if (ahead.plane <= block.planes.high) {
+        block.copy_halo(f.x + halo_rows * f.channels, f.channels, f.z + halo_rows * f.value_channels,
                         f.value_channels, ahead);
 #pragma unroll 1
         for (int i = 0; i < numbers; ++i) {
           const float* const x = i == norms_at ? f.x_norms : i == 0 ? f.lse : f.delta;
-          block.copy_numbers(x + rows, ahead, block.numbers(ahead.stage, i, numbers));
+          block.copy_numbers(x + halo_rows, ahead, block.numbers(ahead.stage, i, numbers));
         }
-        ahead.advance(p);
+        ahead.advance(p, block.bands);
       }
       commit_copies();
     };
     for (int i = 0; i < p.stages - 1; ++i) start_copies();
 
+    MmaWindow columns = block.columns(step);
     float x_sum[D / 8][4] = {}, z_sum[D / 8][4] = {}, total[2] = {};
 #pragma unroll 1
-    for (; step.plane < p.planes; step.advance(p)) {
+    for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
       block.wait_for_step();
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
@@ -133,7 +135,8 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
       const T* x = block.warp_halo(step.stage, 0);
       const T* z = block.warp_halo(step.stage, 1);
       const float* number = block.warp_numbers(step.stage, 0, numbers);
-      const MmaWindow window = block.window(step);
+      if (p.chunks > 1) columns = block.columns(step);
+      MmaWindow window = block.window(step, columns);
       const int octets = block.octets(step);
 #pragma unroll 1
       for (int o = 0; o < octets; ++o) {
@@ -153,7 +156,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
           for (int i = 0; i < 4; ++i) {
             const float l = of_keys ? of_line[i % 2] * float(kLog2E) : lse[i / 2];
             const float d = of_keys ? of_line[p.step_numbers + i % 2] : delta[i / 2];
-            const bool outside = window.outside(o, line, i / 2, i % 2);
+            const bool outside = window.outside(0, line, i / 2, i % 2);
             s[i] = outside ? 0.f : fast_exp2(s[i] * f.factor - l);
             ds[i] = outside ? 0.f : s[i] * (ds[i] - d);
           }
@@ -177,6 +180,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
         x += MmaBlock<T, D>::kPair;
         z += MmaBlock<T, D>::kPair;
         number += 2 * kOctet;
+        window.advance(1);
       }
     }
 
@@ -209,12 +213,13 @@ void attention_mma_backward(const T* dy, const T* q, const T* k, const T* v, con
   const AttentionShape& shape = problem.shape;
   const int channels = std::max(shape.channels, shape.value_channels);
   const int distance = shape.distance, blocks = channels <= 32 ? 2 : 1;
+  const AttentionProblem mirrored = transposed(problem);
   float *q_norms = nullptr, *k_norms = nullptr;
   if (distance) {
     q_norms = norms;
     k_norms = norms + problem.groups * problem.pattern.pixels();
     sum_products(op, q, q, q_norms, shape.channels, problem, stream);
-    sum_products(op, k, k, k_norms, shape.channels, problem, stream);
+    sum_products(op, k, k, k_norms, shape.channels, mirrored, stream);
   }
   const float factor = float(shape.scale * kLog2E), scale = float(shape.scale);
   const int C = shape.channels, C_v = shape.value_channels;
@@ -229,7 +234,7 @@ void attention_mma_backward(const T* dy, const T* q, const T* k, const T* v, con
       [](auto D) { return attention_mma_backward_kernel<T, decltype(D)::value, false>; },
       of_queries);
   launch_mma<T>(
-      op, problem, {channels, distance + 2, blocks}, stream, arrays,
+      op, mirrored, {channels, distance + 2, blocks}, stream, arrays,
       [](auto D) { return attention_mma_backward_kernel<T, decltype(D)::value, true>; }, of_keys);
 }
 

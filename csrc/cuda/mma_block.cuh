@@ -20,8 +20,8 @@
 
 namespace circulant {
 
-// The coordinate of a position of the halo in a dim of n pixels. Positions beyond the halo of the
-// grid are in no window; they are clamped, so that one addition wraps.
+// The coordinate of a position of the halo in a dim of n pixels. Positions beyond `limits` are in no
+// window; they are clamped, so that one addition wraps.
 __device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
   i = min(max(i, limits.low), limits.high);
   return i < 0 ? i + n : (i >= n ? i - n : i);
@@ -32,12 +32,16 @@ struct MmaBlock {
   static constexpr int kLine = D * kOctet, kPair = 2 * kLine;  // values of an octet
 
   const MmaPlan& p;
-  Extents origin;  // the first pixel of the tile
+  Extents origin;           // the first pixel of the tile
+  MmaLimits planes, bands;  // of the halo that exist
 
   __device__ __forceinline__ explicit MmaBlock(const MmaPlan& p) : p(p) {
     const int row = blockIdx.x / p.tiles_across;
     origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h,
               int(blockIdx.x) % p.tiles_across * p.tile_w};
+    const int d = origin.d - p.before.d, h = origin.h - p.before.h;
+    planes = {max(p.planes_present.low - d, 0), min(p.planes_present.high - d, p.window.d - 1)};
+    bands = {max(p.rows_present.low - h, 0) / 2, min((p.rows_present.high - h) / 2, p.bands - 1)};
   }
 
   // Of the thread: see warp.cuh.
@@ -53,48 +57,79 @@ struct MmaBlock {
   struct Line {
     int start, column;
   };
-  __device__ __forceinline__ Line line_at(int d, int h, int w, int line) const {
-    d = d < 0 ? d + p.size.d : (d >= p.size.d ? d - p.size.d : d);
-    h = wrapped(h + line * p.line_h, p.size.h, p.rows);
-    return {(d * p.size.h + h) * p.size.w, w + line * p.line_w};
-  }
-  __device__ __forceinline__ int column_at(int w) const { return wrapped(w, p.size.w, p.columns); }
   __device__ __forceinline__ Line tile_line(int line) const {
-    return line_at(origin.d, origin.h, origin.w, line);
+    const Extents& size = p.tile.size;
+    const int h = min(origin.h + line * p.line_h, size.h - 1);
+    return {(origin.d * size.h + h) * size.w, origin.w + line * p.line_w};
   }
   __device__ __forceinline__ Line halo_line(const MmaStep& step, int line) const {
-    return line_at(origin.d + step.plane - p.reach.d, origin.h + 2 * step.band - p.reach.h,
-                   origin.w + (step.chunk * p.span - p.margin) * p.octet_step, line);
+    const Extents& size = p.halo.size;
+    const int d = wrapped(origin.d + step.plane - p.before.d, size.d, p.planes_present);
+    const int h = wrapped(top(step) + line * p.line_h, size.h, p.rows_present);
+    return {(d * size.h + h) * size.w, origin.w + first_column(step) + line * p.line_w};
+  }
+  // The row of line 0 of a step, not wrapped.
+  __device__ __forceinline__ int top(const MmaStep& step) const {
+    return origin.h + 2 * step.band - p.before.h;
+  }
+  // The first column of a step, from that of the tile on.
+  __device__ __forceinline__ int first_column(const MmaStep& step) const {
+    return (step.chunk * p.span - p.margin) * p.octet_step;
   }
 
+  // The column of the first pixel of this warp's octet in a line.
+  __device__ __forceinline__ int first_pixel(int line) const {
+    return origin.w + octet() * p.octet_step + line * p.line_w;
+  }
   // This thread's pixel in a line of its warp, row r of the octet; -1 beyond the grid.
   __device__ __forceinline__ int pixel(int line) const {
-    const int h = origin.h + (2 * band() + line) * p.line_h;
-    const int w = origin.w + octet() * p.octet_step + line * p.line_w + r();
-    return h < p.size.h && w < p.size.w ? (origin.d * p.size.h + h) * p.size.w + w : -1;
+    const Extents& size = p.tile.size;
+    const int h = origin.h + (2 * band() + line) * p.line_h, w = first_pixel(line) + r();
+    return h < size.h && w < size.w ? (origin.d * size.h + h) * size.w + w : -1;
   }
   // The same, or any pixel of the grid.
   __device__ __forceinline__ int some_pixel(int line) const { return max(pixel(line), 0); }
 
   // Whether this warp meets a band.
   __device__ __forceinline__ bool meets(const MmaStep& step) const {
-    return unsigned(step.band - band()) <= unsigned(p.reach.h);
+    return unsigned(step.band - band()) <= unsigned(p.window.h) / 2;
   }
   // Octets of a step that each warp meets in a line.
   __device__ __forceinline__ int octets(const MmaStep& step) const {
     return min(p.span, p.octets - step.chunk * p.span);
   }
-  __device__ __forceinline__ MmaWindow window(const MmaStep& step) const {
-    // In grids that are not flat, the lines of a band are `rows` and `rows` + 1 below the upper
-    // pixel, `rows` - 1 and `rows` below the lower one.
-    const int rows = 2 * (step.band - band()) - p.reach.h;
-    const unsigned width = 2 * p.reach.w + 1;
-    return {(step.chunk * p.span - p.margin) * p.octet_step + 2 * t() - r() + p.reach.w,
-            p.octet_step,
-            p.line_w,
-            width,
-            rows + p.line_h > p.reach.h ? 0 : width,
-            rows - p.line_h < -p.reach.h ? 0 : width};
+  // The columns of a step that lie in this thread's windows and exist, in each row.
+  __device__ __forceinline__ MmaWindow columns(const MmaStep& step) const {
+    MmaWindow window;
+#pragma unroll
+    for (int of_line = 0; of_line < 2; ++of_line) {
+      const int w = first_pixel(of_line) + r();
+      const int low = max(w - p.before.w, p.columns_present.low);
+      const int end = min(w + p.after.w, p.columns_present.high) + 1;
+#pragma unroll
+      for (int line = 0; line < 2; ++line) {
+        const int first = first_pixel(line) + first_column(step) + 2 * t();
+        window.inside[line][of_line] = bits_before(end - first) & ~bits_before(low - first);
+      }
+    }
+    return window;
+  }
+  // Those of `columns` in the rows of a step that lie in this thread's windows and exist.
+  __device__ __forceinline__ MmaWindow window(const MmaStep& step, const MmaWindow& columns) const {
+    const int rows = 2 * (step.band - band());  // from the window's first row of the upper pixel
+    MmaWindow window;
+#pragma unroll
+    for (int line = 0; line < 2; ++line) {
+      const int h = top(step) + line * p.line_h;
+      const bool exists = p.rows_present.low <= h && h <= p.rows_present.high;
+#pragma unroll
+      for (int of_line = 0; of_line < 2; ++of_line) {
+        const int offset = rows + (line - of_line) * p.line_h;
+        const bool is_inside = exists && unsigned(offset) < unsigned(p.window.h);
+        window.inside[line][of_line] = is_inside ? columns.inside[line][of_line] : 0;
+      }
+    }
+    return window;
   }
 
   static __device__ __forceinline__ T* shared() {
@@ -121,20 +156,21 @@ struct MmaBlock {
   }
 
   // Starts to copy a line of `octets` of each channel.
-  __device__ __forceinline__ void copy_line(const T* x, int channels, const Line& line, int octets,
-                                            int log_octets, T* to) const {
+  __device__ __forceinline__ void copy_line(const T* x, int channels, const MmaGrid& grid,
+                                            const Line& line, int octets, int log_octets,
+                                            T* to) const {
     // Eight threads write 128 bytes without a gap.
     const int thread = opaque(threadIdx.x), octet = thread / 8 & ((1 << log_octets) - 1);
     const int first = (thread / 8 >> log_octets) * 8 + thread % 8;
     if (octet >= octets) return;
     const int column = line.column + octet * p.octet_step;
-    x += first * p.pixels + line.start;
+    x += first * grid.pixels + line.start;
     to += octet * kPair + first * kOctet;
     const int count = channels - first, step = kMmaThreads >> log_octets;
-    if (p.granule == 8) copy_octets<8>(x, count, step, column, to);
-    if (p.granule == 4) copy_octets<4>(x, count, step, column, to);
-    if (p.granule == 2) copy_octets<2>(x, count, step, column, to);
-    if (p.granule == 1) copy_octets<1>(x, count, step, column, to);
+    if (p.granule == 8) copy_octets<8>(x, count, step, grid, column, to);
+    if (p.granule == 4) copy_octets<4>(x, count, step, grid, column, to);
+    if (p.granule == 2) copy_octets<2>(x, count, step, grid, column, to);
+    if (p.granule == 1) copy_octets<1>(x, count, step, grid, column, to);
   }
 
   // Starts to copy the halo of x and z.
@@ -142,8 +178,8 @@ struct MmaBlock {
                                             const MmaStep& step) const {
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
-      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, halo_line(step, i & 1), p.positions,
-                p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
+      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, p.halo, halo_line(step, i & 1),
+                p.positions, p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
     }
   }
 
@@ -154,8 +190,7 @@ struct MmaBlock {
     for (int i = opaque(threadIdx.x); i < p.step_numbers; i += kMmaThreads) {
       const Line line = halo_line(step, i / kOctet & 1);
       const int column = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
-      const MmaLimits limits{-p.reach.w, p.size.w - 1 + p.reach.w};
-      copy_async<4>(to + i, x + line.start + wrapped(column, p.size.w, limits));
+      copy_async<4>(to + i, x + line.start + wrapped(column, p.halo.size.w, p.columns_present));
     }
   }
 
@@ -172,7 +207,7 @@ struct MmaBlock {
                                             uint32_t (&left)[D / 16][4]) const {
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
-      copy_line(x, channels, tile_line(line), p.across, p.log_across, tile_memory(line));
+      copy_line(x, channels, p.tile, tile_line(line), p.across, p.log_across, tile_memory(line));
     }
     commit_copies();
     fill_lines(shared(), 2 * kMmaWarps, channels);
@@ -200,20 +235,21 @@ struct MmaBlock {
     }
     __syncthreads();  // the result is complete
     const int thread = threadIdx.x, of_octet = thread & (p.across - 1);
+    const Extents& size = p.tile.size;
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
       const int h = origin.h + line * p.line_h;
       const int w = origin.w + of_octet * p.octet_step + line * p.line_w;
-      if (h >= p.size.h || w >= p.size.w) continue;
-      const int pixel = (origin.d * p.size.h + h) * p.size.w + w;
+      if (h >= size.h || w >= size.w) continue;
+      const int pixel = (origin.d * size.h + h) * size.w + w;
 #pragma unroll 1
       for (int c = thread >> p.log_across; c < channels; c += kMmaThreads >> p.log_across) {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
-        T* const to = y + c * p.pixels + pixel;
+        T* const to = y + c * p.tile.pixels + pixel;
         if (p.granule == kOctet) {
           *reinterpret_cast<Pack<T, kOctet>*>(to) = *reinterpret_cast<const Pack<T, kOctet>*>(from);
         } else {
-          for (int i = 0; i < kOctet && w + i < p.size.w; ++i) to[i] = from[i];
+          for (int i = 0; i < kOctet && w + i < size.w; ++i) to[i] = from[i];
         }
       }
     }
@@ -229,6 +265,13 @@ struct MmaBlock {
   }
 
  private:
+  // The bits of a word of MmaWindow for columns before `column`, from that of bit 0 on.
+  __device__ __forceinline__ uint32_t bits_before(int column) const {
+    column = max(column, 0);
+    const int bits = (column >> p.log_octet_step) * 2 + min(column & (p.octet_step - 1), 2);
+    return static_cast<uint32_t>((uint64_t(1) << min(bits, 32)) - 1);
+  }
+
   // The tile of the first warp of a band, in a line of the tile.
   __device__ __forceinline__ T* tile_memory(int line) const {
     return shared() + (line / 2 << p.log_across) * kPair + line % 2 * kLine;
@@ -246,12 +289,13 @@ struct MmaBlock {
   }
 
   template <int granule>
-  __device__ __forceinline__ void copy_octets(const T* x, int count, int step, int column,
-                                              T* to) const {
+  static __device__ __forceinline__ void copy_octets(const T* x, int count, int step,
+                                                     const MmaGrid& grid, int column, T* to) {
     int at[kOctet / granule];
 #pragma unroll
-    for (int i = 0; i < kOctet / granule; ++i) at[i] = column_at(column + i * granule);
-    const int64_t x_step = step * p.pixels;
+    for (int i = 0; i < kOctet / granule; ++i) 
+      at[i] = wrapped(column + i * granule, grid.size.w, grid.granules);
+    const int64_t x_step = step * grid.pixels;
 #pragma unroll 1
     for (int c = 0; c < count; c += step, x += x_step, to += step * kOctet) {
       if constexpr (granule == 1) {  // smaller than asynchronous copies are

@@ -152,7 +152,7 @@ int run(Options options) {
       {"mma", check_attention_mma},
       {"mma-infinite", check_attention_mma_infinite},
       {"mma-plan", check_attention_mma_plan},
-      {"mma-random", [&] { on_random(check_attention_mma_random, cases / 4, false); }},
+      {"mma-random", [&] { on_random(check_attention_mma_random, cases / 4); }},
       {"mma-groups", check_attention_mma_groups},
       {"mma-offsets", check_attention_mma_offsets},
       {"random", [&] { on_random(check_maps, cases); }},

@@ -63,8 +63,8 @@ void check_mma(const MmaCase& a, const char* dtype, double coarse) {
   r.forward();
   const AttentionProblem p = reference.problem();
   try {
-    const int64_t sums = static_cast<int64_t>(r.lse.size());
-    const Array<float> norms(2 * sums), lse(sums), delta(sums);
+    const int64_t sums = static_cast<int64_t>(r.lse.size()), keys = c.groups * c.keys();
+    const Array<float> norms(sums + keys), lse(sums), delta(sums);
     const Shifted<T> q(rounded<T>(r.q), a.shift), k(rounded<T>(r.k), a.shift),
         v(rounded<T>(r.v), a.shift), dy(rounded<T>(r.dy), a.shift);
     const Shifted<T> y(int64_t(r.y.size()), a.shift);
@@ -115,6 +115,8 @@ void check_mma(const MmaCase& a) {
   }
 }
 
+constexpr Boundary C = kCircular, T = kTruncated, V = kValid;
+
 const MmaCase kCases[] = {
     // A tile, and window 1.
     {{1, 20, {1, 8, 16}, {1, 3, 5}}, 9, false, 0.9},
@@ -142,9 +144,28 @@ const MmaCase kCases[] = {
     {{1, 40, {1, 9, 24}, {1, 3, 17}}, 64, false, 0.3},
     {{1, 128, {1, 8, 16}, {1, 3, 3}}, 70, false, 0.2},
     {{1, 70, {1, 8, 16}, {1, 3, 3}}, 128, true, 0.2},
+    // Even and one-sided windows.
+    {{1, 8, {1, 9, 24}, {1, 4, 6}, false, {0, 1, 4}}, 8, true, 0.9},
+    {{1, 8, {1, 17, 16}, {1, 3, 9}, false, {0, 2, 8}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 140}, {1, 1, 20}, false, {0, 0, 19}}, 8, true, 0.9},
+    {{1, 8, {2, 1, 136}, {2, 1, 18}, false, {0, 0, 0}}, 8, false, 0.9},
+    // Truncated dims: each of them, and windows larger than the grid.
+    {{1, 8, {1, 11, 24}, {1, 5, 7}, false, {0, 2, 3}, {1, 1, 1}, {C, T, C}}, 8, false, 0.9},
+    {{1, 8, {1, 18, 20}, {1, 4, 6}, false, {0, 0, 5}, {1, 1, 1}, {C, T, T}}, 9, true, 0.9},
+    {{1, 8, {1, 1, 150}, {1, 1, 40}, false, {0, 0, 39}, {1, 1, 1}, {C, C, T}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 50}, {1, 1, 90}, false, {0, 0, 60}, {1, 1, 1}, {C, C, T}}, 8, true, 0.9},
+    {{1, 8, {4, 6, 9}, {3, 3, 4}, false, {1, 0, 2}, {1, 1, 1}, {T, C, T}}, 8, true, 0.9},
+    {{1, 8, {1, 3, 17}, {1, 15, 3}, false, {0, 9, 1}, {1, 1, 1}, {C, T, T}}, 8, false, 0.9},
+    {{1, 8, {1, 20, 1}, {1, 7, 3}, false, {0, 3, 2}, {1, 1, 1}, {C, T, T}}, 8, false, 0.9},
+    // Keys with a halo.
+    {{1, 8, {1, 10, 16}, {1, 3, 9}, false, {0, 0, 0}, {1, 1, 1}, {C, V, V}}, 8, true, 0.9},
+    {{1, 8, {2, 7, 13}, {3, 4, 3}, false, {0, 0, 0}, {1, 1, 1}, {V, T, V}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 70}, {1, 1, 21}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, false, 0.9},
     // A halo that shared memory holds in parts: of 2-D and flat grids.
     {{1, 7, {1, 2, 104}, {1, 1, 95}}, 7, true, 0.9, 0, 100},
     {{1, 70, {1, 1, 200}, {1, 1, 181}}, 70, false, 0.2},
+    // More octets than a word of bits has.
+    {{1, 7, {1, 2, 160}, {1, 1, 150}, false, {0, 0, 149}, {1, 1, 1}, {C, C, T}}, 7, false, 0.9},
 };
 
 }  // namespace
@@ -157,6 +178,9 @@ void check_attention_mma() {
 }
 
 void check_attention_mma_random(Case c) {
+  for (const int64_t dilation : c.dilation) {
+    if (dilation > 1) return;
+  }
   const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
   MmaCase a{c, 1 + below(40), below(2) == 0, (below(4) == 0 ? -2.0 : 2.0) / double(c.channels + 2)};
   a.shift = static_cast<int>(below(3));
@@ -300,9 +324,10 @@ void check_attention_mma_plan() {
   };
   for (const int shared_memory : {228, 164, 100}) {
     choose_device(108, shared_memory);
-    expect(readme, circulant::uses_mma(problem(readme)), "not on tensor cores");
-    expect(small, !circulant::uses_mma(problem(small)), "on tensor cores");
-    for (const Case& c : {wide, truncated, even, dilated}) {
+    for (const Case& c : {readme, truncated, even}) {
+      expect(c, circulant::uses_mma(problem(c)), "not on tensor cores");
+    }
+    for (const Case& c : {small, wide, dilated}) {
       expect(c, !circulant::uses_mma(problem(c)), "on tensor cores");
     }
     const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
