@@ -70,7 +70,7 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, float fa
     for (int line = 0; line < 2; ++line) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (window.outside(o, line, i / 2, i % 2)) score[o][line][i] = -INFINITY;
+        if (window.outside(1u << (2 * o + i % 2), line, i / 2)) score[o][line][i] = -INFINITY;
         most[i / 2] = fmaxf(most[i / 2], score[o][line][i]);
       }
     }
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
 
     // The largest score before the first: finite, so that its difference to a score is not NaN.
     constexpr float lowest = -1e30f;
-    MmaWindow columns = block.columns(step);
+    const uint32_t columns = block.columns(step, 0, 0);
     float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
 #pragma unroll 1
     for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
@@ -179,7 +179,6 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
       const T* keys = block.warp_halo(step.stage, 0);
       const T* values = block.warp_halo(step.stage, 1);
       const float* key_norms = block.warp_numbers(step.stage, 0, 1);
-      if (p.chunks > 1) columns = block.columns(step);
       MmaWindow window = block.window(step, columns);
 #pragma unroll 1
       for (int first = 0; first < octets; first += kTogether) {

@@ -20,7 +20,7 @@
 //          neighbours, an octet of the halo, are its columns
 //
 // The octets of a tile begin where those of its halo do. So which columns lie outside of the window,
-// or of the grid, is the same for all lines: a word of bits per thread, made once per tile.
+// or of the grid, is the same for all lines: a word of bits per thread and tile.
 #pragma once
 
 #include <cstdint>
@@ -86,7 +86,7 @@ struct MmaPlan {
   int shared = 0;         // bytes per block
   int granule = 0;        // pixels that are copied at a time, at least: 8, 4, 2 or 1
 
-  bool is_flat() const { return line_h == 0; }
+  __host__ __device__ bool is_flat() const { return line_h == 0; }
   int64_t blocks() const { return int64_t(tile.size.d) * tiles_down * tiles_across; }
 };
 

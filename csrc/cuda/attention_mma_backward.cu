@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
     };
     for (int i = 0; i < p.stages - 1; ++i) start_copies();
 
-    MmaWindow columns = block.columns(step);
+    const uint32_t columns = block.columns(step, 0, 0);
     float x_sum[D / 8][4] = {}, z_sum[D / 8][4] = {}, total[2] = {};
 #pragma unroll 1
     for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
@@ -135,11 +135,11 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
       const T* x = block.warp_halo(step.stage, 0);
       const T* z = block.warp_halo(step.stage, 1);
       const float* number = block.warp_numbers(step.stage, 0, numbers);
-      if (p.chunks > 1) columns = block.columns(step);
-      MmaWindow window = block.window(step, columns);
-      const int octets = block.octets(step);
+      const MmaWindow window = block.window(step, columns);
+      // The bit of the octet, which counts the loop.
+      const auto end = static_cast<uint32_t>(uint64_t(1) << 2 * block.octets(step));
 #pragma unroll 1
-      for (int o = 0; o < octets; ++o) {
+      for (uint32_t octet = 1; octet != end; octet <<= 2) {
         uint32_t weight[4], grad_score[4];  // P and dS, as left factors
 #pragma unroll
         for (int line = 0; line < 2; ++line) {
@@ -156,9 +156,10 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
           for (int i = 0; i < 4; ++i) {
             const float l = of_keys ? of_line[i % 2] * float(kLog2E) : lse[i / 2];
             const float d = of_keys ? of_line[p.step_numbers + i % 2] : delta[i / 2];
-            const bool outside = window.outside(0, line, i / 2, i % 2);
-            s[i] = outside ? 0.f : fast_exp2(s[i] * f.factor - l);
-            ds[i] = outside ? 0.f : s[i] * (ds[i] - d);
+            const bool outside = window.outside(octet << i % 2, line, i / 2);
+            s[i] = fast_exp2(s[i] * f.factor - l);
+            ds[i] = s[i] * (ds[i] - d);
+            if (outside) s[i] = ds[i] = 0;
           }
 #pragma unroll
           for (int of_line = 0; of_line < 2; ++of_line) {
@@ -180,7 +181,6 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 ? 2 : 1)
         x += MmaBlock<T, D>::kPair;
         z += MmaBlock<T, D>::kPair;
         number += 2 * kOctet;
-        window.advance(1);
       }
     }
 

@@ -98,25 +98,20 @@ struct MmaBlock {
   __device__ __forceinline__ int octets(const MmaStep& step) const {
     return min(p.span, p.octets - step.chunk * p.span);
   }
-  // The columns of a step that lie in this thread's windows and exist, in each row.
-  __device__ __forceinline__ MmaWindow columns(const MmaStep& step) const {
-    MmaWindow window;
-#pragma unroll
-    for (int of_line = 0; of_line < 2; ++of_line) {
-      const int w = first_pixel(of_line) + r();
-      const int low = max(w - p.before.w, p.columns_present.low);
-      const int end = min(w + p.after.w, p.columns_present.high) + 1;
-#pragma unroll
-      for (int line = 0; line < 2; ++line) {
-        const int first = first_pixel(line) + first_column(step) + 2 * t();
-        window.inside[line][of_line] = bits_before(end - first) & ~bits_before(low - first);
-      }
-    }
-    return window;
+  // The columns of a step, in `line`, that lie in the window of this thread's pixel in `of_line` and
+  // exist: a word of MmaWindow.
+  __device__ __forceinline__ uint32_t columns(const MmaStep& step, int line, int of_line) const {
+    const int w = first_pixel(of_line) + r();
+    const int low = max(w - p.before.w, p.columns_present.low);
+    const int end = min(w + p.after.w, p.columns_present.high) + 1;
+    const int first = first_pixel(line) + first_column(step) + 2 * t();
+    return bits_before(end - first) & ~bits_before(low - first);
   }
-  // Those of `columns` in the rows of a step that lie in this thread's windows and exist.
-  __device__ __forceinline__ MmaWindow window(const MmaStep& step, const MmaWindow& columns) const {
+  // The same in the rows of the windows. Unless the grid is flat, columns are the same for both
+  // lines; with one step per band, `in_line` has those of every step.
+  __device__ __forceinline__ MmaWindow window(const MmaStep& step, uint32_t in_line) const {
     const int rows = 2 * (step.band - band());  // from the window's first row of the upper pixel
+    const bool differs = p.is_flat() || p.chunks > 1;
     MmaWindow window;
 #pragma unroll
     for (int line = 0; line < 2; ++line) {
@@ -126,7 +121,8 @@ struct MmaBlock {
       for (int of_line = 0; of_line < 2; ++of_line) {
         const int offset = rows + (line - of_line) * p.line_h;
         const bool is_inside = exists && unsigned(offset) < unsigned(p.window.h);
-        window.inside[line][of_line] = is_inside ? columns.inside[line][of_line] : 0;
+        const uint32_t inside = differs ? columns(step, line, of_line) : in_line;
+        window.inside[line][of_line] = is_inside ? inside : 0;
       }
     }
     return window;

@@ -29,8 +29,8 @@ struct MmaStep {
 struct MmaWindow {
   uint32_t inside[2][2];  // [line][of_line]
 
-  __device__ __forceinline__ bool outside(int o, int line, int of_line, int i) const {
-    return !(inside[line][of_line] & 1u << (2 * o + i));
+  __device__ __forceinline__ bool outside(uint32_t bit, int line, int of_line) const {
+    return !(inside[line][of_line] & bit);
   }
   // Leaves out the first octets.
   __device__ __forceinline__ void advance(int octets) {
