@@ -223,8 +223,9 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
     sum_products(op, dy, y, delta, shape.value_channels, problem, stream);
   }
   if constexpr (is_half<T>) {
-    if (!has_terms && uses_mma(problem)) {
-      return attention_mma_backward(dy, q, k, v, lse, delta, scratch, dq, dk, dv, problem, stream);
+    if (uses_mma(problem, terms)) {
+      return attention_mma_backward(dy, q, k, v, lse, delta, scratch, dq, dk, dv, terms, sums,
+                                    problem, stream);
     }
   }
   const int C = shape.channels, C_v = shape.value_channels;

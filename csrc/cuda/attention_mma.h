@@ -19,15 +19,17 @@
 // warp     one octet of each line of a band: 16 pixels, the rows of a product of matrices. 8
 //          neighbours, an octet of the halo, are its columns
 //
-// The octets of a tile begin where those of its halo do. So which columns lie outside of the window,
-// or of the grid, is the same for all lines: a word of bits per thread and tile.
+// The octets of a tile begin where those of its halo do. So which columns lie outside of the
+// window, or of the grid, is the same for all lines: a word of bits per thread and tile.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <cuda_runtime.h>
 
 #include "kernels.h"
+#include "score_terms.h"
 #include "tile.cuh"
 
 namespace circulant {
@@ -68,8 +70,10 @@ struct MmaPlan {
   int octet_step = 0;      // the same number: 8, or 16 if flat
   int line_h = 0;          // rows from line 0 to line 1 of a band, 0 if flat
   int line_w = 0;          // columns, 8 if flat
+  int line_offsets = 0;    // offsets of the window, numbered row-major
+  int offsets = 0;         // of the window
   int log_across = 0;      // of the octets of a tile line
-  int across = 0;      // the same number
+  int across = 0;          // the same number
   int tile_lines = 0, tile_h = 0, tile_w = 0;
   int tiles_across = 0, tiles_down = 0;
   int margin = 0;         // octets of a line, left of a tile, that the window reaches
@@ -83,6 +87,8 @@ struct MmaPlan {
   int half = 0;           // values of x or z in a step
   int numbers = 0;        // where the numbers of the halo begin in shared memory, in bytes
   int step_numbers = 0;   // of one kind in a step
+  int bias = 0;           // where that of offset 0 is in shared memory
+  int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
   int shared = 0;         // bytes per block
   int granule = 0;        // pixels that are copied at a time, at least: 8, 4, 2 or 1
 
@@ -95,7 +101,12 @@ struct MmaNeeds {
   int channels;  // the most of any feature
   int numbers;   // float32 numbers of each pixel of the halo beside its features
   int blocks;    // how many the registers of a multiprocessor have room for, 1 or 2
+  // Whether a bias of the offsets, and the sums of its gradient, are in shared memory.
+  bool has_bias = false, has_offset_sums = false;
 };
+
+// The ring of a warp in mma_terms.cuh, in float32 numbers: rows do not meet in the same banks.
+constexpr int kRingPitch = 20, kRingRows = 8 * kRingPitch + 8, kRingFloats = 3 * kRingRows;
 
 // The number of channels that kernels for `channels` are compiled for.
 inline int mma_channels(int channels) { return channels <= 32 ? 32 : channels <= 64 ? 64 : 128; }
@@ -106,22 +117,36 @@ inline AttentionProblem transposed(const AttentionProblem& problem) {
   return {problem.groups, problem.pattern.transposed(), problem.shape};
 }
 
+// What the gradients with respect to the queries need.
+inline MmaNeeds queries_needs(const AttentionShape& shape, bool has_terms, bool has_bias) {
+  const int channels = std::max(shape.channels, shape.value_channels);
+  return {channels, shape.distance + has_terms, channels <= 32 && !has_terms ? 2 : 1, has_bias,
+          has_bias};
+}
+
 // The plan with the fewest issue slots, by count. Throws if there is none.
 MmaPlan plan_mma(const AttentionProblem& problem, const MmaNeeds& needs);
 
 // Whether tensor cores compute attention of the half types: if there is no dilation, the device has
 // the instructions, and by count they are faster.
 bool uses_mma(const AttentionProblem& problem);
+// The same with terms.
+bool uses_mma(const AttentionProblem& problem, const ScoreTerms<float>& terms);
 
 // Fused attention and its gradients on tensor cores, for c10::Half and c10::BFloat16. For the
 // distance, `norms` is scratch memory for a sum per query and one per key.
 template <class T>
 void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* norms,
-                   const AttentionProblem& problem, cudaStream_t stream);
+                   const ScoreTerms<float>& terms, const AttentionProblem& problem,
+                   cudaStream_t stream);
 template <class T>
 void attention_mma_backward(const T* dy, const T* q, const T* k, const T* v, const float* lse,
                             const float* delta, float* norms, T* dq, T* dk, T* dv,
+                            const ScoreTerms<float>& terms, const ScoreTermSums<float>& sums,
                             const AttentionProblem& problem, cudaStream_t stream);
+
+// ScoreTermSums::tiles on tensor cores.
+int64_t attention_mma_tiles(const AttentionProblem& problem);
 
 // sum[i] = sum_c x[c, i] y[c, i], for each group.
 template <class T>

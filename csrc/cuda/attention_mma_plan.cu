@@ -76,6 +76,16 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   const int numbers = stages * needs.numbers * p.step_numbers;
   // The tile, too: each warp's octet is a position of a step, or a line of one.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
+  if (needs.has_bias) {
+    // Neighbours beyond the window are up to a row and 30 columns away.
+    const int margin = p.line_h * p.window.w + 32;
+    p.bias = p.shared + margin * static_cast<int>(sizeof(float));
+    p.shared += (p.offsets + 2 * margin) * static_cast<int>(sizeof(float));
+  }
+  if (needs.has_offset_sums) {
+    p.offset_sums = p.shared;
+    p.shared += kMmaWarps * (kRingFloats + p.offsets) * static_cast<int>(sizeof(float));
+  }
 }
 
 // Chooses the steps that fit `limit` bytes: as few as possible, then as many stages.
@@ -112,6 +122,8 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.octet_step = 1 << p.log_octet_step;
     p.line_h = is_flat ? 0 : 1;
     p.line_w = is_flat ? kOctet : 0;
+    p.line_offsets = p.line_h * p.window.w + p.line_w;
+    p.offsets = static_cast<int>(pattern.offsets());
     p.log_across = log_across;
     p.across = 1 << log_across;
     p.tile_lines = 2 * kMmaWarps / p.across;
@@ -134,7 +146,8 @@ std::optional<MmaPlan> best_plan(const AttentionProblem& problem, const MmaNeeds
   const Device device = current_device();
   return cached<std::optional<MmaPlan>>(
       plan_key(problem.pattern, device.index,
-               {problem.groups, needs.channels, needs.numbers, needs.blocks}),
+               {problem.groups, needs.channels, needs.numbers, needs.blocks, needs.has_bias,
+                needs.has_offset_sums}),
       [&] { return make_plan(problem, needs, device); });
 }
 
@@ -160,6 +173,22 @@ bool uses_mma(const AttentionProblem& problem) {
   const auto plan = best_plan(problem, {channels, 3, 1});
   return plan && best_plan(transposed(problem), {channels, 3, 1}) &&
          mma_cycles(*plan, mma_channels(channels)) < fma_cycles(problem);
+}
+
+bool uses_mma(const AttentionProblem& problem, const ScoreTerms<float>& terms) {
+  if (!uses_mma(problem)) return false;
+  if (!terms.any()) return true;
+  // Offsets are not counted in dims that have none but their own pixel.
+  const Pattern pattern = squeezed(problem.pattern);
+  if (pattern.offsets() != problem.pattern.offsets()) return false;
+  const int channels = std::max(problem.shape.channels, problem.shape.value_channels);
+  const bool has_bias = terms.bias != nullptr;
+  return best_plan(problem, {channels, 3, 1, has_bias, has_bias}) &&
+         best_plan(transposed(problem), {channels, 3, 1, has_bias});
+}
+
+int64_t attention_mma_tiles(const AttentionProblem& problem) {
+  return plan_mma(problem, queries_needs(problem.shape, true, true)).blocks();
 }
 
 template <class T>

@@ -20,8 +20,8 @@
 
 namespace circulant {
 
-// The coordinate of a position of the halo in a dim of n pixels. Positions beyond `limits` are in no
-// window; they are clamped, so that one addition wraps.
+// The coordinate of a position of the halo in a dim of n pixels. Positions beyond `limits` are in
+// no window; they are clamped, so that one addition wraps.
 __device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
   i = min(max(i, limits.low), limits.high);
   return i < 0 ? i + n : (i >= n ? i - n : i);
@@ -77,6 +77,12 @@ struct MmaBlock {
     return (step.chunk * p.span - p.margin) * p.octet_step;
   }
 
+  // The offset of the first neighbour of a step from the first pixel of its line.
+  __device__ __forceinline__ int first_offset(const MmaStep& step) const {
+    const int h = 2 * (step.band - band());
+    return (step.plane * p.window.h + h) * p.window.w + p.before.w + first_column(step);
+  }
+
   // The column of the first pixel of this warp's octet in a line.
   __device__ __forceinline__ int first_pixel(int line) const {
     return origin.w + octet() * p.octet_step + line * p.line_w;
@@ -98,8 +104,8 @@ struct MmaBlock {
   __device__ __forceinline__ int octets(const MmaStep& step) const {
     return min(p.span, p.octets - step.chunk * p.span);
   }
-  // The columns of a step, in `line`, that lie in the window of this thread's pixel in `of_line` and
-  // exist: a word of MmaWindow.
+  // The columns of a step, in `line`, that lie in the window of this thread's pixel in `of_line`
+  // and exist: a word of MmaWindow.
   __device__ __forceinline__ uint32_t columns(const MmaStep& step, int line, int of_line) const {
     const int w = first_pixel(of_line) + r();
     const int low = max(w - p.before.w, p.columns_present.low);
@@ -289,7 +295,7 @@ struct MmaBlock {
                                                      const MmaGrid& grid, int column, T* to) {
     int at[kOctet / granule];
 #pragma unroll
-    for (int i = 0; i < kOctet / granule; ++i) 
+    for (int i = 0; i < kOctet / granule; ++i)
       at[i] = wrapped(column + i * granule, grid.size.w, grid.granules);
     const int64_t x_step = step * grid.pixels;
 #pragma unroll 1

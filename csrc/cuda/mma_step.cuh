@@ -24,8 +24,8 @@ struct MmaStep {
   }
 };
 
-// Which neighbours of a thread's two pixels, in lines 0 and 1, lie in the window: bit 2 o + i stands
-// for the neighbour in `line` of octet `o`, in column 2t + i, of the pixel in `of_line`.
+// Which neighbours of a thread's two pixels, in lines 0 and 1, lie in the window: bit 2 o + i
+// stands for the neighbour in `line` of octet `o`, in column 2t + i, of the pixel in `of_line`.
 struct MmaWindow {
   uint32_t inside[2][2];  // [line][of_line]
 
