@@ -130,8 +130,8 @@ MmaPlan plan_mma(const AttentionProblem& problem, const MmaNeeds& needs);
 // Whether tensor cores compute attention of the half types: if there is no dilation, the device has
 // the instructions, and by count they are faster.
 bool uses_mma(const AttentionProblem& problem);
-// The same with terms.
-bool uses_mma(const AttentionProblem& problem, const ScoreTerms<float>& terms);
+// The same with terms, if the bias and its sums fit shared memory.
+bool uses_mma(const AttentionProblem& problem, bool has_bias);
 
 // Fused attention and its gradients on tensor cores, for c10::Half and c10::BFloat16. For the
 // distance, `norms` is scratch memory for a sum per query and one per key.

@@ -175,16 +175,15 @@ bool uses_mma(const AttentionProblem& problem) {
          mma_cycles(*plan, mma_channels(channels)) < fma_cycles(problem);
 }
 
-bool uses_mma(const AttentionProblem& problem, const ScoreTerms<float>& terms) {
+bool uses_mma(const AttentionProblem& problem, bool has_bias) {
   if (!uses_mma(problem)) return false;
-  if (!terms.any()) return true;
+  if (!has_bias) return true;
   // Offsets are not counted in dims that have none but their own pixel.
   const Pattern pattern = squeezed(problem.pattern);
   if (pattern.offsets() != problem.pattern.offsets()) return false;
   const int channels = std::max(problem.shape.channels, problem.shape.value_channels);
-  const bool has_bias = terms.bias != nullptr;
-  return best_plan(problem, {channels, 3, 1, has_bias, has_bias}) &&
-         best_plan(transposed(problem), {channels, 3, 1, has_bias});
+  return best_plan(problem, {channels, 3, 1, true, true}) &&
+         best_plan(transposed(problem), {channels, 3, 1, true});
 }
 
 int64_t attention_mma_tiles(const AttentionProblem& problem) {
