@@ -18,6 +18,7 @@
 #include "../common/constants.h"
 #include "mma_block.cuh"
 #include "mma_launch.h"
+#include "mma_products.cuh"
 #include "mma_terms.cuh"
 
 namespace circulant {
@@ -38,28 +39,6 @@ struct MmaArguments {
   float inverse;  // 1 / |scale|
   ScoreTerms<float> terms;
 };
-
-// The scores of the first `count` octets, if there are so many.
-template <class T, int D>
-__device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&query)[D / 16][4],
-                                               int count, float (&score)[kTogether][2][4]) {
-  using Block = MmaBlock<T, D>;
-  keys += Block::lane() * kOctet;
-#pragma unroll
-  for (int o = 0; o < kTogether; ++o) {
-    if (o >= count) break;
-#pragma unroll
-    for (int line = 0; line < 2; ++line) {
-#pragma unroll
-      for (int c = 0; c < D / 32; ++c) {
-        uint32_t key[4];
-        load_matrices<true>(key, keys + o * Block::kPair + line * Block::kLine + c * 32 * kOctet);
-        multiply_add<T>(score[o][line], query[c * 2], key[0], key[1]);
-        multiply_add<T>(score[o][line], query[c * 2 + 1], key[2], key[3]);
-      }
-    }
-  }
-}
 
 // Turns scores into weights relative to about the largest score so far, to which totals and sums
 // are rescaled when it has grown.
@@ -106,26 +85,6 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, float fa
         total[of_line] += a + b;
         weight[o][line * 2 + of_line] = pack_halves<T>(a, b);
       }
-    }
-  }
-}
-
-// Adds the values of the first `count` octets with their weights.
-template <class T, int D>
-__device__ __forceinline__ void add_values(const T* values, const uint32_t (&weight)[kTogether][4],
-                                           int count, float (&sum)[D / 8][4]) {
-  using Block = MmaBlock<T, D>;
-  const int lane = Block::lane();
-  values += lane / 8 % 2 * Block::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
-#pragma unroll
-  for (int o = 0; o < kTogether; ++o) {
-    if (o >= count) break;
-#pragma unroll
-    for (int c = 0; c < D / 16; ++c) {
-      uint32_t value[4];
-      load_matrices<false>(value, values + o * Block::kPair + c * 16 * kOctet);
-      multiply_add<T>(sum[c * 2], weight[o], value[0], value[1]);
-      multiply_add<T>(sum[c * 2 + 1], weight[o], value[2], value[3]);
     }
   }
 }
@@ -190,7 +149,6 @@ __global__ void __launch_bounds__(kMmaThreads, forward_blocks(D, has_terms))
       if (!block.meets(step)) continue;
       const int octets = block.octets(step);
       const T* keys = block.warp_halo(step.stage, 0);
-      const T* values = block.warp_halo(step.stage, 1);
       const float* number = block.warp_numbers(step.stage, 0, numbers);
       const float* bias = terms.has_bias() ? terms.of_step(step) : nullptr;
       MmaWindow window = block.window(step, columns);
@@ -224,12 +182,25 @@ __global__ void __launch_bounds__(kMmaThreads, forward_blocks(D, has_terms))
           });
           bias += kTogether * p.octet_step;
         }
-        compute_scores<T, D>(keys, query, count, score);
+        const T* const rows = rows_of_line<T, D>(keys);
+#pragma unroll
+        for (int o = 0; o < kTogether; ++o) {
+          if (o >= count) break;
+#pragma unroll
+          for (int line = 0; line < 2; ++line) {
+            add_products<T, D>(rows + o * MmaBlock<T, D>::kPair + line * MmaBlock<T, D>::kLine,
+                               query, score[o][line]);
+          }
+        }
         uint32_t weight[kTogether][4];
         online_softmax<T, D>(window, f.factor, score, weight, largest, total, sum);
-        add_values<T, D>(values, weight, count, sum);
+        const T* const value_rows = rows_of_lines<T, D>(keys + p.half);
+#pragma unroll
+        for (int o = 0; o < kTogether; ++o) {
+          if (o >= count) break;
+          add_weighted<T, D>(value_rows + o * MmaBlock<T, D>::kPair, weight[o], sum);
+        }
         keys += kTogether * MmaBlock<T, D>::kPair;
-        values += kTogether * MmaBlock<T, D>::kPair;
         number += kTogether * 2 * kOctet;
         window.advance(kTogether);
       }

@@ -19,6 +19,7 @@
 #include "../common/constants.h"
 #include "mma_block.cuh"
 #include "mma_launch.h"
+#include "mma_products.cuh"
 #include "mma_terms.cuh"
 
 namespace circulant {
@@ -36,37 +37,6 @@ struct MmaGradient {
   ScoreTerms<float> terms;
   ScoreTermSums<float> sums;  // with `terms`
 };
-
-// sum += left * right for an octet of both lines of the halo, over the channels.
-template <class T, int D>
-__device__ __forceinline__ void add_products(const T* halo, const uint32_t (&left)[D / 16][4],
-                                             int line, float (&sum)[4]) {
-  using Block = MmaBlock<T, D>;
-  halo += line * Block::kLine + Block::lane() * kOctet;
-#pragma unroll
-  for (int c = 0; c < D / 32; ++c) {
-    uint32_t right[4];
-    load_matrices<true>(right, halo + c * 32 * kOctet);
-    multiply_add<T>(sum, left[c * 2], right[0], right[1]);
-    multiply_add<T>(sum, left[c * 2 + 1], right[2], right[3]);
-  }
-}
-
-// sum += weight * the halo's octet, over its pixels in both lines.
-template <class T, int D>
-__device__ __forceinline__ void add_weighted(const T* halo, const uint32_t (&weight)[4],
-                                             float (&sum)[D / 8][4]) {
-  using Block = MmaBlock<T, D>;
-  const int lane = Block::lane();
-  halo += lane / 8 % 2 * Block::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
-#pragma unroll
-  for (int c = 0; c < D / 16; ++c) {
-    uint32_t right[4];
-    load_matrices<false>(right, halo + c * 16 * kOctet);
-    multiply_add<T>(sum[c * 2], weight, right[0], right[1]);
-    multiply_add<T>(sum[c * 2 + 1], weight, right[2], right[3]);
-  }
-}
 
 // sum -= total * a, the part of the distance's gradient that is of the tile's own features.
 template <class T, int D>
@@ -177,8 +147,9 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 && !has_terms ? 2 : 1)
               s[i] += inverse * of_line[keys_at * p.step_numbers + i % 2];
             if (terms.has_bias()) s[i] += terms.bias(bias, 0, line, i / 2, i % 2);
           }
-          add_products<T, D>(x, a, line, s);
-          if (of_scores) add_products<T, D>(z, b, line, ds);
+          const int line_at = line * MmaBlock<T, D>::kLine;
+          add_products<T, D>(rows_of_line<T, D>(x) + line_at, a, s);
+          if (of_scores) add_products<T, D>(rows_of_line<T, D>(z) + line_at, b, ds);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const float l = of_keys ? of_line[i % 2] * float(kLog2E) : lse[i / 2];
@@ -212,8 +183,8 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 && !has_terms ? 2 : 1)
           // The octet between this one and the next.
           if (p.is_flat()) offset_sums.add(step, offset, {}, {}, {}), offset += kOctet;
         }
-        if (of_scores) add_weighted<T, D>(x, grad_score, x_sum);
-        if (of_v) add_weighted<T, D>(z, weight, z_sum);
+        if (of_scores) add_weighted<T, D>(rows_of_lines<T, D>(x), grad_score, x_sum);
+        if (of_v) add_weighted<T, D>(rows_of_lines<T, D>(z), weight, z_sum);
         x += MmaBlock<T, D>::kPair;
         z += MmaBlock<T, D>::kPair;
         number += 2 * kOctet;

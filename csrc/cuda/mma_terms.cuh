@@ -65,10 +65,9 @@ struct MmaOffsetSums {
   const MmaBlock<T, D>& block;
   int phase = 0;  // where the next octet of offsets begins in the ring
 
-  // Before the first step of a group.
+  // Complete after the next barrier.
   __device__ __forceinline__ void clear() const {
     for (int i = block.lane(); i < kRingFloats + offsets(); i += 32) ring()[i] = 0;
-    sync_warp();
   }
 
   // The first of the offsets of a step along columns, for this lane: see add().

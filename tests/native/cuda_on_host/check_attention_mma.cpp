@@ -189,6 +189,7 @@ const MmaCase kCases[] = {
     {{1, 8, {1, 10, 16}, {1, 3, 9}, false, {0, 0, 0}, {1, 1, 1}, {C, V, V}}, 8, true, 0.9},
     {{1, 8, {2, 7, 13}, {3, 4, 3}, false, {0, 0, 0}, {1, 1, 1}, {V, T, V}}, 8, false, 0.9},
     {{1, 8, {1, 1, 70}, {1, 1, 21}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, false, 0.9},
+    {{1, 8, {1, 8, 16}, {1, 1, 3}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, true, 0.9},
     // A halo that shared memory holds in parts: of 2-D and flat grids.
     {{1, 7, {1, 2, 104}, {1, 1, 95}}, 7, true, 0.9, 0, 100},
     {{1, 70, {1, 1, 200}, {1, 1, 181}}, 70, false, 0.2},
@@ -361,6 +362,22 @@ void check_attention_mma_plan() {
     const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
     expect(readme, circulant::current_device().resident(plan.shared) >= 2, "one block");
   }
+  // Bias and sums of a window that is too large for shared memory, or has offsets beyond its dim.
+  choose_device(108, 164);
+  const Case large{1, 64, {1, 256, 256}, {1, 127, 127}};
+  Case column{1, 64, {1, 512, 1}, {1, 127, 3}};
+  column.boundary[2] = kTruncated;
+  for (const Case& c : {readme, large, column}) {
+    expect(c, circulant::uses_mma(problem(c), false), "not on tensor cores");
+    expect(c, circulant::uses_mma(problem(c), true) == (&c == &readme), "bias");
+  }
+  // Norms of queries and of more keys.
+  Case halo{1, 64, {1, 16, 16}, {1, 15, 15}};
+  halo.boundary[1] = halo.boundary[2] = kValid;
+  const circulant::AttentionProblem p = AttentionCase{halo, 64, true, 0.125}.problem();
+  expect(halo,
+         circulant::attention_scratch<c10::Half>(p) * halo.pixels() >= halo.pixels() + halo.keys(),
+         "too little scratch memory");
   choose_device(72, 64);
   expect(readme, !circulant::uses_mma(problem(readme)), "on tensor cores of sm_75");
 #endif
