@@ -419,7 +419,7 @@ MUTANTS = [
     of_mma_terms("keys-of-tile", "own[line] += inverse * f", "own[line] += 0 * f", MMA_B),
     of_mma_terms("short", "2 * margin) *", "0 * margin) *", MMA_P),
     of_mma_terms(
-        "too-long", "best_plan(problem, {channels, 3, 1, true, true}) &&", "", MMA_P, "plan"
+        "too-long", "best_plan(problem, {channels, 3, 1, true, true}) &&", "true &&", MMA_P, "plan"
     ),
     of_mma_terms(
         "unused",
