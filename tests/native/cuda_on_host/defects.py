@@ -338,7 +338,6 @@ MUTANTS = [
     of_mma("planes", MMA_Q, "min(p.planes_present.high - d, p.window.d - 1)", "p.window.d - 1"),
     of_mma("last-band", MMA_Q, "/ 2, p.bands - 1)}", "/ 2, p.bands - 1) - 1}", kernel=MMA_F),
     of_mma("bands", MMA_Q, "<= unsigned(p.window.h) / 2", "<= unsigned(p.window.h - 1) / 2"),
-    of_mma("all-bands", MMA_B, "if (!block.meets(step)) continue;", ""),
     of_mma("no-wrap-w", MMA_K, "wrapped(column + i * granule,", "max(0, column + i * granule); //"),
     of_mma(
         "no-wrap-h", MMA_Q, "wrapped(top(step) + line * p.line_h, size.h, ", "max(0, top(step)); //"
@@ -433,7 +432,6 @@ MUTANTS = [
     of_mma_terms("padding", "sums_offsets && block.pixel(line) < 0", "false", MMA_B),
     # sums of their gradients: waits, the ring, its rows and ends,
     of_mma_terms("wait-octet", "sync_warp();  // the octet is complete", ""),
-    of_mma_terms("wait-ring", "sync_warp();  // the ring has been read", ""),
     of_mma_terms("not-cleared", "if (sums_offsets) offset_sums.clear();", "", MMA_B),
     of_mma_terms("phase", "    phase ^= kOctet;\n", ""),
     of_mma_terms("phase-read", "(phase ^ kOctet) + place()", "phase + place()"),
