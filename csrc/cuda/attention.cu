@@ -151,8 +151,8 @@ void attention(const T* q, const T* k, const T* v, T* y, accumulate_t<T>* lse,
                [[maybe_unused]] accumulate_t<T>* scratch, const ScoreTerms<accumulate_t<T>>& terms,
                const AttentionProblem& problem, cudaStream_t stream) {
   if constexpr (is_half<T>) {
-    if (!terms.any() && uses_mma(problem)) {
-      return attention_mma(q, k, v, y, lse, scratch, problem, stream);
+    if (uses_mma(problem, terms.bias != nullptr)) {
+      return attention_mma(q, k, v, y, lse, scratch, terms, problem, stream);
     }
   }
   const char* op = terms.any() ? "biased_attention" : "attention";

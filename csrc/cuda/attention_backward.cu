@@ -223,8 +223,9 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
     sum_products(op, dy, y, delta, shape.value_channels, problem, stream);
   }
   if constexpr (is_half<T>) {
-    if (!has_terms && uses_mma(problem)) {
-      return attention_mma_backward(dy, q, k, v, lse, delta, scratch, dq, dk, dv, problem, stream);
+    if (uses_mma(problem, terms.bias != nullptr)) {
+      return attention_mma_backward(dy, q, k, v, lse, delta, scratch, dq, dk, dv, terms, sums,
+                                    problem, stream);
     }
   }
   const int C = shape.channels, C_v = shape.value_channels;
@@ -247,6 +248,9 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
 
 template <class T>
 int64_t attention_tiles(const AttentionProblem& problem) {
+  if constexpr (is_half<T>) {
+    if (uses_mma(problem, true)) return attention_mma_tiles(problem);
+  }
   const AttentionPlan p = plan_gradient<T>("biased_attention_backward", problem, false, true, true);
   return count_tiles(p.pattern, p.tile);
 }

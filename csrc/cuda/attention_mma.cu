@@ -18,9 +18,14 @@
 #include "../common/constants.h"
 #include "mma_block.cuh"
 #include "mma_launch.h"
+#include "mma_products.cuh"
+#include "mma_terms.cuh"
 
 namespace circulant {
 namespace {
+
+// How many blocks a multiprocessor has registers for.
+constexpr int forward_blocks(int D, bool has_terms) { return D <= (has_terms ? 32 : 64) ? 2 : 1; }
 
 template <class T>
 struct MmaArguments {
@@ -31,34 +36,14 @@ struct MmaArguments {
   int channels, value_channels;
   float factor;  // |scale| / log 2
   bool negative;
+  float inverse;  // 1 / |scale|
+  ScoreTerms<float> terms;
 };
-
-// The scores of the first `count` octets, if there are so many.
-template <class T, int D>
-__device__ __forceinline__ void compute_scores(const T* keys, const uint32_t (&query)[D / 16][4],
-                                               int count, float (&score)[kTogether][2][4]) {
-  using Block = MmaBlock<T, D>;
-  keys += Block::lane() * kOctet;
-#pragma unroll
-  for (int o = 0; o < kTogether; ++o) {
-    if (o >= count) break;
-#pragma unroll
-    for (int line = 0; line < 2; ++line) {
-#pragma unroll
-      for (int c = 0; c < D / 32; ++c) {
-        uint32_t key[4];
-        load_matrices<true>(key, keys + o * Block::kPair + line * Block::kLine + c * 32 * kOctet);
-        multiply_add<T>(score[o][line], query[c * 2], key[0], key[1]);
-        multiply_add<T>(score[o][line], query[c * 2 + 1], key[2], key[3]);
-      }
-    }
-  }
-}
 
 // Turns scores into weights relative to about the largest score so far, to which totals and sums
 // are rescaled when it has grown.
 template <class T, int D>
-__device__ __forceinline__ void online_softmax(const MmaWindow& window, int first, float factor,
+__device__ __forceinline__ void online_softmax(const MmaWindow& window, float factor,
                                                float (&score)[kTogether][2][4],
                                                uint32_t (&weight)[kTogether][4],
                                                float (&largest)[2], float (&total)[2],
@@ -70,7 +55,7 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, int firs
     for (int line = 0; line < 2; ++line) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        if (window.outside(first + o, line, i / 2, i % 2)) score[o][line][i] = -INFINITY;
+        if (window.outside(1u << (2 * o + i % 2), line, i / 2)) score[o][line][i] = -INFINITY;
         most[i / 2] = fmaxf(most[i / 2], score[o][line][i]);
       }
     }
@@ -104,40 +89,23 @@ __device__ __forceinline__ void online_softmax(const MmaWindow& window, int firs
   }
 }
 
-// Adds the values of the first `count` octets with their weights.
-template <class T, int D>
-__device__ __forceinline__ void add_values(const T* values, const uint32_t (&weight)[kTogether][4],
-                                           int count, float (&sum)[D / 8][4]) {
-  using Block = MmaBlock<T, D>;
-  const int lane = Block::lane();
-  values += lane / 8 % 2 * Block::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
-#pragma unroll
-  for (int o = 0; o < kTogether; ++o) {
-    if (o >= count) break;
-#pragma unroll
-    for (int c = 0; c < D / 16; ++c) {
-      uint32_t value[4];
-      load_matrices<false>(value, values + o * Block::kPair + c * 16 * kOctet);
-      multiply_add<T>(sum[c * 2], weight[o], value[0], value[1]);
-      multiply_add<T>(sum[c * 2 + 1], weight[o], value[2], value[3]);
-    }
-  }
-}
-
-template <class T, int D>
-__global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
+template <class T, int D, bool has_terms>
+__global__ void __launch_bounds__(kMmaThreads, forward_blocks(D, has_terms))
     attention_mma_kernel(const MmaArguments<T> f, const MmaPlan p) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   const MmaBlock<T, D> block(p);
+  const MmaTerms<T, D, has_terms> terms{block, f.terms};
   for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
     __syncthreads();  // the results of the group before have been read
-    const T* const k = f.k + int64_t(g) * f.channels * p.pixels;
-    const T* const v = f.v + int64_t(g) * f.value_channels * p.pixels;
+    const T* const k = f.k + int64_t(g) * f.channels * p.halo.pixels;
+    const T* const v = f.v + int64_t(g) * f.value_channels * p.halo.pixels;
     const bool distance = f.k_norms != nullptr;
-    const float* const norms = distance ? f.k_norms + g * p.pixels : nullptr;
+    const float* const norms = distance ? f.k_norms + g * p.halo.pixels : nullptr;
+    const int numbers = distance + terms.has_keys();
+    terms.stage(g, f.inverse, false);
 
     uint32_t query[D / 16][4];
-    block.load_tile(f.q + int64_t(g) * f.channels * p.pixels, f.channels, query);
+    block.load_tile(f.q + int64_t(g) * f.channels * p.tile.pixels, f.channels, query);
     block.fill_channels(f.channels, f.value_channels);
     // Scores are computed with the sign of the scale.
     const uint32_t sign = f.negative ? 0x80008000u : 0;
@@ -151,15 +119,19 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
     if (distance) {
 #pragma unroll
       for (int line = 0; line < 2; ++line)
-        norm[line] = half * f.q_norms[g * p.pixels + block.some_pixel(line)];
+        norm[line] = half * f.q_norms[g * p.tile.pixels + block.some_pixel(line)];
     }
 
-    MmaStep step, ahead;
+    MmaStep step{block.planes.low, block.bands.low}, ahead = step;
     const auto start_copies = [&] {
-      if (ahead.plane < p.planes) {
+      if (ahead.plane <= block.planes.high) {
         block.copy_halo(k, f.channels, v, f.value_channels, ahead);
-        if (distance) block.copy_numbers(norms, ahead, block.numbers(ahead.stage, 0, 1));
-        ahead.advance(p);
+        if (distance) block.copy_numbers(norms, ahead, block.numbers(ahead.stage, 0, numbers));
+        if (terms.has_keys()) {
+          block.copy_numbers(f.terms.key_bias_of(g), ahead,
+                             block.numbers(ahead.stage, distance, numbers));
+        }
+        ahead.advance(p, block.bands);
       }
       commit_copies();
     };
@@ -167,40 +139,70 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
 
     // The largest score before the first: finite, so that its difference to a score is not NaN.
     constexpr float lowest = -1e30f;
+    const uint32_t columns = block.columns(step, 0, 0);
     float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
 #pragma unroll 1
-    for (; step.plane < p.planes; step.advance(p)) {
+    for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
       block.wait_for_step();
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
       if (!block.meets(step)) continue;
       const int octets = block.octets(step);
       const T* keys = block.warp_halo(step.stage, 0);
-      const T* values = block.warp_halo(step.stage, 1);
-      const float* key_norms = block.warp_numbers(step.stage, 0, 1);
-      const MmaWindow window = block.window(step);
+      const float* number = block.warp_numbers(step.stage, 0, numbers);
+      const float* bias = terms.has_bias() ? terms.of_step(step) : nullptr;
+      MmaWindow window = block.window(step, columns);
 #pragma unroll 1
       for (int first = 0; first < octets; first += kTogether) {
         const int count = octets - first;
         float score[kTogether][2][4] = {};
-        if (distance) {
+        // f(o, line, i, what is added to a score), for the first `count` octets.
+        const auto each_score = [&](const auto& f) {
 #pragma unroll
           for (int o = 0; o < kTogether; ++o) {
             if (o >= count) break;
 #pragma unroll
-            for (int i = 0; i < 8; ++i) {
-              score[o][i / 4][i % 4] =
-                  norm[i / 2 % 2] + half * key_norms[(o * 2 + i / 4) * kOctet + i % 2];
-            }
+            for (int i = 0; i < 8; ++i) f(o, i / 4, i % 4, score[o][i / 4][i % 4]);
+          }
+        };
+        if (distance) {
+          each_score([&](int o, int line, int i, float& s) {
+            s = norm[i / 2] + half * number[(o * 2 + line) * kOctet + i % 2];
+          });
+        }
+        if (terms.has_keys()) {
+          const float* const of_keys = number + (distance ? p.step_numbers : 0);
+          each_score([&](int o, int line, int i, float& s) {
+            s += f.inverse * of_keys[(o * 2 + line) * kOctet + i % 2];
+          });
+        }
+        if (terms.has_bias()) {
+          each_score([&](int o, int line, int i, float& s) {
+            s += terms.bias(bias, o, line, i / 2, i % 2);
+          });
+          bias += kTogether * p.octet_step;
+        }
+        const T* const rows = rows_of_line<T, D>(keys);
+#pragma unroll
+        for (int o = 0; o < kTogether; ++o) {
+          if (o >= count) break;
+#pragma unroll
+          for (int line = 0; line < 2; ++line) {
+            add_products<T, D>(rows + o * MmaBlock<T, D>::kPair + line * MmaBlock<T, D>::kLine,
+                               query, score[o][line]);
           }
         }
-        compute_scores<T, D>(keys, query, count, score);
         uint32_t weight[kTogether][4];
-        online_softmax<T, D>(window, first, f.factor, score, weight, largest, total, sum);
-        add_values<T, D>(values, weight, count, sum);
+        online_softmax<T, D>(window, f.factor, score, weight, largest, total, sum);
+        const T* const value_rows = rows_of_lines<T, D>(keys + p.half);
+#pragma unroll
+        for (int o = 0; o < kTogether; ++o) {
+          if (o >= count) break;
+          add_weighted<T, D>(value_rows + o * MmaBlock<T, D>::kPair, weight[o], sum);
+        }
         keys += kTogether * MmaBlock<T, D>::kPair;
-        values += kTogether * MmaBlock<T, D>::kPair;
-        key_norms += kTogether * 2 * kOctet;
+        number += kTogether * 2 * kOctet;
+        window.advance(kTogether);
       }
     }
 
@@ -211,16 +213,18 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
       all += from_lane_xor(all, 2);
       const int pixel = block.pixel(line);
       if (block.t() == 0 && pixel >= 0) {
-        f.lse[g * p.pixels + pixel] = (largest[line] * f.factor + log2f(all)) * float(kLn2);
+        f.lse[g * p.tile.pixels + pixel] = (largest[line] * f.factor + log2f(all)) * float(kLn2);
       }
       const float inverse = 1 / all;
 #pragma unroll
       for (int c = 0; c < D / 8; ++c) {
         sum[c][line * 2] *= inverse;
         sum[c][line * 2 + 1] *= inverse;
+        // Without any key, even where the values of absent keys are infinite.
+        if (has_terms && all == 0) sum[c][line * 2] = sum[c][line * 2 + 1] = 0;
       }
     }
-    block.store_tile(f.y + int64_t(g) * f.value_channels * p.pixels, f.value_channels, sum);
+    block.store_tile(f.y + int64_t(g) * f.value_channels * p.tile.pixels, f.value_channels, sum);
   }
 #endif
 }
@@ -229,8 +233,9 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 64 ? 2 : 1)
 
 template <class T>
 void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* norms,
-                   const AttentionProblem& problem, cudaStream_t stream) {
-  const char* op = "attention";
+                   const ScoreTerms<float>& terms, const AttentionProblem& problem,
+                   cudaStream_t stream) {
+  const char* op = terms.any() ? "biased_attention" : "attention";
   const AttentionShape& shape = problem.shape;
   const int channels = std::max(shape.channels, shape.value_channels);
   const int64_t sums = problem.groups * problem.pattern.pixels();
@@ -244,21 +249,31 @@ void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* 
                     shape.channels,
                     shape.value_channels,
                     float(std::abs(shape.scale) * kLog2E),
-                    shape.scale < 0};
+                    shape.scale < 0,
+                    float(1 / std::abs(shape.scale)),
+                    terms};
   if (shape.distance) {
     sum_products(op, q, q, norms, shape.channels, problem, stream);
-    sum_products(op, k, k, norms + sums, shape.channels, problem, stream);
+    sum_products(op, k, k, norms + sums, shape.channels, transposed(problem), stream);
     f.q_norms = norms;
     f.k_norms = norms + sums;
   }
+  const bool has_terms = terms.any();
+  const MmaNeeds needs{channels, shape.distance + has_terms,
+                       forward_blocks(mma_channels(channels), has_terms), terms.bias != nullptr};
   launch_mma<T>(
-      op, problem, {channels, shape.distance, channels <= 64 ? 2 : 1}, stream, {q, k, v, y},
-      [](auto D) { return attention_mma_kernel<T, decltype(D)::value>; }, f);
+      op, problem, needs, stream, {q, k, v, y},
+      [has_terms](auto D) {
+        constexpr int channels = decltype(D)::value;
+        return has_terms ? attention_mma_kernel<T, channels, true>
+                         : attention_mma_kernel<T, channels, false>;
+      },
+      f);
 }
 
 #define CIRCULANT_INSTANTIATE_MMA(T)                                            \
   template void attention_mma(const T*, const T*, const T*, T*, float*, float*, \
-                              const AttentionProblem&, cudaStream_t);
+                              const ScoreTerms<float>&, const AttentionProblem&, cudaStream_t);
 CIRCULANT_INSTANTIATE_MMA(c10::Half)
 CIRCULANT_INSTANTIATE_MMA(c10::BFloat16)
 

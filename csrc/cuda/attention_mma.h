@@ -11,24 +11,25 @@
 //          halo of the tile               tile: 8 x 16 pixels, or 4 x 32, 2 x 64, 1 x 128 (flat)
 //
 //          ##################  band 0
-//          ######+--+--+#####  band 1     the first band of warps meets bands 0 ... r_h,
-//          ######|w0|w1|#####             the second one bands 1 ... r_h + 1, and so on, with the
-//          ######+--+--+#####  ...        reach r_h = window.h / 2. Other bands are no work for it
+//          ######+--+--+#####  band 1     the first band of warps meets bands 0 ... n,
+//          ######|w0|w1|#####             the second one bands 1 ... n + 1, and so on, with
+//          ######+--+--+#####  ...        n = window.h / 2. Other bands are no work for it
 //          ######|w2|w3|#####
 //
 // warp     one octet of each line of a band: 16 pixels, the rows of a product of matrices. 8
 //          neighbours, an octet of the halo, are its columns
 //
-// The octets of a tile begin where those of its halo do. So which neighbours lie outside of the
-// window is the same for all lines: it depends on the lane and the octet, and only the first and
-// last octets, and the first and last band, have any.
+// The octets of a tile begin where those of its halo do. So which columns lie outside of the
+// window, or of the grid, is the same for all lines: a word of bits per thread and tile.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include <cuda_runtime.h>
 
 #include "kernels.h"
+#include "score_terms.h"
 #include "tile.cuh"
 
 namespace circulant {
@@ -38,31 +39,45 @@ constexpr int kOctet = 8;
 // Octets of both lines whose scores are in registers at the same time. Steps, but for the last of a
 // band, have a multiple.
 constexpr int kTogether = 3;
+// The most octets of a step: MmaWindow has bits for them.
+constexpr int kMostOctets = 16;
 // Features have at most this many channels. Kernels are compiled for 32, 64 and 128: others are
 // filled up with zeros.
 constexpr int kMmaMaxChannels = 128;
 
-// Positions of the halo of a grid in a dim: whole granules.
+// The first and the last position in a dim.
 struct MmaLimits {
   int low, high;
+};
+
+// The grid of the tile, or that of the halo.
+struct MmaGrid {
+  Extents size;
+  int64_t pixels;
+  MmaLimits granules;  // columns that begin a granule and exist
 };
 
 // Made once per launch. All that kernels need is a member: what they computed themselves, they
 // would keep in registers.
 struct MmaPlan {
-  Extents size, reach;  // of the grid, whose dims of one pixel come first; window / 2
+  MmaGrid tile{}, halo{};  // dims of one pixel come first
+  Extents window{}, before{}, after{};
+  // Positions of neighbours that exist. On a circle, the halo of the grid: later ones are in no
+  // window.
+  MmaLimits planes_present{}, rows_present{}, columns_present{};
   int groups = 0;
-  int64_t pixels = 0;
-  int octet_step = 0;  // pixels from an octet to the next one of its line: 8, or 16 if flat
-  int line_h = 0;      // rows from line 0 to line 1 of a band, 0 if flat
-  int line_w = 0;      // columns, 8 if flat
-  int log_across = 0;  // of the octets of a tile line
-  int across = 0;      // the same number
+  int log_octet_step = 0;  // of the pixels from an octet to the next one of its line
+  int octet_step = 0;      // the same number: 8, or 16 if flat
+  int line_h = 0;          // rows from line 0 to line 1 of a band, 0 if flat
+  int line_w = 0;          // columns, 8 if flat
+  int line_offsets = 0;    // offsets of the window, numbered row-major
+  int offsets = 0;         // of the window
+  int log_across = 0;      // of the octets of a tile line
+  int across = 0;          // the same number
   int tile_lines = 0, tile_h = 0, tile_w = 0;
   int tiles_across = 0, tiles_down = 0;
-  int margin = 0;         // octets of a line, left and right of a tile, that the window reaches
+  int margin = 0;         // octets of a line, left of a tile, that the window reaches
   int octets = 0;         // that a warp meets in a line
-  int planes = 0;         // of the window
   int bands = 0;          // of the halo
   int span = 0;           // octets of a step that a warp meets in a line, at most
   int chunks = 0;         // steps per band
@@ -72,12 +87,13 @@ struct MmaPlan {
   int half = 0;           // values of x or z in a step
   int numbers = 0;        // where the numbers of the halo begin in shared memory, in bytes
   int step_numbers = 0;   // of one kind in a step
+  int bias = 0;           // where that of offset 0 is in shared memory
+  int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
   int shared = 0;         // bytes per block
   int granule = 0;        // pixels that are copied at a time, at least: 8, 4, 2 or 1
-  MmaLimits rows{}, columns{};
 
-  bool is_flat() const { return line_h == 0; }
-  int64_t blocks() const { return int64_t(size.d) * tiles_down * tiles_across; }
+  __host__ __device__ bool is_flat() const { return line_h == 0; }
+  int64_t blocks() const { return int64_t(tile.size.d) * tiles_down * tiles_across; }
 };
 
 // What the plan depends on beside the problem.
@@ -85,27 +101,52 @@ struct MmaNeeds {
   int channels;  // the most of any feature
   int numbers;   // float32 numbers of each pixel of the halo beside its features
   int blocks;    // how many the registers of a multiprocessor have room for, 1 or 2
+  // Whether a bias of the offsets, and the sums of its gradient, are in shared memory.
+  bool has_bias = false, has_offset_sums = false;
 };
+
+// The ring of a warp in mma_terms.cuh, in float32 numbers: rows do not meet in the same banks.
+constexpr int kRingPitch = 20, kRingRows = 8 * kRingPitch + 8, kRingFloats = 3 * kRingRows;
 
 // The number of channels that kernels for `channels` are compiled for.
 inline int mma_channels(int channels) { return channels <= 32 ? 32 : channels <= 64 ? 64 : 128; }
 
+// The same of the keys: the queries that have a key in their windows are those in its transposed
+// window.
+inline AttentionProblem transposed(const AttentionProblem& problem) {
+  return {problem.groups, problem.pattern.transposed(), problem.shape};
+}
+
+// What the gradients with respect to the queries need.
+inline MmaNeeds queries_needs(const AttentionShape& shape, bool has_terms, bool has_bias) {
+  const int channels = std::max(shape.channels, shape.value_channels);
+  return {channels, shape.distance + has_terms, channels <= 32 && !has_terms ? 2 : 1, has_bias,
+          has_bias};
+}
+
 // The plan with the fewest issue slots, by count. Throws if there is none.
 MmaPlan plan_mma(const AttentionProblem& problem, const MmaNeeds& needs);
 
-// Whether tensor cores compute attention of the half types: if windows are odd and circular without
-// dilation, the device has the instructions, and by count they are faster.
+// Whether tensor cores compute attention of the half types: if there is no dilation, the device has
+// the instructions, and by count they are faster.
 bool uses_mma(const AttentionProblem& problem);
+// The same with terms, if the bias and its sums fit shared memory.
+bool uses_mma(const AttentionProblem& problem, bool has_bias);
 
 // Fused attention and its gradients on tensor cores, for c10::Half and c10::BFloat16. For the
-// distance, `norms` is scratch memory for two sums per pixel.
+// distance, `norms` is scratch memory for a sum per query and one per key.
 template <class T>
 void attention_mma(const T* q, const T* k, const T* v, T* y, float* lse, float* norms,
-                   const AttentionProblem& problem, cudaStream_t stream);
+                   const ScoreTerms<float>& terms, const AttentionProblem& problem,
+                   cudaStream_t stream);
 template <class T>
 void attention_mma_backward(const T* dy, const T* q, const T* k, const T* v, const float* lse,
                             const float* delta, float* norms, T* dq, T* dk, T* dv,
+                            const ScoreTerms<float>& terms, const ScoreTermSums<float>& sums,
                             const AttentionProblem& problem, cudaStream_t stream);
+
+// ScoreTermSums::tiles on tensor cores.
+int64_t attention_mma_tiles(const AttentionProblem& problem);
 
 // sum[i] = sum_c x[c, i] y[c, i], for each group.
 template <class T>

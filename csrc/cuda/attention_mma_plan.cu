@@ -10,22 +10,26 @@
 namespace circulant {
 namespace {
 
-// The same memory with dims of one pixel first.
-Pattern squeezed(Pattern pattern) {
-  Extents &size = pattern.size, &window = pattern.window;
-  if (size.w == 1) {
-    size = {1, size.d, size.h};
-    window = {1, window.d, window.h};
+// Exchanges dims, here and in the grids, so that those of one pixel come first.
+Pattern squeezed(Pattern p) {
+  Extents* const all[] = {&p.size, &p.keys, &p.window, &p.before, &p.circular};
+  // At the only pixel, the only neighbour is the pixel itself.
+  if (p.size.d == 1 && p.keys.d == 1) p.window.d = 1, p.before.d = 0;
+  if (p.size.h == 1 && p.keys.h == 1) p.window.h = 1, p.before.h = 0;
+  if (p.size.w == 1 && p.keys.w == 1) p.window.w = 1, p.before.w = 0;
+  for (int i = 0; i < 2 && p.size.w == 1 && p.keys.w == 1; ++i) {
+    for (Extents* x : all) *x = {x->w, x->d, x->h};
   }
-  if (size.w == 1) {
-    size = {1, size.d, size.h};
-    window = {1, window.d, window.h};
+  if (p.size.h == 1 && p.keys.h == 1) {
+    for (Extents* x : all) *x = {x->h, x->d, x->w};
   }
-  if (size.h == 1) {
-    size = {1, size.d, size.w};
-    window = {1, window.d, window.w};
-  }
-  return pattern;
+  return p;
+}
+
+// The positions of neighbours that exist in a dim.
+MmaLimits present(const Axis& dim) {
+  if (dim.circular) return {-dim.before, dim.size - 1 + dim.after()};
+  return {0, dim.keys - 1};
 }
 
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
@@ -36,8 +40,8 @@ double step_slots(const MmaPlan& p, int D) {
 
 // Cycles of a multiprocessor for all groups, four slots each.
 double mma_cycles(const MmaPlan& p, int D) {
-  const double met = double(p.planes) * (p.reach.h + 1) * p.octets;
-  const double steps = double(p.planes) * p.bands * p.chunks;
+  const double met = double(p.window.d) * (p.window.h / 2 + 1) * p.octets;
+  const double steps = double(p.window.d) * p.bands * p.chunks;
   return double(p.groups) * double(p.blocks()) * kMmaWarps / 4 *
          (met * octet_slots(D) + steps * step_slots(p, D));
 }
@@ -72,6 +76,16 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   const int numbers = stages * needs.numbers * p.step_numbers;
   // The tile, too: each warp's octet is a position of a step, or a line of one.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
+  if (needs.has_bias) {
+    // Neighbours beyond the window are up to a row and 30 columns away.
+    const int margin = p.line_h * p.window.w + 32;
+    p.bias = p.shared + margin * static_cast<int>(sizeof(float));
+    p.shared += (p.offsets + 2 * margin) * static_cast<int>(sizeof(float));
+  }
+  if (needs.has_offset_sums) {
+    p.offset_sums = p.shared;
+    p.shared += kMmaWarps * (kRingFloats + p.offsets) * static_cast<int>(sizeof(float));
+  }
 }
 
 // Chooses the steps that fit `limit` bytes: as few as possible, then as many stages.
@@ -79,7 +93,7 @@ bool lay_out_within(MmaPlan& p, const MmaNeeds& needs, int limit) {
   for (int chunks = 1; chunks <= divide_up(p.octets, kTogether); ++chunks) {
     for (const int stages : {3, 2}) {
       lay_out(p, needs, chunks, stages);
-      if (p.log_positions <= 5 && p.shared <= limit) return true;
+      if (p.span <= kMostOctets && p.log_positions <= 5 && p.shared <= limit) return true;
     }
   }
   return false;
@@ -90,15 +104,26 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
   const int D = mma_channels(needs.channels);
   std::optional<MmaPlan> best;
   const Pattern pattern = squeezed(problem.pattern);
-  const Extents &size = pattern.size, &window = pattern.window;
-  const bool is_flat = size.h == 1;
+  const Extents& size = pattern.size;
+  const Axis d = pattern.d(), h = pattern.h(), w = pattern.w();
+  const bool is_flat = size.h == 1 && pattern.keys.h == 1;
   for (int log_across = is_flat ? 3 : 1; log_across <= 3; ++log_across) {
-    MmaPlan p{size, {window.d / 2, window.h / 2, window.w / 2}};
+    MmaPlan p;
+    p.tile = {size, pattern.pixels(), {}};
+    p.halo = {pattern.keys, pattern.key_pixels(), {}};
+    p.window = pattern.window;
+    p.before = pattern.before;
+    p.after = {d.after(), h.after(), w.after()};
+    p.planes_present = present(d);
+    p.rows_present = present(h);
+    p.columns_present = present(w);
     p.groups = static_cast<int>(problem.groups);
-    p.pixels = pattern.pixels();
-    p.octet_step = is_flat ? 2 * kOctet : kOctet;
+    p.log_octet_step = is_flat ? 4 : 3;
+    p.octet_step = 1 << p.log_octet_step;
     p.line_h = is_flat ? 0 : 1;
     p.line_w = is_flat ? kOctet : 0;
+    p.line_offsets = p.line_h * p.window.w + p.line_w;
+    p.offsets = static_cast<int>(pattern.offsets());
     p.log_across = log_across;
     p.across = 1 << log_across;
     p.tile_lines = 2 * kMmaWarps / p.across;
@@ -106,10 +131,9 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.tile_w = p.across * p.octet_step;
     p.tiles_across = divide_up(size.w, p.tile_w);
     p.tiles_down = divide_up(size.h, p.tile_h);
-    p.margin = divide_up(p.reach.w, p.octet_step);
-    p.octets = 2 * p.margin + 1;
-    p.planes = window.d;
-    p.bands = p.reach.h + p.tile_lines / 2;
+    p.margin = divide_up(p.before.w, p.octet_step);
+    p.octets = p.margin + 1 + divide_up(p.after.w, p.octet_step);
+    p.bands = p.window.h / 2 + p.tile_lines / 2;
     const int half = device.total_shared_memory / 2 - device.block_shared_memory;
     const bool fits = (needs.blocks > 1 && lay_out_within(p, needs, half)) ||
                       lay_out_within(p, needs, device.shared_memory);
@@ -122,7 +146,8 @@ std::optional<MmaPlan> best_plan(const AttentionProblem& problem, const MmaNeeds
   const Device device = current_device();
   return cached<std::optional<MmaPlan>>(
       plan_key(problem.pattern, device.index,
-               {problem.groups, needs.channels, needs.numbers, needs.blocks}),
+               {problem.groups, needs.channels, needs.numbers, needs.blocks, needs.has_bias,
+                needs.has_offset_sums}),
       [&] { return make_plan(problem, needs, device); });
 }
 
@@ -142,14 +167,33 @@ bool uses_mma(const AttentionProblem& problem) {
   // Scores are multiplied by scale / log 2 after their maximum was taken.
   const double scale = std::abs(shape.scale);
   if (channels > kMmaMaxChannels || !(scale >= 1e-20 && scale <= 1e6)) return false;
-  if (current_device().major < 8 || !problem.pattern.is_odd_circular()) return false;
+  const Extents& dilation = problem.pattern.dilation;
+  if (dilation.d > 1 || dilation.h > 1 || dilation.w > 1) return false;
+  if (current_device().major < 8) return false;
   const auto plan = best_plan(problem, {channels, 3, 1});
-  return plan && mma_cycles(*plan, mma_channels(channels)) < fma_cycles(problem);
+  return plan && best_plan(transposed(problem), {channels, 3, 1}) &&
+         mma_cycles(*plan, mma_channels(channels)) < fma_cycles(problem);
+}
+
+bool uses_mma(const AttentionProblem& problem, bool has_bias) {
+  if (!uses_mma(problem)) return false;
+  if (!has_bias) return true;
+  // Offsets are not counted in dims that have none but their own pixel.
+  const Pattern pattern = squeezed(problem.pattern);
+  if (pattern.offsets() != problem.pattern.offsets()) return false;
+  const int channels = std::max(problem.shape.channels, problem.shape.value_channels);
+  return best_plan(problem, {channels, 3, 1, true, true}) &&
+         best_plan(transposed(problem), {channels, 3, 1, true});
+}
+
+int64_t attention_mma_tiles(const AttentionProblem& problem) {
+  return plan_mma(problem, queries_needs(problem.shape, true, true)).blocks();
 }
 
 template <class T>
 int attention_scratch(const AttentionProblem& problem) {
-  return is_half<T> && problem.shape.distance && uses_mma(problem) ? 2 : 0;
+  if (!is_half<T> || !problem.shape.distance || !uses_mma(problem)) return 0;
+  return 1 + divide_up(problem.pattern.key_pixels(), problem.pattern.pixels());
 }
 template int attention_scratch<c10::Half>(const AttentionProblem&);
 template int attention_scratch<c10::BFloat16>(const AttentionProblem&);

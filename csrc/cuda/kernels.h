@@ -53,7 +53,7 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
 template <class T>
 int64_t attention_tiles(const AttentionProblem& problem);
 
-// The squared norms of q and k, which only the distance on tensor cores needs.
+// Room for the squared norms of q and k, which only the distance on tensor cores needs.
 template <class T>
 int attention_scratch(const AttentionProblem& problem);
 

@@ -1,4 +1,4 @@
-// A block of fused attention on tensor cores: its place in the grid, and its shared memory.
+// A block of fused attention on tensor cores: its shared memory, and copies to it.
 //
 // In shared memory an octet of both lines of a band is [line][D channels][8 pixels]:
 //
@@ -12,90 +12,18 @@
 
 #include <cuda_runtime.h>
 
-#include "attention_mma.h"
 #include "launch.h"
-#include "mma_step.cuh"
+#include "mma_place.cuh"
 #include "packed.cuh"
 #include "warp.cuh"
 
 namespace circulant {
 
-// The coordinate of a position of the halo in a dim of n pixels. Positions beyond the halo of the
-// grid are in no window; they are clamped, so that one addition wraps.
-__device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
-  i = min(max(i, limits.low), limits.high);
-  return i < 0 ? i + n : (i >= n ? i - n : i);
-}
-
 template <class T, int D>
-struct MmaBlock {
+struct MmaBlock : MmaPlace {
   static constexpr int kLine = D * kOctet, kPair = 2 * kLine;  // values of an octet
 
-  const MmaPlan& p;
-  Extents origin;  // the first pixel of the tile
-
-  __device__ __forceinline__ explicit MmaBlock(const MmaPlan& p) : p(p) {
-    const int row = blockIdx.x / p.tiles_across;
-    origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h,
-              int(blockIdx.x) % p.tiles_across * p.tile_w};
-  }
-
-  // Of the thread: see warp.cuh.
-  static __device__ __forceinline__ int lane() { return opaque(threadIdx.x) % 32; }
-  static __device__ __forceinline__ int r() { return lane() / 4; }
-  static __device__ __forceinline__ int t() { return lane() % 4; }
-  // Of the warp, in the tile.
-  static __device__ __forceinline__ int warp() { return opaque(threadIdx.x) / 32; }
-  __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
-  __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
-
-  // Where a line begins: the first pixel of its grid row, and its first column, not wrapped.
-  struct Line {
-    int start, column;
-  };
-  __device__ __forceinline__ Line line_at(int d, int h, int w, int line) const {
-    d = d < 0 ? d + p.size.d : (d >= p.size.d ? d - p.size.d : d);
-    h = wrapped(h + line * p.line_h, p.size.h, p.rows);
-    return {(d * p.size.h + h) * p.size.w, w + line * p.line_w};
-  }
-  __device__ __forceinline__ int column_at(int w) const { return wrapped(w, p.size.w, p.columns); }
-  __device__ __forceinline__ Line tile_line(int line) const {
-    return line_at(origin.d, origin.h, origin.w, line);
-  }
-  __device__ __forceinline__ Line halo_line(const MmaStep& step, int line) const {
-    return line_at(origin.d + step.plane - p.reach.d, origin.h + 2 * step.band - p.reach.h,
-                   origin.w + (step.chunk * p.span - p.margin) * p.octet_step, line);
-  }
-
-  // This thread's pixel in a line of its warp, row r of the octet; -1 beyond the grid.
-  __device__ __forceinline__ int pixel(int line) const {
-    const int h = origin.h + (2 * band() + line) * p.line_h;
-    const int w = origin.w + octet() * p.octet_step + line * p.line_w + r();
-    return h < p.size.h && w < p.size.w ? (origin.d * p.size.h + h) * p.size.w + w : -1;
-  }
-  // The same, or any pixel of the grid.
-  __device__ __forceinline__ int some_pixel(int line) const { return max(pixel(line), 0); }
-
-  // Whether this warp meets a band.
-  __device__ __forceinline__ bool meets(const MmaStep& step) const {
-    return unsigned(step.band - band()) <= unsigned(p.reach.h);
-  }
-  // Octets of a step that each warp meets in a line.
-  __device__ __forceinline__ int octets(const MmaStep& step) const {
-    return min(p.span, p.octets - step.chunk * p.span);
-  }
-  __device__ __forceinline__ MmaWindow window(const MmaStep& step) const {
-    // In grids that are not flat, the lines of a band are `rows` and `rows` + 1 below the upper
-    // pixel, `rows` - 1 and `rows` below the lower one.
-    const int rows = 2 * (step.band - band()) - p.reach.h;
-    const unsigned width = 2 * p.reach.w + 1;
-    return {(step.chunk * p.span - p.margin) * p.octet_step + 2 * t() - r() + p.reach.w,
-            p.octet_step,
-            p.line_w,
-            width,
-            rows + p.line_h > p.reach.h ? 0 : width,
-            rows - p.line_h < -p.reach.h ? 0 : width};
-  }
+  using MmaPlace::MmaPlace;
 
   static __device__ __forceinline__ T* shared() {
     return reinterpret_cast<T*>(dynamic_shared_memory);
@@ -121,20 +49,21 @@ struct MmaBlock {
   }
 
   // Starts to copy a line of `octets` of each channel.
-  __device__ __forceinline__ void copy_line(const T* x, int channels, const Line& line, int octets,
-                                            int log_octets, T* to) const {
+  __device__ __forceinline__ void copy_line(const T* x, int channels, const MmaGrid& grid,
+                                            const Line& line, int octets, int log_octets,
+                                            T* to) const {
     // Eight threads write 128 bytes without a gap.
     const int thread = opaque(threadIdx.x), octet = thread / 8 & ((1 << log_octets) - 1);
     const int first = (thread / 8 >> log_octets) * 8 + thread % 8;
     if (octet >= octets) return;
     const int column = line.column + octet * p.octet_step;
-    x += first * p.pixels + line.start;
+    x += first * grid.pixels + line.start;
     to += octet * kPair + first * kOctet;
     const int count = channels - first, step = kMmaThreads >> log_octets;
-    if (p.granule == 8) copy_octets<8>(x, count, step, column, to);
-    if (p.granule == 4) copy_octets<4>(x, count, step, column, to);
-    if (p.granule == 2) copy_octets<2>(x, count, step, column, to);
-    if (p.granule == 1) copy_octets<1>(x, count, step, column, to);
+    if (p.granule == 8) copy_octets<8>(x, count, step, grid, column, to);
+    if (p.granule == 4) copy_octets<4>(x, count, step, grid, column, to);
+    if (p.granule == 2) copy_octets<2>(x, count, step, grid, column, to);
+    if (p.granule == 1) copy_octets<1>(x, count, step, grid, column, to);
   }
 
   // Starts to copy the halo of x and z.
@@ -142,8 +71,8 @@ struct MmaBlock {
                                             const MmaStep& step) const {
 #pragma unroll 1
     for (int i = 0; i < 4; ++i) {
-      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, halo_line(step, i & 1), p.positions,
-                p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
+      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, p.halo, halo_line(step, i & 1),
+                p.positions, p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
     }
   }
 
@@ -154,8 +83,7 @@ struct MmaBlock {
     for (int i = opaque(threadIdx.x); i < p.step_numbers; i += kMmaThreads) {
       const Line line = halo_line(step, i / kOctet & 1);
       const int column = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
-      const MmaLimits limits{-p.reach.w, p.size.w - 1 + p.reach.w};
-      copy_async<4>(to + i, x + line.start + wrapped(column, p.size.w, limits));
+      copy_async<4>(to + i, x + line.start + wrapped(column, p.halo.size.w, p.columns_present));
     }
   }
 
@@ -172,7 +100,7 @@ struct MmaBlock {
                                             uint32_t (&left)[D / 16][4]) const {
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
-      copy_line(x, channels, tile_line(line), p.across, p.log_across, tile_memory(line));
+      copy_line(x, channels, p.tile, tile_line(line), p.across, p.log_across, tile_memory(line));
     }
     commit_copies();
     fill_lines(shared(), 2 * kMmaWarps, channels);
@@ -200,20 +128,21 @@ struct MmaBlock {
     }
     __syncthreads();  // the result is complete
     const int thread = threadIdx.x, of_octet = thread & (p.across - 1);
+    const Extents& size = p.tile.size;
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
       const int h = origin.h + line * p.line_h;
       const int w = origin.w + of_octet * p.octet_step + line * p.line_w;
-      if (h >= p.size.h || w >= p.size.w) continue;
-      const int pixel = (origin.d * p.size.h + h) * p.size.w + w;
+      if (h >= size.h || w >= size.w) continue;
+      const int pixel = (origin.d * size.h + h) * size.w + w;
 #pragma unroll 1
       for (int c = thread >> p.log_across; c < channels; c += kMmaThreads >> p.log_across) {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
-        T* const to = y + c * p.pixels + pixel;
+        T* const to = y + c * p.tile.pixels + pixel;
         if (p.granule == kOctet) {
           *reinterpret_cast<Pack<T, kOctet>*>(to) = *reinterpret_cast<const Pack<T, kOctet>*>(from);
         } else {
-          for (int i = 0; i < kOctet && w + i < p.size.w; ++i) to[i] = from[i];
+          for (int i = 0; i < kOctet && w + i < size.w; ++i) to[i] = from[i];
         }
       }
     }
@@ -246,12 +175,13 @@ struct MmaBlock {
   }
 
   template <int granule>
-  __device__ __forceinline__ void copy_octets(const T* x, int count, int step, int column,
-                                              T* to) const {
+  static __device__ __forceinline__ void copy_octets(const T* x, int count, int step,
+                                                     const MmaGrid& grid, int column, T* to) {
     int at[kOctet / granule];
 #pragma unroll
-    for (int i = 0; i < kOctet / granule; ++i) at[i] = column_at(column + i * granule);
-    const int64_t x_step = step * p.pixels;
+    for (int i = 0; i < kOctet / granule; ++i)
+      at[i] = wrapped(column + i * granule, grid.size.w, grid.granules);
+    const int64_t x_step = step * grid.pixels;
 #pragma unroll 1
     for (int c = 0; c < count; c += step, x += x_step, to += step * kOctet) {
       if constexpr (granule == 1) {  // smaller than asynchronous copies are

@@ -12,10 +12,10 @@ namespace circulant {
 
 // The most neighbouring pixels, up to an octet, that begin at aligned addresses together.
 template <class T>
-int copied_together(int width, std::initializer_list<const T*> arrays) {
+int copied_together(const MmaPlan& p, std::initializer_list<const T*> arrays) {
   int granule = kOctet;
   const auto fits = [&] {
-    if (width % granule != 0) return false;
+    if (p.tile.size.w % granule != 0 || p.halo.size.w % granule != 0) return false;
     for (const T* array : arrays) {
       if (reinterpret_cast<uintptr_t>(array) % (granule * sizeof(T)) != 0) return false;
     }
@@ -32,9 +32,10 @@ void launch_mma(const char* op, const AttentionProblem& problem, const MmaNeeds&
                 cudaStream_t stream, std::initializer_list<const T*> arrays, const Kernel& kernel,
                 const Arguments& arguments) {
   MmaPlan p = plan_mma(problem, needs);
-  p.granule = copied_together(p.size.w, arrays);
-  p.rows = {-p.reach.h, p.size.h - 1 + p.reach.h};
-  p.columns = {-round_up(p.reach.w, p.granule), (p.size.w - 1 + p.reach.w) / p.granule * p.granule};
+  p.granule = copied_together(p, arrays);
+  const MmaLimits& columns = p.columns_present;
+  p.tile.granules = {0, p.tile.size.w - p.granule};
+  p.halo.granules = {-round_up(-columns.low, p.granule), columns.high / p.granule * p.granule};
   const Launch l{op, p.blocks(), p.groups, kMmaThreads, size_t(p.shared), stream};
   const int D = mma_channels(needs.channels);
   if (D == 32) launch(l, kernel(std::integral_constant<int, 32>()), arguments, p);

@@ -92,13 +92,6 @@ struct Pattern {
   __host__ __device__ int class_count() const {
     return classes[0].count * classes[1].count * classes[2].count;
   }
-  // Whether every window is odd and circular, without dilation.
-  bool is_odd_circular() const {
-    for (const Axis& dim : {d(), h(), w()}) {
-      if (!dim.circular || dim.dilation != 1 || dim.window != 2 * dim.before + 1) return false;
-    }
-    return true;
-  }
   // Whether neighbours can be absent.
   __host__ __device__ bool is_bounded() const { return !(circular.d && circular.h && circular.w); }
 

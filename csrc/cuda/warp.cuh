@@ -65,6 +65,9 @@ __device__ __forceinline__ A from_lane_xor(A x, int mask) {
   return __shfl_xor_sync(0xffffffffu, x, mask);
 }
 
+// Waits for the other lanes, and for what they wrote to memory.
+__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+
 // Two numbers, rounded: `low` in the low 16 bits.
 template <class T>
 __device__ __forceinline__ uint32_t pack_halves(float low, float high);

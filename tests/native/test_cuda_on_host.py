@@ -20,7 +20,8 @@ PARTS = [
     *("windows", "adjacency-windows", "attention-windows", "positions"),
     *("attention", "attention-random", "plan", "attention-groups", "attention-offsets"),
     *("biased", "biased-random", "biased-windows", "biased-groups", "biased-offsets"),
-    *("fragments", "mma", "mma-infinite", "mma-plan", "mma-random", "mma-groups", "mma-offsets"),
+    *("fragments", "mma", "mma-terms", "mma-infinite", "mma-plan", "mma-random"),
+    *("mma-groups", "mma-offsets"),
 ]
 
 # The tests of the ops, which find defects of csrc/cuda/*ops.cu. All other Python tests pass on

@@ -60,9 +60,8 @@ struct DeviceTerms {
   int scratch_rows() const { return 1 + (terms.any() || dlse.size > 0); }
 
   // Calls make(sums), then sums up the sums.
-  template <class T, class Make>
-  void sum_up(const AttentionProblem& p, const Make& make) const {
-    const int64_t tiles = terms.bias ? circulant::attention_tiles<T>(p) : 0;
+  template <class Make>
+  void sum_up(const AttentionProblem& p, int64_t tiles, const Make& make) const {
     const Array<A> offset_sums(p.groups * tiles * terms.offsets),
         key_sums(terms.row_groups > 1 ? p.groups * terms.keys : 0);
     unset(offset_sums, key_sums, dbias, dkey_bias);
@@ -134,7 +133,8 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
                            (terms.scratch_rows() + circulant::attention_scratch<T>(p)));
     const Array<T> dq(size_of(r.dq)), dk(size_of(r.dk)), dv(size_of(r.dv));
     unset(scratch, dq, dk, dv);
-    terms.template sum_up<T>(p, [&](const circulant::ScoreTermSums<A>& sums) {
+    const int64_t tiles = r.bias.empty() ? 0 : circulant::attention_tiles<T>(p);
+    terms.sum_up(p, tiles, [&](const circulant::ScoreTermSums<A>& sums) {
       circulant::attention_backward(dy.at, q.at, k.at, v.at, y.at, lse.at, terms.dlse.at,
                                     scratch.at, dq.at, dk.at, dv.at, terms.terms, sums, p, nullptr);
     });

@@ -233,7 +233,7 @@ void check_biased_attention_groups();
 void check_biased_attention_offsets();
 
 // Fused attention on tensor cores; values that are not finite; the instructions that it is made of.
-void check_attention_mma();
+void check_attention_mma(bool has_terms);
 void check_attention_mma_random(Case c);
 void check_attention_mma_infinite();
 void check_attention_mma_plan();

@@ -1,13 +1,8 @@
 // Compares fused attention on tensor cores, and its gradients, with the definition in float64.
-#include <limits>
-
-#include "../../../csrc/cuda/attention_mma.h"
-#include "attention_reference.h"
+#include "attention_checks.h"
 
 namespace check {
 namespace {
-
-using circulant::AttentionProblem;
 
 // An array that begins so many elements after an aligned address.
 template <class T>
@@ -38,45 +33,40 @@ struct MmaCase {
   int shared_memory = 228;  // of a multiprocessor
 };
 
-template <class T>
-void compare(const MmaCase& a, const std::string& what, const std::vector<T>& got,
-             const std::vector<double>& expected, double tolerance) {
-  ++comparisons;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double have = static_cast<double>(got[i]);
-    if (std::abs(have - expected[i]) <= tolerance) continue;
-    return report(a.c, "mma " + what + (a.distance ? " distance" : " dot"),
-                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
-                      std::to_string(expected[i]) + ", tolerance " + std::to_string(tolerance));
-  }
-}
-
 // `coarse` is the distance from 1 to the next number of T: weights are rounded to T, and results,
 // by half of it.
 template <class T>
-void check_mma(const MmaCase& a, const char* dtype, double coarse) {
-  const Case& c = a.c;
+void check_mma(const MmaCase& a, AttentionReference& r, const char* dtype, double coarse) {
+  const Case& c = r.a.c;
   const double eps = std::numeric_limits<float>::epsilon();
-  const std::string name = std::string(dtype) + ", values " + std::to_string(a.value_channels);
-  const AttentionCase reference{c, a.value_channels, a.distance, a.scale};
-  AttentionReference r(reference);
+  std::string name = std::string(dtype) + ", values " + std::to_string(a.value_channels);
+  if (!r.bias.empty()) name += ", heads " + std::to_string(r.heads);
+  if (!r.key_bias.empty()) name += ", rows of keys " + std::to_string(r.rows);
+  const auto compare = [&](const std::string& what, const auto& got,
+                           const std::vector<double>& expected, double tolerance) {
+    compare_within(c, "mma " + what + (a.distance ? " distance " : " dot ") + name, got, expected,
+                   tolerance);
+  };
   r.forward();
-  const AttentionProblem p = reference.problem();
+  const AttentionProblem p = r.a.problem();
+  const DeviceTerms<float> terms(r);
   try {
-    const int64_t sums = static_cast<int64_t>(r.lse.size());
-    const Array<float> norms(2 * sums), lse(sums), delta(sums);
+    const int64_t sums = static_cast<int64_t>(r.lse.size()), keys = c.groups * c.keys();
+    const Array<float> norms(sums + keys), lse(sums), delta(sums), weight_lse(sums);
     const Shifted<T> q(rounded<T>(r.q), a.shift), k(rounded<T>(r.k), a.shift),
         v(rounded<T>(r.v), a.shift), dy(rounded<T>(r.dy), a.shift);
     const Shifted<T> y(int64_t(r.y.size()), a.shift);
-    circulant::attention_mma(q.at(), k.at(), v.at(), y.at(), lse.at, norms.at, p, nullptr);
-    // See check_attention.cpp. The distance adds the norms to the terms of a score.
+    circulant::attention_mma(q.at(), k.at(), v.at(), y.at(), lse.at, norms.at, terms.terms, p,
+                             nullptr);
+    // See attention_checks.h. The distance adds the norms to the terms of a score; sums of products
+    // begin at the biases.
     const double K = static_cast<double>(c.offsets());
-    const double terms = (static_cast<double>(c.channels) + 8) * (a.distance ? 4 : 1);
-    const double score_error = terms * eps * r.products;
+    const double summed = (static_cast<double>(c.channels) + 8) * (a.distance ? 4 : 1);
+    const double biases = terms.terms.any() ? r.scores : 0;
+    const double score_error = summed * eps * (r.products + biases);
     const double weight_error = 2 * score_error + (K + 16 + 4 * r.scores) * eps;
-    compare(a, "lse " + name, lse.read(0, sums), r.lse,
-            score_error + (K + 16 + 4 * r.scores) * eps);
-    compare(a, "y " + name, y.read(), r.y, (weight_error + K * eps + coarse) * r.largest);
+    compare("lse", lse.read(0, sums), r.lse, score_error + (K + 16 + 4 * r.scores) * eps);
+    compare("y", y.read(), r.y, (weight_error + K * eps + coarse) * r.largest);
 
     const std::vector<T> y_given = rounded<T>(r.y);
     const std::vector<float> lse_given(r.lse.begin(), r.lse.end());
@@ -87,33 +77,74 @@ void check_mma(const MmaCase& a, const char* dtype, double coarse) {
     const Shifted<T> y_(y_given, a.shift);
     const Shifted<T> dq(int64_t(r.dq.size()), a.shift), dk(int64_t(r.dk.size()), a.shift),
         dv(int64_t(r.dv.size()), a.shift);
-    circulant::sum_products("check", dy.at(), y_.at(), delta.at, int(a.value_channels), p, nullptr);
-    circulant::attention_mma_backward(dy.at(), q.at(), k.at(), v.at(), lse_.at, delta.at, norms.at,
-                                      dq.at(), dk.at(), dv.at(), p, nullptr);
+    circulant::sum_deltas("check", dy.at(), y_.at(), {lse_.at, terms.dlse.at, weight_lse.at},
+                          delta.at, int(a.value_channels), p, nullptr);
+    const int64_t tiles = r.bias.empty() ? 0 : circulant::attention_mma_tiles(p);
+    terms.sum_up(p, tiles, [&](const circulant::ScoreTermSums<float>& term_sums) {
+      circulant::attention_mma_backward(dy.at(), q.at(), k.at(), v.at(), weight_lse.at, delta.at,
+                                        norms.at, dq.at(), dk.at(), dv.at(), terms.terms, term_sums,
+                                        p, nullptr);
+    });
     const double columns = std::max(1.0, r.column_sum);
-    const double ds = columns * 2 * r.value_products *
-                      (weight_error + (static_cast<double>(a.value_channels) + 8 + K) * eps);
+    const double ds_error = 2 * r.value_products *
+                            (weight_error + (static_cast<double>(a.value_channels) + 8 + K) * eps);
+    const double ds = columns * ds_error;
     const double rounding = 2 * coarse;
     const double tolerance = 2 * std::abs(a.scale) * ds * r.largest;
-    compare(a, "dq " + name, dq.read(), r.dq, tolerance + rounding * largest(r.dq));
-    compare(a, "dk " + name, dk.read(), r.dk, tolerance + rounding * largest(r.dk));
-    compare(a, "dv " + name, dv.read(), r.dv,
+    compare("dq", dq.read(), r.dq, tolerance + rounding * largest(r.dq));
+    compare("dk", dk.read(), r.dk, tolerance + rounding * largest(r.dk));
+    compare("dv", dv.read(), r.dv,
             columns * (weight_error + K * eps) * r.largest + rounding * largest(r.dv));
+    const double queries = static_cast<double>(c.groups * c.pixels());
+    compare("dbias", terms.dbias.read(0, terms.dbias.size), r.dbias,
+            r.offset_sum * (ds_error + 2 * r.value_products * queries * eps));
+    // The distance adds dS as it is multiplied, rounded.
+    const double rounded_ds = a.distance ? columns * 2 * r.value_products * coarse : 0;
+    compare("dkey_bias", terms.dkey_bias.read(0, terms.dkey_bias.size), r.dkey_bias,
+            static_cast<double>(terms.terms.row_groups) * (ds + rounded_ds));
   } catch (const std::exception& error) {
     report(c, "mma " + name, error.what());
   }
 }
 
-void check_mma(const MmaCase& a) {
-  choose_device(132, a.shared_memory);
-  static int count = 0;
+void check_mma(const MmaCase& a, AttentionReference& r, int count) {
   // Most cases have float16, which has smaller tolerances.
-  if (++count % 3 == 0 && !only_float32) {
-    check_mma<c10::BFloat16>(a, "bfloat16", 0x1p-7);
+  if (count % 3 == 0 && !only_float32) {
+    check_mma<c10::BFloat16>(a, r, "bfloat16", 0x1p-7);
   } else {
-    check_mma<c10::Half>(a, "float16", 0x1p-10);
+    check_mma<c10::Half>(a, r, "float16", 0x1p-10);
   }
 }
+
+// Whether the bias has offsets that no query of a dim of one pixel has.
+bool has_unused_offsets(const Case& c) {
+  for (int d = 0; d < 3; ++d) {
+    if (c.dim(d).size == 1 && c.dim(d).keys == 1 && c.window[d] > 1) return true;
+  }
+  return false;
+}
+
+// Without terms, or with.
+void check_mma(const MmaCase& a, bool has_terms) {
+  choose_device(132, a.shared_memory);
+  static int count = 0;
+  ++count;
+  Case c = a.c;
+  // Two groups, or three rows for the keys.
+  if (has_terms) c.groups *= count % 5 == 1 ? 3 : 2;
+  const AttentionCase reference{c, a.value_channels, a.distance, a.scale};
+  AttentionReference r(reference);
+  if (has_terms) {
+    // Rows of the terms, 0 for none; the last one of several has no key.
+    const int64_t G = c.groups, counts[][2] = {{G, 1}, {0, G}, {1, G}, {2, 2}, {G, 0}};
+    const auto& [heads, rows] = counts[has_unused_offsets(c) ? 1 : count % 5];
+    // exp(128) is infinite in float32.
+    r.draw_terms(heads, rows, count % 3 == 0 ? 128 : 0);
+  }
+  check_mma(a, r, count);
+}
+
+constexpr Boundary C = kCircular, T = kTruncated, V = kValid;
 
 const MmaCase kCases[] = {
     // A tile, and window 1.
@@ -142,25 +173,49 @@ const MmaCase kCases[] = {
     {{1, 40, {1, 9, 24}, {1, 3, 17}}, 64, false, 0.3},
     {{1, 128, {1, 8, 16}, {1, 3, 3}}, 70, false, 0.2},
     {{1, 70, {1, 8, 16}, {1, 3, 3}}, 128, true, 0.2},
+    // Even and one-sided windows.
+    {{1, 8, {1, 9, 24}, {1, 4, 6}, false, {0, 1, 4}}, 8, true, 0.9},
+    {{1, 8, {1, 17, 16}, {1, 3, 9}, false, {0, 2, 8}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 140}, {1, 1, 20}, false, {0, 0, 19}}, 8, true, 0.9},
+    {{1, 8, {2, 1, 136}, {2, 1, 18}, false, {0, 0, 0}}, 8, false, 0.9},
+    // Truncated dims: each of them, and windows larger than the grid.
+    {{1, 8, {1, 11, 24}, {1, 5, 7}, false, {0, 2, 3}, {1, 1, 1}, {C, T, C}}, 8, false, 0.9},
+    {{1, 8, {1, 18, 20}, {1, 4, 6}, false, {0, 0, 5}, {1, 1, 1}, {C, T, T}}, 9, true, 0.9},
+    {{1, 8, {1, 1, 150}, {1, 1, 40}, false, {0, 0, 39}, {1, 1, 1}, {C, C, T}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 50}, {1, 1, 90}, false, {0, 0, 60}, {1, 1, 1}, {C, C, T}}, 8, true, 0.9},
+    {{1, 8, {4, 6, 9}, {3, 3, 4}, false, {1, 0, 2}, {1, 1, 1}, {T, C, T}}, 8, true, 0.9},
+    {{1, 8, {1, 3, 17}, {1, 15, 3}, false, {0, 9, 1}, {1, 1, 1}, {C, T, T}}, 8, false, 0.9},
+    {{1, 8, {1, 20, 1}, {1, 7, 3}, false, {0, 3, 2}, {1, 1, 1}, {C, T, T}}, 8, false, 0.9},
+    // Keys with a halo.
+    {{1, 8, {1, 10, 16}, {1, 3, 9}, false, {0, 0, 0}, {1, 1, 1}, {C, V, V}}, 8, true, 0.9},
+    {{1, 8, {2, 7, 13}, {3, 4, 3}, false, {0, 0, 0}, {1, 1, 1}, {V, T, V}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 70}, {1, 1, 21}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, false, 0.9},
+    {{2, 8, {1, 8, 16}, {1, 1, 3}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, true, 0.9},
     // A halo that shared memory holds in parts: of 2-D and flat grids.
     {{1, 7, {1, 2, 104}, {1, 1, 95}}, 7, true, 0.9, 0, 100},
     {{1, 70, {1, 1, 200}, {1, 1, 181}}, 70, false, 0.2},
+    // More octets than a word of bits has.
+    {{1, 7, {1, 2, 160}, {1, 1, 150}, false, {0, 0, 149}, {1, 1, 1}, {C, C, T}}, 7, false, 0.9},
 };
 
 }  // namespace
 
-void check_attention_mma() {
+void check_attention_mma(bool has_terms) {
   for (const MmaCase& one : kCases) {
     // Mutants are compiled for few channels.
-    if (!only_float32 || std::max(one.c.channels, one.value_channels) <= 32) check_mma(one);
+    if (!only_float32 || std::max(one.c.channels, one.value_channels) <= 32)
+      check_mma(one, has_terms);
   }
 }
 
 void check_attention_mma_random(Case c) {
+  for (const int64_t dilation : c.dilation) {
+    if (dilation > 1) return;
+  }
   const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
   MmaCase a{c, 1 + below(40), below(2) == 0, (below(4) == 0 ? -2.0 : 2.0) / double(c.channels + 2)};
   a.shift = static_cast<int>(below(3));
-  check_mma(a);
+  check_mma(a, below(2) == 0);
 }
 
 // An infinite value spoils pixels that have it in their windows, and others up to 14 columns and a
@@ -178,7 +233,7 @@ void check_attention_mma_infinite() {
   try {
     for (const auto* y : {&clean, &spoiled}) {
       const Array<T> v(values);
-      circulant::attention_mma(q.at, q.at, v.at, y->at, lse.at, nullptr, a.problem(), nullptr);
+      circulant::attention_mma(q.at, q.at, v.at, y->at, lse.at, nullptr, {}, a.problem(), nullptr);
       values[3 * N + at] = std::numeric_limits<T>::infinity();
     }
     const std::vector<T> before = clean.read(0, C * N), after = spoiled.read(0, C * N);
@@ -218,11 +273,11 @@ void check_attention_mma_groups() {
       dk_(groups * C), dv_(groups * C);
   const Array<float> lse_(groups), delta_(rounded<float>(std::vector<double>(groups)));
   const Only only(3, 0);
-  const MmaCase mma{c, C, false, 0.5};
   try {
-    circulant::attention_mma(x_.at, x_.at, x_.at, y_.at, lse_.at, nullptr, a.problem(), nullptr);
+    circulant::attention_mma(x_.at, x_.at, x_.at, y_.at, lse_.at, nullptr, {}, a.problem(),
+                             nullptr);
     circulant::attention_mma_backward(dy_.at, x_.at, x_.at, x_.at, lse_.at, delta_.at, nullptr,
-                                      dq_.at, dk_.at, dv_.at, a.problem(), nullptr);
+                                      dq_.at, dk_.at, dv_.at, {}, {}, a.problem(), nullptr);
   } catch (const std::exception& error) {
     return report(c, "mma of many groups", error.what());
   }
@@ -230,8 +285,8 @@ void check_attention_mma_groups() {
     const auto check = [&](const std::string& what, const auto& got, const std::vector<double>& all,
                            int64_t size, double tolerance) {
       const auto begin = all.begin() + g * size;
-      compare(mma, what + " of many groups", got.read(g * size, 3 * size),
-              {begin, begin + 3 * size}, tolerance);
+      compare_within(c, "mma " + what + " of many groups", got.read(g * size, 3 * size),
+                     {begin, begin + 3 * size}, tolerance);
     };
     check("lse", lse_, lse, 1, 1e-4);
     check("y", y_, x, C, 1e-2);
@@ -260,20 +315,19 @@ void check_attention_mma_offsets() {
   for (Array<float>* array : {&lse, &delta}) check_cuda(cudaMemset(array->at, 0, array->bytes()));
   x.write(last, 3);
   x.write(other, 2);
-  const MmaCase mma{c, C, false, 0.5};
   const Only only(0, 24);
   const auto compare_both = [&](const std::string& what, const Array<T>& got, double factor) {
-    compare(mma, what, got.read(last, 1), {3 * factor}, 1e-3 * factor);
-    compare(mma, what, got.read(other, 1), {2 * factor}, 1e-3 * factor);
+    compare_within(c, "mma " + what, got.read(last, 1), {3 * factor}, 1e-3 * factor);
+    compare_within(c, "mma " + what, got.read(other, 1), {2 * factor}, 1e-3 * factor);
   };
   try {
     // S = 0.5 (3 * 3 + 2 * 2) = lse; dP is twice that, and delta zero. The memory of y is that of
     // dq from there on.
-    circulant::attention_mma(x.at, x.at, x.at, y.at, lse.at, nullptr, a.problem(), nullptr);
+    circulant::attention_mma(x.at, x.at, x.at, y.at, lse.at, nullptr, {}, a.problem(), nullptr);
     compare_both("y at an offset above 2^31", y, 1);
-    compare(mma, "lse at the last offset", lse.read(G * N - 1, 1), {6.5}, 1e-5);
+    compare_within(c, "mma lse at the last offset", lse.read(G * N - 1, 1), {6.5}, 1e-5);
     circulant::attention_mma_backward(x.at, x.at, x.at, x.at, lse.at, delta.at, nullptr, y.at,
-                                      dk.at, dv.at, a.problem(), nullptr);
+                                      dk.at, dv.at, {}, {}, a.problem(), nullptr);
     compare_both("dq at an offset above 2^31", y, 0.5 * 13);
     compare_both("dk at an offset above 2^31", dk, 0.5 * 13);
     compare_both("dv at an offset above 2^31", dv, 1);
@@ -300,14 +354,31 @@ void check_attention_mma_plan() {
   };
   for (const int shared_memory : {228, 164, 100}) {
     choose_device(108, shared_memory);
-    expect(readme, circulant::uses_mma(problem(readme)), "not on tensor cores");
-    expect(small, !circulant::uses_mma(problem(small)), "on tensor cores");
-    for (const Case& c : {wide, truncated, even, dilated}) {
+    for (const Case& c : {readme, truncated, even}) {
+      expect(c, circulant::uses_mma(problem(c)), "not on tensor cores");
+    }
+    for (const Case& c : {small, wide, dilated}) {
       expect(c, !circulant::uses_mma(problem(c)), "on tensor cores");
     }
     const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
     expect(readme, circulant::current_device().resident(plan.shared) >= 2, "one block");
   }
+  // Bias and sums of a window that is too large for shared memory, or has offsets beyond its dim.
+  choose_device(108, 164);
+  const Case large{1, 64, {1, 256, 256}, {1, 127, 127}};
+  Case column{1, 64, {1, 512, 1}, {1, 127, 3}};
+  column.boundary[2] = kTruncated;
+  for (const Case& c : {readme, large, column}) {
+    expect(c, circulant::uses_mma(problem(c), false), "not on tensor cores");
+    expect(c, circulant::uses_mma(problem(c), true) == (c.offsets() == readme.offsets()), "bias");
+  }
+  // Norms of queries and of more keys.
+  Case halo{1, 64, {1, 16, 16}, {1, 15, 15}};
+  halo.boundary[1] = halo.boundary[2] = kValid;
+  const circulant::AttentionProblem p = AttentionCase{halo, 64, true, 0.125}.problem();
+  expect(halo,
+         circulant::attention_scratch<c10::Half>(p) * halo.pixels() >= halo.pixels() + halo.keys(),
+         "too little scratch memory");
   choose_device(72, 64);
   expect(readme, !circulant::uses_mma(problem(readme)), "on tensor cores of sm_75");
 #endif

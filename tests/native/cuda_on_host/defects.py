@@ -69,6 +69,11 @@ def of_mma(
     return Mutant(f"mma-{name}", file, before, after, kernel, f"mma-{part}" if part else "mma")
 
 
+def of_mma_terms(name: str, before: str, after: str, file: str = "", part: str = "terms") -> Mutant:
+    """A defect of attention with terms on tensor cores; in a header, of the gradients."""
+    return of_mma(f"terms-{name}", file or MMA_T, before, after, part)
+
+
 def barrier_of_mma(file: str, comment: str, name: str, part: str = "") -> Mutant:
     """A missing barrier of attention on tensor cores."""
     before = f"__syncthreads();  // {comment}\n"
@@ -84,6 +89,7 @@ C, Y = "tile.cuh", "copies.cuh"
 K, M, E = "attention_block.cuh", "attention_mainloop.cuh", "attention_epilogue.cuh"
 MMA_F, MMA_B, MMA_P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
 MMA_K, MMA_S, MMA_L = "mma_block.cuh", "mma_step.cuh", "mma_launch.h"
+MMA_Q, MMA_X, MMA_T = "mma_place.cuh", "mma_products.cuh", "mma_terms.cuh"
 TERMS, SUMS_OF = "score_terms.cuh", "attention_sums.cu"
 OFFSETS, GROUPS = "attention-offsets", "attention-groups"
 NO_STRIP = "if (!strip_exists) continue;"
@@ -342,37 +348,58 @@ MUTANTS = [
     ),
     # fragments of the wrong matrices,
     of_mma("left-not-transposed", MMA_K, "load_matrices<true>(left", "load_matrices<false>(left"),
-    of_mma("keys-not-transposed", MMA_F, "load_matrices<true>(key", "load_matrices<false>(key"),
-    of_mma("values-transposed", MMA_F, "load_matrices<false>(value", "load_matrices<true>(value"),
-    of_mma("halo-not-transposed", MMA_B, "load_matrices<true>(", "load_matrices<false>("),
-    of_mma("halo-transposed", MMA_B, "load_matrices<false>(", "load_matrices<true>("),
-    of_mma("channels", MMA_F, "query[c * 2 + 1], key[2], key[3]", "query[c * 2], key[2], key[3]"),
-    of_mma("lines", MMA_F, "lane / 8 % 2 * Block::kLine", "0"),
-    of_mma("lines-gradient", MMA_B, "lane / 8 % 2 * Block::kLine", "0"),
+    of_mma("not-transposed", MMA_X, "load_matrices<true>(", "load_matrices<false>(", kernel=MMA_F),
+    of_mma("transposed", MMA_X, "load_matrices<false>(", "load_matrices<true>(", kernel=MMA_F),
+    of_mma("channels", MMA_X, "2 + 1], right[2], right[3]", "2], right[2], right[3]"),
+    of_mma("lines", MMA_X, "lane / 8 % 2 * MmaBlock<T, D>::kLine", "0", kernel=MMA_F),
     of_mma("halves", MMA_F, "weight[o][line * 2 + of_line]", "weight[o][of_line * 2 + line]"),
-    # neighbours outside of the window, or of another pixel,
-    of_mma("mask-columns", MMA_S, "+ i) >= offsets;", "+ i) > offsets;"),
-    of_mma("mask-below", MMA_K, "rows + p.line_h > p.reach.h ? 0 : width", "width"),
-    of_mma("mask-above", MMA_K, "rows - p.line_h < -p.reach.h ? 0 : width", "width"),
-    of_mma("mask-flat", MMA_S, "(line - of_line) * line_w + ", ""),
-    of_mma("bands", MMA_K, "<= unsigned(p.reach.h)", "< unsigned(p.reach.h)"),
-    of_mma("all-bands", MMA_B, "if (!block.meets(step)) continue;", ""),
-    of_mma("no-wrap-w", MMA_K, "return wrapped(w, p.size.w, p.columns);", "return max(w, 0);"),
-    of_mma("no-wrap-h", MMA_K, "h = wrapped(h + line * p.line_h, p.size.h, p.rows);", "h += line;"),
-    of_mma("no-wrap-d", MMA_K, "d = d < 0 ? d + p.size.d", "d = d < 0 ? 0"),
-    of_mma("no-clamp", MMA_K, "i = min(max(i, limits.low), limits.high);", ""),
-    of_mma("numbers-columns", MMA_K, "wrapped(column, p.size.w, limits)", "column_at(column)"),
+    # neighbours outside of the window or the grid, or of another pixel,
+    of_mma("mask-begin", MMA_Q, "~bits_before(low - first)", "~bits_before(low - first - 1)"),
+    of_mma("mask-end", MMA_Q, "p.columns_present.high) + 1;", "p.columns_present.high);"),
+    of_mma("mask-bit", MMA_B, "octet << i % 2, line", "octet, line"),
+    of_mma("mask-octets", MMA_F, "        window.advance(kTogether);\n", ""),
+    of_mma("mask-bits", MMA_P, "p.span <= kMostOctets && ", ""),
+    of_mma("mask-rows", MMA_Q, "exists && unsigned(offset) < unsigned(p.window.h)", "exists"),
+    of_mma("mask-lines", MMA_Q, "rows + (line - of_line) * p.line_h", "rows"),
+    of_mma("mask-flat", MMA_Q, "p.is_flat() || p.chunks > 1", "p.chunks > 1"),
+    of_mma("mask-chunks", MMA_Q, "p.is_flat() || p.chunks > 1", "p.is_flat()"),
+    of_mma("absent-rows", MMA_Q, "is_inside = exists &&", "is_inside =", kernel=MMA_F),
+    of_mma("absent-before", MMA_Q, "max(w - p.before.w, p.columns_present.low)", "w - p.before.w"),
+    of_mma("absent-after", MMA_Q, "min(w + p.after.w, p.columns_present.high)", "(w + p.after.w)"),
+    of_mma("absent-planes", MMA_Q, "max(p.planes_present.low - d, 0)", "0"),
+    of_mma("planes", MMA_Q, "min(p.planes_present.high - d, p.window.d - 1)", "p.window.d - 1"),
+    of_mma("last-band", MMA_Q, "/ 2, p.bands - 1)}", "/ 2, p.bands - 1) - 1}", kernel=MMA_F),
+    of_mma("bands", MMA_Q, "<= unsigned(p.window.h) / 2", "<= unsigned(p.window.h - 1) / 2"),
+    of_mma("no-wrap-w", MMA_K, "wrapped(column + i * granule,", "max(0, column + i * granule); //"),
+    of_mma(
+        "no-wrap-h", MMA_Q, "wrapped(top(step) + line * p.line_h, size.h, ", "max(0, top(step)); //"
+    ),
+    of_mma("no-wrap-d", MMA_Q, "wrapped(origin.d + step.plane - p.before.d, size", "max(0, 0); //"),
+    of_mma("no-clamp", MMA_Q, "i = min(max(i, limits.low), limits.high);", ""),
+    of_mma(
+        "same-limits", MMA_K, "p.halo.size.w, p.columns_present)", "p.halo.size.w, p.halo.granules)"
+    ),
     of_mma("spans", MMA_P, "round_up(divide_up(p.octets, chunks), kTogether)", "1"),
+    of_mma("margin", MMA_P, "p.margin = divide_up(p.before.w", "p.margin = divide_up(p.after.w"),
+    # keys with a halo, and the transposed window,
+    of_mma("halo-pixels", MMA_K, "first * grid.pixels", "first * p.tile.pixels"),
+    of_mma("halo-rows", MMA_Q, "& size = p.halo.size;", "& size = p.tile.size;"),
+    of_mma("halo-group", MMA_B, "halo_rows = g * p.halo.pixels;", "halo_rows = rows;"),
+    of_mma("halo-keys", MMA_F, "f.channels * p.halo.pixels", "f.channels * p.tile.pixels"),
+    of_mma("same-window", MMA_B, "mirrored = transposed(problem);", "mirrored = problem;"),
+    of_mma("norms-of-queries", MMA_F, "transposed(problem), stream", "problem, stream"),
+    of_mma("scratch", MMA_P, "return 1 + divide_up(", "return 2 + 0 * divide_up(", "plan"),
     # channels, pixels and numbers that do not exist,
     of_mma("no-zeros", MMA_K, "if (missing == 0) return;", "return;"),
     of_mma("channel-guard", MMA_K, "c < channels; c += kMmaThreads", "c < D; c += kMmaThreads"),
-    of_mma("column-guard", MMA_K, " || w >= p.size.w) continue;", ") continue;"),
-    of_mma("row-guard", MMA_K, "if (h >= p.size.h || w", "if (w"),
-    of_mma("octet-guard", MMA_K, " && w + i < p.size.w; ++i", "; ++i"),
+    of_mma("column-guard", MMA_K, " || w >= size.w) continue;", ") continue;"),
+    of_mma("row-guard", MMA_K, "if (h >= size.h || w", "if (w"),
+    of_mma("octet-guard", MMA_K, " && w + i < size.w; ++i", "; ++i"),
     of_mma("pixel-guard", MMA_F, "block.t() == 0 && pixel >= 0", "block.t() == 0"),
     of_mma("short-numbers", MMA_P, "p.numbers + numbers *", "p.numbers + 0 * numbers *"),
     # copies of more pixels than are aligned,
-    of_mma("align-width", MMA_L, "if (width % granule != 0) return false;", ""),
+    of_mma("align-width", MMA_L, "p.tile.size.w % granule != 0 || ", ""),
+    of_mma("align-halo", MMA_L, " || p.halo.size.w % granule != 0", "", kernel=MMA_F),
     of_mma("align-arrays", MMA_L, "% (granule * sizeof(T)) != 0) return", "% 1 != 0) return"),
     # sums that are wrong,
     of_mma("sums-not-scaled", MMA_F, "sum[c][of_line * 2 + 1] *= shrink;", ""),
@@ -381,8 +408,8 @@ MUTANTS = [
     of_mma("largest", MMA_F, "from_lane_xor(most[of_line], 1)", "most[of_line]"),
     of_mma("sign", MMA_F, "query[c][i] ^= sign;", ";"),
     of_mma("norms", MMA_F, "norm[line] = half *", "norm[line] = 0 *"),
-    of_mma("norms-gradient", MMA_B, "s[i] = -0.5f * (norm[i / 2] +", "s[i] = -0.5f * ("),
-    of_mma("own", MMA_B, "subtract_own<T, D>(a, total, x_sum);", ""),
+    of_mma("norms-gradient", MMA_B, "s[i] = own[i / 2] - 0.5f", "s[i] = -0.5f"),
+    of_mma("own", MMA_B, "if (distance) subtract_own<T, D>(a, total, x_sum);", ""),
     of_mma("own-quads", MMA_B, "total[line] += from_lane_xor(total[line], 2);", ""),
     of_mma("no-delta", MMA_B, "s[i] * (ds[i] - d)", "s[i] * ds[i]"),
     of_mma("lse-of-tile", MMA_B, "of_keys ? of_line[i % 2]", "false ? of_line[i % 2]"),
@@ -395,13 +422,68 @@ MUTANTS = [
     of_mma("groups-gradient", MMA_B, "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     of_mma("one-block", MMA_P, "needs.blocks > 1 &&", "false &&", "plan"),
     of_mma("same-plan", "cache.h", "push_back(device)", "push_back(0 * device)", "plan", MMA_P),
-    of_mma("old-device", MMA_P, "current_device().major < 8 || ", "", "plan"),
-    of_mma("truncated", "problem.h", "if (!dim.circular || ", "if (", "plan", MMA_P),
-    of_mma("dilated", "problem.h", "dim.dilation != 1 || ", "", "plan", MMA_P),
-    of_mma("even", "problem.h", " || dim.window != 2 * dim.before + 1", "", "plan", MMA_P),
-    of_mma("not-counted", MMA_P, "plan && mma_cycles", "plan && 0 < mma_cycles", "plan"),
+    of_mma("old-device", MMA_P, "if (current_device().major < 8) return false;", "", "plan"),
+    of_mma("dilated", MMA_P, "dilation.d > 1 || dilation.h > 1 || dilation.w > 1", "false", "plan"),
+    of_mma("not-counted", MMA_P, "mma_cycles(*plan, mma_channels(channels)) <", "0 <", "plan"),
     # An infinite value spoils no more than is documented.
-    of_mma("infinite", MMA_P, "p.reach.w, p.octet_step);", "p.reach.w, 8) + 1;", "infinite"),
+    of_mma("infinite", MMA_P, "p.before.w, p.octet_step);", "p.before.w, 8) + 1;", "infinite"),
+    # Terms of the scores on tensor cores: of another offset, key or group,
+    of_mma_terms("not-mirrored", "from[is_transposed ? last - o : o]", "from[o]"),
+    of_mma_terms(
+        "mirrored", "terms.stage(g, f.inverse, false)", "terms.stage(g, f.inverse, true)", MMA_F
+    ),
+    of_mma_terms("first", "p.before.w + first_column(step);", "first_column(step);", MMA_Q),
+    of_mma_terms(
+        "row", "(step.plane * p.window.h + h) * p.window.w + p.b", "h * p.window.w + p.b", MMA_Q
+    ),
+    of_mma_terms("pixel", " + 2 * block.t() - block.r();", " + 2 * block.t();"),
+    of_mma_terms("line", "(line - of_line) * block.p.line_offsets", "0"),
+    of_mma_terms(
+        "line-offsets", "p.line_h * p.window.w + p.line_w;", "p.line_h * p.window.w;", MMA_P
+    ),
+    of_mma_terms("octet", "bias += kTogether * p.octet_step;", "", MMA_F),
+    of_mma_terms("octet-gradient", "        bias += p.octet_step;\n", "", MMA_B),
+    of_mma_terms("factor", "s += f.inverse * of_keys[", "s += of_keys[", MMA_F),
+    of_mma_terms("keys-at", "distance ? p.step_numbers : 0", "0", MMA_F),
+    of_mma_terms("keys-gradient", "keys_at * p.step_numbers", "0", MMA_B),
+    of_mma_terms("keys-group", "x = f.terms.key_bias_of(g);", "x = f.terms.key_bias_of(0);", MMA_B),
+    of_mma_terms("keys-of-tile", "own[line] += inverse * f", "own[line] += 0 * f", MMA_B),
+    of_mma_terms("short", "2 * margin) *", "0 * margin) *", MMA_P),
+    of_mma_terms(
+        "too-long", "best_plan(problem, {channels, 3, 1, true, true}) &&", "true &&", MMA_P, "plan"
+    ),
+    of_mma_terms(
+        "unused",
+        "if (pattern.offsets() != problem.pattern.offsets()) return false;",
+        "",
+        MMA_P,
+        "plan",
+    ),
+    # queries without keys, and beyond the grid,
+    of_mma_terms("divided-by-zero", "has_terms && all == 0", "false", MMA_F),
+    of_mma_terms("padding", "sums_offsets && block.pixel(line) < 0", "false", MMA_B),
+    # sums of their gradients: waits, the ring, its rows and ends,
+    of_mma_terms("wait-octet", "sync_warp();  // the octet is complete", ""),
+    of_mma_terms("not-cleared", "if (sums_offsets) offset_sums.clear();", "", MMA_B),
+    of_mma_terms("phase", "    phase ^= kOctet;\n", ""),
+    of_mma_terms("phase-read", "(phase ^ kOctet) + place()", "phase + place()"),
+    of_mma_terms("diagonal", "2 * block.t() - block.r() + phase", "2 * block.t() + phase"),
+    of_mma_terms("rows-of-ring", "r < kOctet; ++r) sum", "r < kOctet - 1; ++r) sum"),
+    of_mma_terms("lines-of-ring", "row() * block.p.line_w", "0"),
+    of_mma_terms("rows-of-window", "+ row() * p.line_h;", ";"),
+    of_mma_terms("row-guard", "unsigned(h) < unsigned(p.window.h) &&", ""),
+    of_mma_terms("place-guard", "unsigned(at) < unsigned(p.window.w)", "true"),
+    of_mma_terms("lanes", "block.lane() < 3 * kOctet && ", ""),
+    of_mma_terms("last-octet", "!p.is_flat()) offset_sums.add", "false) offset_sums.add", MMA_B),
+    of_mma_terms("flat-octet", "if (p.is_flat()) offset", "if (false) offset", MMA_B),
+    of_mma_terms("one-line", "grads[0][0] + grads[1][2],", "grads[0][0],", MMA_B),
+    of_mma_terms("above", "{grads[0][2], grads[0][3]}", "{grads[1][0], grads[1][1]}", MMA_B),
+    of_mma_terms("one-warp", "warp < kMmaWarps; ++warp) sum", "warp < 1; ++warp) sum"),
+    of_mma_terms("tile", "p.groups, g, blockIdx.x)", "p.groups, g, 0)", MMA_B),
+    of_mma_terms("no-key-sums", "if (sums_keys && !distance) total", "if (false) total", MMA_B),
+    of_mma_terms(
+        "key-sums-twice", "if (sums_keys && !distance) total", "if (sums_keys) total", MMA_B
+    ),
     # Other windows: absent neighbours,
     Mutant("similarity-absent", S, "if (table.bounds.lacks) {", "if (false) {", part=WINDOWS),
     Mutant("apply-absent", A, "plane >= 0 && row >= 0 && column", "column", part=WINDOWS),

@@ -28,6 +28,11 @@ A from_lane_xor(A x, int mask, CALLER) {
   return static_cast<A>(exchange.received);
 }
 
+inline void sync_warp(CALLER) {
+  char nothing;
+  cuda_on_host::meet_warp(&nothing, [](void* const*) {}, file, line);
+}
+
 template <class T>
 uint32_t pack_halves(float low, float high) {
   return uint32_t(T(low).x) | uint32_t(T(high).x) << 16;

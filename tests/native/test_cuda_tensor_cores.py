@@ -1,0 +1,55 @@
+"""Attention of the half types on a GPU, in sizes that run on tensor cores from sm_80 on."""
+
+from __future__ import annotations
+
+import pytest
+import test_biased_attention_kernels as biased
+import test_window_kernels
+import torch
+from test_cuda import cuda as cuda
+from windows import CIRCULAR, TRUNCATED, VALID, Dim, native, sizes
+
+ops = torch.ops.circulant_attention
+
+# Odd circular, even, one-sided, truncated, with a halo, and larger than the grid: in 1-D to 3-D.
+PROBLEMS = {
+    "circle": (Dim(19, 4, 4, 1, CIRCULAR), Dim(24, 4, 4, 1, CIRCULAR)),
+    "globe": (Dim(20, 5, 4, 1, TRUNCATED), Dim(24, 7, 6, 1, CIRCULAR)),
+    "halo": (Dim(16, 4, 4, 1, VALID), Dim(16, 6, 6, 1, VALID)),
+    "causal": (Dim(300, 63, 0, 1, TRUNCATED),),
+    "larger": (Dim(9, 12, 3, 1, TRUNCATED), Dim(40, 9, 9, 1, TRUNCATED)),
+    "planes": (Dim(4, 1, 1, 1, TRUNCATED), Dim(9, 2, 2, 1, CIRCULAR), Dim(16, 4, 3, 1, TRUNCATED)),
+}
+problems = pytest.mark.parametrize("dims", PROBLEMS.values(), ids=PROBLEMS)
+dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+
+
+@problems
+@dtypes
+@pytest.mark.parametrize("channels", [32, 64, 96])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_values_and_gradients(dims, dtype, channels, kind, cuda: torch.device):
+    torch.manual_seed(0)
+    with cuda:
+        test_window_kernels.check_attention(dims, dtype, 2, channels, kind)
+        scale = channels**-0.5 if kind == 0 else 1 / channels
+        for heads, rows in ((2, 1), (None, 2), (1, None)):
+            both = biased.random_biases(dims, heads, rows, 0.1, dtype)
+            biased.check_attention(dims, dtype, 2, channels, kind, *both, scale)
+
+
+@problems
+@dtypes
+def test_the_same_bits_in_every_run(dims, dtype, cuda: torch.device):
+    W = native(dims)
+    with cuda:
+        q, dy = torch.randn(2, 4, 64, *sizes(dims)).to(dtype)
+        k, v = torch.randn(2, 4, 64, *(dim.keys for dim in dims)).to(dtype)
+        both = biased.random_biases(dims, 2, 2, 0.1, dtype)
+        results = []
+        for _ in range(5):
+            y, lse = ops.biased_attention(q, k, v, *both, W, 1, 0.1)
+            back = ops.biased_attention_backward(dy, q, k, v, *both, y, lse, None, W, 1, 0.1)
+            results.append([y, lse, *back])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
