@@ -28,6 +28,7 @@ CHECKS = {
         mask_checks.masks_of_dtensors,
         mask_checks.masks_of_modules,
         mask_checks.terms_of_shards,
+        mask_checks.softmax_of_rows_without_keys,
         dropout_checks.dropout_of_dtensors,
         dropout_checks.seeds_of_ranks_may_differ,
         dropout_checks.dropout_in_modules,
