@@ -135,6 +135,7 @@ WINDOW = [
     ("((-1, 3), 3)", ValueError, "at least 0 in size window holds the pixel itself, got (-1, 3)"),
     ("((2, -1), 3)", ValueError, "at least 0 in size window holds the pixel itself, got (2, -1)"),
     ("((2**31, 0),)", ValueError, "at most 2**30 in size, got (2147483648, 0)"),
+    ("((0, 2**31),)", ValueError, "at most 2**30 in size, got (0, 2147483648)"),
     ("3, dilation=0", ValueError, "dilation of a window from 1 to 2**30, got 0"),
     ("3, dilation=(1, -2)", ValueError, "dilation of a window from 1 to 2**30, got (1, -2)"),
     ("3, dilation='2'", TypeError, "dilation int or one int per spatial dim, got '2'"),
