@@ -34,6 +34,7 @@ CHECKS = {
         dropout_checks.dropout_in_modules,
         attention_checks.ranks_without_samples,
         attention_checks.means_of_halves,
+        attention_checks.values_of_other_channels,
     ],
     "modules": [
         composition_checks.local_api,

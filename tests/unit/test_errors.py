@@ -526,6 +526,11 @@ METHODS = [
     ),
     ("cat(A, ends, dim=0)", ValueError, "Circulants of one spatial size, window"),
     ("cat(even, even.mT, dim=1)", ValueError, "Circulants of one spatial size, window"),
+    (
+        "circulant_attention(x, x, x, (5, 3), bias=torch.ones(1, 3, 5))",
+        ValueError,
+        "bias shape (heads or 1, *window) = (1, 5, 3), got (1, 3, 5)",
+    ),
     ("softmax_(A, ends)", ValueError, "shape and window of A Window(3, boundary='truncated') got"),
     ("Circulant(A.data, Window(3, boundary='truncated'), (5, 4))", ValueError, "data pattern"),
     ("Circulant(ends.data, 3, (5, 4))", ValueError, "data"),
