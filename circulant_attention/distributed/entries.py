@@ -19,7 +19,7 @@ from circulant_attention.geometry import Geometry
 from circulant_attention.matrix import algebra
 from circulant_attention.ops import dtypes
 from circulant_attention.ops.precision import sum_dtype
-from circulant_attention.ops.softmax import softmax as row_softmax
+from circulant_attention.ops.softmax import softmax_or_zeros
 from circulant_attention.window import Window
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class Entries:
             dim: -1, the only dim it exists for.
 
         Returns:
-            A matrix whose rows sum to one.
+            A matrix whose rows sum to one. A row in which every stored entry is minus infinity
+            gives zeros.
 
         Raises:
             TypeError: If the entries are complex, or this is a transposed matrix.
@@ -141,7 +142,7 @@ class Entries:
         if present is not None:
             values = values.masked_fill(~present, -torch.inf)
         # Sums in the order of one process.
-        return self._with(halos.to_offsets(row_softmax(halos.to_columns(values))))
+        return self._with(halos.to_offsets(softmax_or_zeros(halos.to_columns(values))))
 
     def __add__(self, other: Any) -> Self:
         if not isinstance(other, Entries):

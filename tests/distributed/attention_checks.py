@@ -226,6 +226,7 @@ def overlapped() -> None:
         Case(square, (25, 31), (5, 3), [S(2), S(3)], 2),
         # Truncated: the ranks at the ends do not overlap, the others do.
         Case((world,), (12 * world,), truncated(5), [S(2)]),
+        Case((world,), (12 * world,), Window(((3, 1),)), [S(2)]),
     ]
     for i, (case, with_terms) in enumerate(product(cases, (False, True))):
         (q, k, v, w), _ = make(case, torch.float64)
@@ -334,4 +335,16 @@ def means_of_halves() -> None:
         # Each rank rounds its summand.
         check_equal(whole(found).reshape(expected.shape), expected, 2)
     wanted = B.mean(-2, dtype=torch.float64)
-    check_equal(whole(A.mean(-2, dtype=torch.float64)).reshape(wanted.shape), wanted, 2)
+    for found in (A.mean(-2, dtype=torch.float64), torch.mean(A, -2, dtype=torch.float64)):
+        check_equal(whole(found).reshape(wanted.shape), wanted, 2)
+
+
+def values_of_other_channels() -> None:
+    case = Case((dist.get_world_size(),), (9, 6), (5, 3), [S(2)], 2)
+    (q, k, _), cut = make(case, torch.float64, 3)
+    v = torch.randn(2, 6, *case.size, dtype=torch.float64)
+    expected, _ = circulant_mh_attention(q, k, v, case.window, case.heads)
+    own = distribute_tensor(v, mesh_of(case.mesh), case.placements)
+    found, A = circulant_mh_attention(*cut[:2], own, case.window, case.heads)
+    check_equal(found, expected, 64, case.placements)
+    check_equal(mh(A, own), expected, 64, case.placements)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -130,6 +131,14 @@ def check_derivatives(xs: Any, ys: Any, window: Window, grid: ShardedGrid) -> No
         wanted = gather_halos(*ys, W=window, grid=grid)
         for own, x in zip(gather_halos(*duals, W=window, grid=grid), wanted, strict=True):
             assert_close(forward_ad.unpack_dual(own).tangent, 2 * x)
+    # torch.func takes the cotangents from functions of their own.
+    for function, inputs, cotangents, adjoint in (
+        (extend_halos, xs, ys, gather_halos),
+        (gather_halos, ys, xs, extend_halos),
+    ):
+        _, pull_back = torch.func.vjp(partial(function, W=window, grid=grid), *inputs)
+        wanted = adjoint(*cotangents, W=window, grid=grid)
+        assert all(map(torch.equal, pull_back(tuple(cotangents)), wanted))
 
 
 def one_message_per_pair() -> None:

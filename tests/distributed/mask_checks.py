@@ -10,8 +10,13 @@ from attention_checks import SIMILARITIES, Case, R, S, check_equal, make, mesh_o
 from torch import Tensor
 from torch.distributed.tensor import distribute_module, distribute_tensor
 
-from circulant_attention import circulant_mh_adjacency, circulant_mh_attention, mh
-from circulant_attention.distributed import ShardedGrid, sharded_adjacency, sharded_attention
+from circulant_attention import Circulant, circulant_mh_adjacency, circulant_mh_attention, mh
+from circulant_attention.distributed import (
+    DistributedCirculant,
+    ShardedGrid,
+    sharded_adjacency,
+    sharded_attention,
+)
 from circulant_attention.geometry import make_geometry
 from circulant_attention.nn import CirculantAttention2d
 
@@ -78,6 +83,28 @@ def masks_of_dtensors() -> None:
             # A whole mask on every rank: the same bits.
             whole = mask.detach()
             check_equal(outputs_and_grads(case, cut, whole, False)[1], own_z.full_tensor())
+
+
+def softmax_of_rows_without_keys() -> None:
+    """Zeros, and gradients of zero, as of a matrix on one process."""
+    mesh, grid = mesh_of((dist.get_world_size(),)), (9, 6)
+    torch.manual_seed(1)
+    for window in ((5, 3), MIXED):
+        entries = make_geometry(window, grid).nnz_per_row
+        rows = torch.randn(2, HEADS, *grid, entries, dtype=torch.float64)
+        weights = torch.randn_like(rows)
+        rows[:, 0, 2:5] = -torch.inf
+        own = distribute_tensor(rows, mesh, [S(2)]).requires_grad_()
+        rows.requires_grad_()
+        A = Circulant(rows.flatten(2), window, grid)
+        expected = A.softmax().values.reshape(rows.shape)
+        assert not expected[:, 0, 2:5].any()
+        found = DistributedCirculant(own, window).softmax().rows
+        check_equal(found, expected, 64, [S(2)])
+        cut = distribute_tensor(weights, mesh, [S(2)])
+        (wanted,) = torch.autograd.grad((expected * weights).sum(), rows)
+        (grad,) = torch.autograd.grad((found * cut).sum(), own)
+        check_equal(grad, wanted, 64, [S(2)])
 
 
 def terms_of_shards() -> None:

@@ -90,7 +90,7 @@ def tensor_parallel() -> None:
     module = CirculantAttention2d(8, 4, (5, 3)).double()
     for parameter in module.parameters():
         dist.broadcast(parameter.data, 0)
-    x = torch.randn(2, 8, 7, 6, dtype=torch.double)
+    x = torch.randn(2, 8, 7, 6, dtype=torch.double, requires_grad=True)
     y = module(x)
     y.square().sum().backward()
 
@@ -104,7 +104,8 @@ def tensor_parallel() -> None:
                 )
 
     copied = distribute_module(copy.deepcopy(module), mesh, cut)
-    found = copied(distribute_tensor(x, mesh, [R]))
+    own = distribute_tensor(x.detach(), mesh, [R]).requires_grad_()
+    found = copied(own)
     check_equal(found, y, 256, [R])
     found.square().sum().backward()
     largest = max(float(parameter.grad.abs().max()) for parameter in module.parameters())
@@ -112,6 +113,8 @@ def tensor_parallel() -> None:
         # Of the largest: the gradient of the bias of the keys is zero.
         grad = other.grad.full_tensor()
         assert_close(grad, parameter.grad, rtol=0, atol=1e-12 * largest)
+    # Each rank has the part of its heads.
+    check_equal(own.grad, x.grad, 4096)
 
 
 def plain_parameters_are_refused() -> None:

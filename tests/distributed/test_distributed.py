@@ -28,11 +28,13 @@ CHECKS = {
         mask_checks.masks_of_dtensors,
         mask_checks.masks_of_modules,
         mask_checks.terms_of_shards,
+        mask_checks.softmax_of_rows_without_keys,
         dropout_checks.dropout_of_dtensors,
         dropout_checks.seeds_of_ranks_may_differ,
         dropout_checks.dropout_in_modules,
         attention_checks.ranks_without_samples,
         attention_checks.means_of_halves,
+        attention_checks.values_of_other_channels,
     ],
     "modules": [
         composition_checks.local_api,

@@ -183,6 +183,7 @@ def test_valid_on_wrapped_keys_is_circular_bit_by_bit(dims, seed):
 BAD = {
     "lengths": ([1, 1], "window has 2 entries for 1 spatial dims"),
     "reach": ([-1, 1, 1, 0], "reaches of the window of dim 0 must be from 0"),
+    "reach after": ([1, 2**31, 1, 1], "from 0 to 2.30, got 1 and 2147483648"),
     "dilation": ([1, 1, 0, 0], "dilation of dim 0 must be from 1"),
     "boundary": ([1, 1, 1, 3], "boundary of dim 0 must be 0"),
     "span": ([2, 2, 2, 0], "spans 9 pixels, more than the spatial size 8"),

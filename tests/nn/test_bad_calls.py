@@ -67,6 +67,10 @@ VALUE_ERRORS = [
         "bandwidth ... positive and finite, got 0.0",
     ),
     (
+        "CirculantAttention1d(4, 2, 3, similarity=DistanceSimilarity(), bandwidth=float('inf'))",
+        "bandwidth ... positive and finite, got inf",
+    ),
+    (
         "CirculantAttention1d(4, 2, 3, bandwidth=1.0)",
         "bandwidth and learn_bandwidth need ... got DotSimilarity()",
     ),

@@ -469,6 +469,7 @@ def test_memory_is_bounded(device: str) -> None:
         ({"bandwidth": 0}, ValueError, "expected bandwidth to be positive, got 0"),
         ({"boundary": "0"}, ValueError, "boundary to be 'circular' or 'truncated', .* got '0'"),
         ({"boundary": ["circular"]}, ValueError, r"or two of them, got \['circular'\]"),
+        ({"boundary": 3 * ("circular",)}, ValueError, r"or two of them, got \('circular', 'circ"),
         ({"boundary": True}, TypeError, "expected boundary to be a string or two, got True"),
         ({"tile": 0}, ValueError, "expected tile to be positive, got 0"),
         ({"tile": (1, 2, 3)}, TypeError, "expected tile to be an int, two ints or None"),

@@ -61,6 +61,15 @@ def test_an_odd_circular_window_is_that_of_an_int(W, same):
     assert repr(A) == repr(B)
 
 
+def test_a_dilated_circle_is_not_that_of_an_int():
+    W, pixels = Window(3, dilation=2), torch.arange(7)
+    A, expected = Circulant(W, (1, 1, 7)), torch.zeros(7, 7)
+    for offset in (-2, 0, 2):
+        expected[pixels, (pixels + offset) % 7] = 1
+    assert W == A.window
+    assert torch.equal(A.to_dense()[0, 0], expected)
+
+
 def test_a_window_of_one_pixel_has_no_boundary():
     one = make_geometry(Window(1, dilation=3, boundary="truncated"), (4, 5))
     assert one == make_geometry(1, (4, 5))
