@@ -284,6 +284,21 @@ def worst_moves(found: Found) -> Worst:
     )
 
 
+def summary(found: Found) -> str:
+    """The most that loops of a kernel take on any architecture, and what they may take."""
+    lines = []
+    for kind, limits, most in (
+        ("slots and wavefronts per product", LIMITS, worst_products(found)),
+        ("slots per load and per store", MOVE_LIMITS, worst_moves(found)),
+    ):
+        lines.append(f"{kind:56s}{'counted':>16s}{'allowed':>16s}")
+        for name, counted in sorted(most.items()):
+            pairs = (counted, limits.get(name, (0.0, 0.0)))
+            cells = [f"{first:.2f}, {second:.2f}" for first, second in pairs]
+            lines.append(f"{name:56s}" + "".join(f"{cell:>16s}" for cell in cells))
+    return "\n".join(lines)
+
+
 def problems(found: Found) -> Iterator[str]:
     """Loops that take more than the limits allow, and kernels without a limit."""
     for limits, most, words in (

@@ -196,13 +196,16 @@ def problems(made: Build) -> Iterator[str]:
 
 
 def table(found: list[Usage]) -> str:
-    """Registers per kernel and architecture; local memory in brackets."""
-    columns = list(dict.fromkeys(usage.architecture for usage in found))
-    cells: dict[str, dict[str, str]] = {}
-    for usage in found:
-        local = f" [{usage.stack_bytes}, {usage.spilled_bytes}]" if usage.uses_local_memory else ""
-        cells.setdefault(usage.kernel, {})[usage.architecture] = f"{usage.registers}{local}"
-    lines = [f"{'registers [stack, spilled bytes]':36s}" + "".join(f"{c:>14s}" for c in columns)]
-    for kernel, row in cells.items():
-        lines.append(f"{kernel:36s}" + "".join(f"{row.get(c, '-'):>14s}" for c in columns))
+    """The least and the most registers of a kernel on the architectures, and its local memory."""
+    lines = [f"{'registers [stack, spilled bytes]':56s}"]
+    for kernel in dict.fromkeys(usage.kernel for usage in found):
+        own = [usage for usage in found if usage.kernel == kernel]
+        registers = [usage.registers for usage in own]
+        local = [
+            f"{u.architecture} [{u.stack_bytes}, {u.spilled_bytes}]"
+            for u in own
+            if u.uses_local_memory
+        ]
+        words = [f"{min(registers)} to {max(registers)}", *local]
+        lines.append(f"{kernel:56s}{' '.join(words)}")
     return "\n".join(lines)

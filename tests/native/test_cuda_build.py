@@ -86,9 +86,9 @@ def test_every_kernel_is_reported(made: Build):
 
 
 def test_loops_take_no_more_slots_than_allowed(made: Build, record_property):
-    """Counted in the machine code of every architecture, and printed."""
+    """Counted in the machine code of every architecture, and printed in short."""
     found = issue_slots.all_loops(made.library)
-    record_property("issue slots of the CUDA kernels", issue_slots.table(found))
+    record_property("issue slots of the CUDA kernels", issue_slots.summary(found))
     assert list(issue_slots.problems(found)) == []
     architectures = {f"sm_{n}" for n in resource_report.wanted_architectures("CUDA_ARCHITECTURES")}
     kernels = {usage.kernel for usage in resource_report.usages(made.log)}
