@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 
 from cuda_on_host.build import BUILD, CHECK, HERE, ROOT, SANITIZE, Ninja, build_check, kernels
-from cuda_on_host.defects import Mutant
+from cuda_on_host.mutant import Mutant
 
 # Lines for other types and, on tensor cores, other numbers of channels than a mutant has.
 OTHER_TYPES = re.compile(
