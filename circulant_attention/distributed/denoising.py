@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Replicate
 
 from circulant_attention.denoising import means, nlm, tiling
 from circulant_attention.denoising.arguments import (
@@ -89,20 +88,8 @@ def _own_noise(
     sigma: float | Tensor, image: Tensor, shard: Tensor, where: Placed
 ) -> float | Tensor:
     """Sigma of this rank's images, checked against all of them."""
-    if isinstance(sigma, DTensor):
-        if sigma.device_mesh != where.mesh or not all(
-            isinstance(p, Replicate) for p in sigma.placements
-        ):
-            raise ValueError(
-                f"expected sigma replicated on the mesh of image, {where.mesh}, got "
-                f"{sigma.placements} on {sigma.device_mesh}: use sigma.redistribute"
-            )
-        sigma = where.parameter(sigma)
-    elif isinstance(sigma, Tensor) and sigma.requires_grad:
-        raise TypeError(
-            "expected a sigma that requires a gradient to be a replicated DTensor, which sums the "
-            "gradients of all ranks, got a plain tensor: use distribute_tensor"
-        )
+    if isinstance(sigma, Tensor):
+        sigma = where.parameter("sigma", sigma)
     # Of the shape of the whole image, without its memory.
     whole = shard.new_empty(()).expand(image.shape)
     noise = checked_sigma(sigma, whole, zero=True)

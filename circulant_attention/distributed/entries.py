@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor
 
 from circulant_attention import checks
 from circulant_attention.distributed import local
@@ -195,22 +195,7 @@ class Entries:
                 f"expected a number or a 0-d tensor to scale with, got shape {tuple(m.shape)}: use "
                 f"A.with_rows(A.rows * m) with a DTensor m"
             )
-        if isinstance(m, DTensor):
-            if m.device_mesh != self.device_mesh or not all(
-                isinstance(p, Replicate) for p in m.placements
-            ):
-                raise ValueError(
-                    f"expected the scale to be replicated on the mesh of A, {self.device_mesh}, "
-                    f"got {m.placements} on {m.device_mesh}"
-                )
-            return self._placed.parameter(m)
-        if m.requires_grad:
-            raise TypeError(
-                "expected a scale that requires a gradient to be a replicated DTensor, which sums "
-                "the gradients of all ranks, got a plain tensor: use distribute_tensor(m, "
-                "A.device_mesh, A.device_mesh.ndim * [Replicate()])"
-            )
-        return m
+        return self._placed.parameter("scale", m)
 
     def sum(self, dim: int | Sequence[int] | None = None) -> DTensor:
         """Sums over rows, columns or all.

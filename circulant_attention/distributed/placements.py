@@ -75,8 +75,26 @@ class Placed:
         ]
         return from_shards(x, self.mesh, placements, shape)
 
-    def parameter(self, x: DTensor) -> Tensor:
-        """A replicated parameter on this rank; its gradients are summed over ranks with shards."""
+    def parameter(self, name: str, x: Tensor) -> Tensor:
+        """A replicated parameter on this rank; its gradients are summed over ranks with shards.
+
+        Raises:
+            TypeError: If a parameter that requires a gradient is a plain tensor.
+            ValueError: If a DTensor is not replicated on the mesh.
+        """
+        if not isinstance(x, DTensor):
+            if x.requires_grad:
+                raise TypeError(
+                    f"expected a {name} that requires a gradient to be a replicated DTensor, which "
+                    f"sums the gradients of all ranks, got a plain tensor: use "
+                    f"distribute_tensor({name}, mesh, mesh.ndim * [Replicate()])"
+                )
+            return x
+        if x.device_mesh != self.mesh or not all(isinstance(p, Replicate) for p in x.placements):
+            raise ValueError(
+                f"expected {name} replicated on the mesh of the grid, {self.mesh}, got "
+                f"{x.placements} on {x.device_mesh}: use {name}.redistribute"
+            )
         grads = [Partial() if isinstance(p, Shard) else p for p in self.placements]
         local: Tensor = x.to_local(grad_placements=grads)
         return local
@@ -88,19 +106,7 @@ class Placed:
             TypeError: If a bias that requires a gradient is a plain tensor.
             ValueError: If a DTensor is not replicated on the mesh.
         """
-        if isinstance(x, DTensor):
-            replicated = all(isinstance(p, Replicate) for p in x.placements)
-            if x.device_mesh != self.mesh or not replicated:
-                raise ValueError(
-                    f"expected bias replicated on the mesh of q, {self.mesh}, got {x.placements} "
-                    f"on {x.device_mesh}: use bias.redistribute"
-                )
-            x = self.parameter(x)
-        elif x.requires_grad:
-            raise TypeError(
-                "expected a bias that requires a gradient to be a replicated DTensor, which sums "
-                "the gradients of all ranks, got a plain tensor: use distribute_tensor"
-            )
+        x = self.parameter("bias", x)
         return self.own(x.flatten(1), 0, CHANNELS, nheads)
 
     def own(self, x: Tensor, dim: int, of: int, size: int) -> Tensor:

@@ -323,7 +323,7 @@ def scale_bias_and_mask() -> None:
 
 
 def means_of_halves() -> None:
-    """Whose sums are larger than the largest float16."""
+    """The sums are larger than the largest float16."""
     world = dist.get_world_size()
     rows = torch.full((1, 1, 12, 10, 9), 600, dtype=torch.float16)
     A = DistributedCirculant(distribute_tensor(rows, mesh_of((world,)), [S(2)]), 3)

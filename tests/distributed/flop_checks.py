@@ -1,4 +1,4 @@
-"""The flops that torch's counter finds in attention whose messages overlap with it."""
+"""Flops of attention that overlaps with its messages, as torch's counter finds them."""
 
 from __future__ import annotations
 

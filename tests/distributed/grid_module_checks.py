@@ -92,7 +92,7 @@ def check_all(cases: list[Case]) -> None:
 def cosine_attention() -> None:
     cases = []
     for mesh, placements in _layouts(2, channels=True):
-        # Of the queries and of the keys, whose grid is another one.
+        # Queries and keys on two grids.
         grids = [(2, 4, 7, 6), (2, 4, 9, 5), (2, 8, 9, 5)]
         cases.append(Case(CosAttn2d((9, 8), 2, 12), grids, mesh, placements))
     mesh, placements = _layouts(1)[0]

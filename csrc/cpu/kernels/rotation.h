@@ -10,8 +10,8 @@
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 
-// The columns before `end` whose rows begin with offset `first`. Steps from these columns to the
-// next, which begin with another offset, without the division of Dim::first_offset.
+// Rows of adjacent columns, up to `end`, begin with offset `first`. Steps to the next columns,
+// where rows begin with another offset, without the division of Dim::first_offset.
 class Rotation {
  public:
   // That of `column`.

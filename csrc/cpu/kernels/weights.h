@@ -148,7 +148,7 @@ class Weights {
   }
 
  private:
-  // Copies the weights of `columns`, whose rows all start with offset `first`, to `at`. Overwrites
+  // Copies the weights of `columns` to `at`: all their rows start with offset `first`. Overwrites
   // up to a vector after the last one.
   template <class F>
   void copy_alike(const Span& columns, int64_t first, const Span& offsets, int64_t at,

@@ -86,10 +86,7 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
   using A = circulant::accumulate_t<T>;
   const Case& c = a.c;
   const double eps = std::numeric_limits<A>::epsilon();
-  // float16 has 11 bits, bfloat16 has 8.
-  const double coarse = std::is_same<T, A>::value           ? eps
-                        : std::is_same<T, c10::Half>::value ? 0x1p-10
-                                                            : 0x1p-7;
+  const double coarse = spacing<T>();
   const DeviceTerms<A> terms(r);
   std::string name = std::string(a.distance ? "distance " : "dot ") + dtype + ", values " +
                      std::to_string(a.value_channels);

@@ -32,8 +32,7 @@ inline double largest(const std::vector<double>& values) {
 
 // The numbers of the offsets of a row in the order of its values.
 inline std::vector<int64_t> offsets_of(const Case& c, int64_t row) {
-  const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
-                         row % c.size[2]};
+  const auto at = place_of(c, row);
   std::vector<int64_t> numbers{0};
   for (int d = 0; d < 3; ++d) {
     const circulant::Dim dim = c.dim(d);

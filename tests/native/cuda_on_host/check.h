@@ -2,12 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <cuda_runtime.h>
@@ -136,10 +139,22 @@ inline std::vector<int64_t> keys_of(const circulant::Dim& dim, int64_t i) {
   return keys;
 }
 
+// The distance of numbers from 1 on: float16 has 11 bits, bfloat16 has 8.
+template <class T>
+constexpr double spacing() {
+  if (std::is_same<T, c10::Half>::value) return 0x1p-10;
+  if (std::is_same<T, c10::BFloat16>::value) return 0x1p-7;
+  return std::numeric_limits<T>::epsilon();
+}
+
+// The place of a row in planes, rows and columns.
+inline std::array<int64_t, 3> place_of(const Case& c, int64_t row) {
+  return {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1], row % c.size[2]};
+}
+
 // The columns of a row in the order of its values, -1 for an absent one.
 inline std::vector<int64_t> columns_of(const Case& c, int64_t row) {
-  const int64_t at[3] = {row / (c.size[2] * c.size[1]), row / c.size[2] % c.size[1],
-                         row % c.size[2]};
+  const auto at = place_of(c, row);
   std::vector<int64_t> columns{0};
   for (int d = 0; d < 3; ++d) {
     const circulant::Dim dim = c.dim(d);

@@ -47,10 +47,8 @@ void check_dtype(const AttentionCase& a, AttentionReference& r, const std::strin
   using A = circulant::accumulate_t<T>;
   const Case& c = a.c;
   const double eps = std::numeric_limits<A>::epsilon();
-  // float16 has 11 bits, bfloat16 has 8; entries of float16 below 2^-14 are multiples of 2^-24.
-  const double coarse = std::is_same<T, A>::value           ? eps
-                        : std::is_same<T, c10::Half>::value ? 0x1p-10
-                                                            : 0x1p-7;
+  // Entries of float16 below 2^-14 are multiples of 2^-24.
+  const double coarse = spacing<T>();
   const std::string name = std::string("adjacency ") + (a.distance ? "distance " : "dot ") + dtype;
   r.forward();  // bounds the finite scores
   const double relative = 2 * (static_cast<double>(c.channels) + 8) * eps * r.products +
