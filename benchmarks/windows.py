@@ -159,6 +159,8 @@ def flex_attention(case: Case, window: Window) -> Callable[..., Tensor]:
     """FlexAttention, compiled, with the mask of a window."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+    # Otherwise it compiles the second mask for any size, and that C++ does not compile.
+    torch.compiler.reset()
     n = case.pixels
     inside = mask_of(make_geometry(window, case.spatial))
     # Compiled too: otherwise it makes the dense mask of all pairs of pixels.
