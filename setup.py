@@ -60,7 +60,7 @@ HEADERS = ROOT / "third_party" / "torch" / "include"
 # Raise it with the dependency in pyproject.toml, and only for a feature of the newer one.
 TARGET_VERSION = "0x020b000000000000"
 
-COMMON_FLAGS = ["-std=c++17", "-O3", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
+COMMON_FLAGS = ["-std=c++17", "-O3", "-DNDEBUG", f"-DTORCH_TARGET_VERSION={TARGET_VERSION}"]
 CXX_FLAGS = [
     *["-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"],
     # Messages name source files relative to the project.

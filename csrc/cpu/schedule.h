@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -52,6 +53,8 @@ void run_phases(const Kernel<Params>& kernel, const Params& params,
       if (last == nullptr || !same_sizes(item, *last)) {
         bytes = std::max(bytes, kernel.scratch_bytes(params, item));
       }
+      // In the tests with sanitizers, which switch assertions on.
+      assert(kernel.scratch_bytes(params, item) <= bytes);
       last = &item;
     }
   }

@@ -30,6 +30,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 # dilation does not divide, halos longer than the grid.
 LARGE = [
     (Dim(356, 183, 166, 1, TRUNCATED),),
+    (Dim(300, 4, 4, 1, TRUNCATED),),
     (Dim(900, 150, 151, 1, CIRCULAR),),
     (Dim(700, 90, 0, 3, TRUNCATED),),
     (Dim(300, 140, 160, 1, VALID),),

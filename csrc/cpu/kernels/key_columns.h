@@ -30,6 +30,12 @@ struct KeyColumns {
     return present(dim, queries.begin + shift(), queries.end + shift() + reach());
   }
   int64_t count() const { return keys().size(); }
+  // The most keys that an item of this size has, wherever it is: items of the same size need the
+  // same scratch memory.
+  int64_t most() const {
+    const int64_t keys = queries.size() + reach();
+    return wrap() ? dim.size : dim.circular ? keys : smaller(keys, dim.keys);
+  }
   int64_t begin() const { return keys().begin; }
   // The key at the first offset of the item's first query, counted from the first key; negative if
   // it is beyond a border.
@@ -46,11 +52,11 @@ struct KeyColumns {
   }
   template <class T>
   int64_t query_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>) + reach());
+    return odd_pitch<T>(round_up(most(), kLanes<T>) + reach());
   }
   template <class T>
   int64_t key_pitch() const {
-    return odd_pitch<T>(round_up(count(), kLanes<T>));
+    return odd_pitch<T>(round_up(most(), kLanes<T>));
   }
 };
 
