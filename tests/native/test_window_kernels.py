@@ -40,6 +40,11 @@ LARGE = [
     (Dim(64, 6, 0, 1, TRUNCATED), Dim(19, 6, 0, 1, TRUNCATED)),
     (Dim(3, 3, 20, 2, VALID), Dim(20, 1, 1, 1, CIRCULAR)),
     (Dim(12, 2, 1, 2, TRUNCATED), Dim(7, 1, 1, 1, CIRCULAR), Dim(9, 1, 1, 1, CIRCULAR)),
+    # Classes of planes of different sizes, absent keys at both ends of a long row, packed rows that
+    # are not whole cache lines.
+    (Dim(7, 1, 1, 2, TRUNCATED), Dim(5, 1, 2, 2, TRUNCATED), Dim(3, 1, 1, 1, CIRCULAR)),
+    (Dim(1425, 0, 1, 2, TRUNCATED),),
+    (Dim(2, 1, 0, 3, TRUNCATED), Dim(191, 25, 26, 3, CIRCULAR)),
 ]
 
 
