@@ -91,7 +91,7 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
            value_bytes;
   };
   // Cycles of a multiprocessor per window row of a block, counted: of issue slots, per warp and
-  // kTaps taps 640 for the sums, 14 per 32 entries of A, 8 per channel and 32 columns of a row of
+  // kTaps taps 700 for the sums, 14 per 32 entries of A, 8 per channel and 32 columns of a row of
   // the halo; or of shared memory, 224, 3 and 1. A block by itself computes with few warps and
   // waits for each batch that it stages; the others that fit compute meanwhile.
   const auto cost = [&](const Tile& t) {
@@ -101,7 +101,7 @@ ApplyPlan plan(const Problem& problem, bool transposed, const char* op) {
                                          : double(t.h()) * divide_up(row_taps, taps);
     const double entries = t.pixels() * row_taps / 32.0;
     const double loads = t.d() * rows * divide_up(t.w() + taps - 1, 32) * p.block_channels;
-    const double slots = 640.0 * p.warps * row_passes + 14 * entries + 8 * loads;
+    const double slots = 700.0 * p.warps * row_passes + 14 * entries + 8 * loads;
     const double shared = 224.0 * p.warps * row_passes + 3 * entries + loads;
     const double alone = slots / p.warps + kLatency * divide_up(row_taps, batch(t));
     const int resident =

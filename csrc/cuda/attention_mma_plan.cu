@@ -33,9 +33,9 @@ MmaLimits present(const Axis& dim) {
 }
 
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
-double octet_slots(int D) { return D == 32 ? 105 : D == 64 ? 125 : 150; }
+double octet_slots(int D) { return D == 32 ? 95 : D == 64 ? 110 : 135; }
 double step_slots(const MmaPlan& p, int D) {
-  return 150 + 6.0 * (4 * D << p.log_positions) / kMmaThreads;
+  return 660 + 12.0 * (4 * D << p.log_positions) / kMmaThreads;
 }
 
 // Cycles of a multiprocessor for all groups, four slots each.
@@ -46,7 +46,8 @@ double mma_cycles(const MmaPlan& p, int D) {
          (met * octet_slots(D) + steps * step_slots(p, D));
 }
 
-// The same for the kernel without tensor cores, as in attention_plan.cu.
+// The same for the kernel without tensor cores, as in attention_plan.cu, and what each step of 8
+// strips takes beside its products and sums.
 double fma_cycles(const AttentionProblem& problem) {
   constexpr int tile_h = 8, tile_w = 16;
   const Extents &size = problem.pattern.size, &window = problem.pattern.window;
@@ -57,7 +58,7 @@ double fma_cycles(const AttentionProblem& problem) {
   const double tiles =
       double(problem.groups) * std::ceil(double(size.d) * size.h * size.w / (tile_h * tile_w));
   return tiles * ((16 * strips + 3 * loads) * shape.channels * divide_up(shape.value_channels, 64) +
-                  (24 * strips + 3 * loads) * shape.value_channels);
+                  (24 * strips + 3 * loads) * shape.value_channels + 1500 * std::ceil(strips / 8));
 }
 
 // Sets the sizes of a step in shared memory, with the halo in `chunks` steps per band.
