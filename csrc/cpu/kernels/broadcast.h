@@ -73,15 +73,15 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
         value[v] = load(pixel + v * L);
         pin(value[v]);
       }
-      int64_t at[columns];
+      int64_t from[columns];
       CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
         if (c < first || c > last) continue;
-        at[c] = placed ? place[c * weights.column] : c * weights.column;
+        from[c] = placed ? place[c * weights.column] : c * weights.column;
       }
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
         CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
           if (c < first || c > last) continue;
-          const Vec<T> factor = broadcast(weight[r][at[c]]);
+          const Vec<T> factor = broadcast(weight[r][from[c]]);
           CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) {
             s[r][c][v] = fma(factor, value[v], s[r][c][v]);
           }
