@@ -20,32 +20,33 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 constexpr int kTileColumns = 3;
 constexpr int kTileVectors = kRegisters == 32 ? 2 : 1;
 
-// Calls f(w, width) for the tiles of `columns`: column w and those `step` apart, `width` of them.
-// Those of `together` adjacent columns alternate.
+// Calls f(w, width) for the tiles of `columns`: column w and those `step` apart, `width` of them,
+// at most `most`. Adjacent tiles follow each other, because they share neighbours: so all tiles of
+// the columns that are whole steps apart come before the next ones.
 template <class F>
-inline void for_each_tile(const Span& columns, int64_t together, int64_t step, F&& f) {
-  for (int64_t begin = columns.begin; begin < columns.end; begin += together) {
-    const int64_t left = columns.end - begin;
-    for (int64_t w = 0; w < smaller(step, left); ++w) {
-      f(begin + w, left >= together ? together / step : divide_up(left - w, step));
+inline void for_each_tile(const Span& columns, int64_t most, int64_t step, F&& f) {
+  for (int64_t begin = columns.begin; begin < smaller(columns.begin + step, columns.end); ++begin) {
+    for (int64_t w = begin; w < columns.end; w += most * step) {
+      f(w, smaller(most, divide_up(columns.end - w, step)));
     }
   }
 }
 
 // The weights of a tile. That of row r and pixel n of the neighbours, n = 0 at the first one in the
-// window of column 0, and row i and column c of the results is at
-// first[r * kTileRows + i][at + c * column + n * pixel].
+// window of column 0, and row i and column c of the results is
+// first[r * kTileRows + i][at + c * column + n * pixel]. With places, it is
+// first[r * kTileRows + i][places[at + c * column + n * pixel]].
 template <class T>
 struct TileWeights {
   const T* const* first;
   int64_t at, column, pixel;
+  const int64_t* places;  // may be null
 };
 
 // sums[column][row][vector] += sum over `count` rows of neighbours and the pixels in the window of
-// the column of weight * pixel. A pixel is at x[r] + at + pixel * next, where next = step *
-// channels. The sums of the rows of a column are `channels` apart, those of columns kTileRows *
-// next.
-template <class T, int rows, int columns, int vectors>
+// the column of weight * pixel. A pixel is at x[r] + at + pixel * channels. The sums of the rows of
+// a column are `channels` apart, those of columns kTileRows * next.
+template <class T, int rows, int columns, int vectors, bool placed>
 void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, int64_t count,
                   int64_t window, int64_t next, int64_t channels, T* sums) {
   constexpr int L = kLanes<T>;
@@ -62,8 +63,9 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
     const T* pixel = x[n] + at;
     const T* weight[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      weight[r] = weights.first[n * kTileRows + r] + weights.at;
+      weight[r] = weights.first[n * kTileRows + r] + (placed ? 0 : weights.at);
     }
+    const int64_t* place = placed ? weights.places + weights.at : nullptr;
     // Adds one pixel to the columns first to last, with it in their windows.
     const auto add = [&](int first, int last) __attribute__((always_inline)) {
       Vec<T> value[vectors];
@@ -71,17 +73,23 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
         value[v] = load(pixel + v * L);
         pin(value[v]);
       }
+      int64_t from[columns];
+      CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
+        if (c < first || c > last) continue;
+        from[c] = placed ? place[c * weights.column] : c * weights.column;
+      }
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
         CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
           if (c < first || c > last) continue;
-          const Vec<T> factor = broadcast(weight[r][c * weights.column]);
+          const Vec<T> factor = broadcast(weight[r][from[c]]);
           CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) {
             s[r][c][v] = fma(factor, value[v], s[r][c][v]);
           }
         }
-        weight[r] += weights.pixel;
+        if constexpr (!placed) weight[r] += weights.pixel;
       }
-      pixel += next;
+      if constexpr (placed) place += weights.pixel;
+      pixel += channels;
     };
     CIRCULANT_UNROLL for (int last = 0; last < columns - 1; ++last) add(0, last);
     for (int64_t d = columns - 1; d < window; ++d) add(0, columns - 1);
@@ -99,15 +107,16 @@ using AddProducts = void(const TileWeights<T>&, const T* const*, int64_t, int64_
                          int64_t, T*);
 
 // The function above for a tile of any size.
-template <class T>
+template <class T, bool placed>
 inline AddProducts<T>* add_products_of(int64_t rows, int64_t columns, int64_t vectors) {
+  constexpr int most = kTileVectors;
   static constexpr AddProducts<T>* functions[kTileRows][kTileColumns][2] = {
-#define CIRCULANT_TILES(rows)                                                    \
-  {                                                                              \
-    {add_products<T, rows, 1, 1>, add_products<T, rows, 1, kTileVectors>},       \
-        {add_products<T, rows, 2, 1>, add_products<T, rows, 2, kTileVectors>}, { \
-      add_products<T, rows, 3, 1>, add_products<T, rows, 3, kTileVectors>        \
-    }                                                                            \
+#define CIRCULANT_TILES(rows)                                                            \
+  {                                                                                      \
+    {add_products<T, rows, 1, 1, placed>, add_products<T, rows, 1, most, placed>},       \
+        {add_products<T, rows, 2, 1, placed>, add_products<T, rows, 2, most, placed>}, { \
+      add_products<T, rows, 3, 1, placed>, add_products<T, rows, 3, most, placed>        \
+    }                                                                                    \
   }
       CIRCULANT_TILES(1), CIRCULANT_TILES(2), CIRCULANT_TILES(3), CIRCULANT_TILES(4)
 #undef CIRCULANT_TILES

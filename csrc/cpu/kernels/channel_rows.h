@@ -15,8 +15,8 @@ inline int64_t padded_channels(int64_t channels) {
   return round_up(channels, kLanes<T>);
 }
 
-// The rows in the windows of a work item: [column][channel], all pixels at some offsets of its
-// columns.
+// The rows in the windows of a work item: [pixel][channel], all pixels at some offsets of its
+// columns. Pixels a dilation apart are adjacent: those that a tile of columns reads.
 template <class S>
 class ChannelRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -28,12 +28,18 @@ class ChannelRows : public RowsAround<S> {
   ChannelRows(Arena& arena, const Image<const S>& image, const Geometry& g, const WorkItem& item,
               const Span& offsets)
       : RowsAround<S>(arena, image, g, item.rows,
-                      item.columns.size() + g.dims[2].dilation * (offsets.size() - 1),
+                      round_up(item.columns.size(), g.dims[2].dilation) +
+                          g.dims[2].dilation * (offsets.size() - 1),
                       padded_channels<T>(image.channels)),
         channels_(padded_channels<T>(image.channels)),
         columns_(item.columns),
         dim_(g.dims[2]),
+        step_(dim_.dilation),
+        alike_(divide_up(columns_.size(), step_) + offsets.size() - 1),
         placement_(placement(offsets)) {}
+
+  // The place of the first pixel of column w, counted from the first of the item.
+  int64_t place(int64_t w) const { return step_ == 1 ? w : w % step_ * alike_ + w / step_; }
 
   void pack_until(int64_t until) {
     this->pack_rows_until(until, [this](const S* const* from, T* const* to, int64_t count) {
@@ -59,7 +65,8 @@ class ChannelRows : public RowsAround<S> {
       for (int64_t n = 0; n < count; n += L) {
         const int64_t lanes = smaller(L, count - n);
         const S* first = row + column + n;
-        T* packed = to + (at + n) * padded;
+        T* packed[L];
+        for (int64_t l = 0; l < lanes; ++l) packed[l] = to + place(at + n + l) * padded;
         for (int64_t c = 0; c < padded; c += L) {
           Vec<T> block[L];
           CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
@@ -67,18 +74,20 @@ class ChannelRows : public RowsAround<S> {
           }
           transpose_block<T>(block);
           CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
-            if (l < lanes) store(packed + l * padded + c, block[l]);
+            if (l < lanes) store(packed[l] + c, block[l]);
           }
         }
       }
     });
-    placement_.for_each_absent(
-        [=](int64_t at, int64_t count) { fill_zero(to + at * padded, count * padded); });
+    placement_.for_each_absent([=](int64_t at, int64_t count) {
+      for (int64_t i = at; i < at + count; ++i) fill_zero(to + place(i) * padded, padded);
+    });
   }
 
   int64_t channels_;
   Span columns_;
   Dim dim_;
+  int64_t step_, alike_;  // the pixels a dilation apart
   Placement placement_;
 };
 

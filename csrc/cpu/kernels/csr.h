@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../../common/geometry.h"
 #include "../params.h"
@@ -27,33 +28,24 @@ struct Slots {
   Span offsets;
   // For every query the first offset along the columns in CSR order; null if it is 0 for all.
   const int64_t* first_offsets;
+  const WindowRotation<Compute<std::remove_const_t<S>>>* rotation;  // if first_offsets are not null
 };
 
 // Calls f(n, vector) for value n of all slots, with query l in lane l of the vector. Lanes without
-// a query are zero.
-template <class S, class F>
-inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
+// a query are zero. `length` values of a query are treated together: row(values, l, n, count) loads
+// `count` of them from n on for query l, whose first is at `values`.
+template <class S, class F, class Row>
+inline void read_rows(const Slots<const S>& slots, int64_t length, int64_t lanes, F&& f,
+                      Row&& row) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
-  const bool rotated = slots.first_offsets != nullptr;
-  const int64_t one = slots.offsets.size(), length = rotated ? one : slots.rows * one;
-  for (int64_t begin = 0; begin < slots.rows * one; begin += length) {
+  const int64_t end = slots.rows * slots.offsets.size();
+  for (int64_t begin = 0; begin < end; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
       CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
-        if (l >= lanes) {
-          block[l] = Vec<T>{};
-          continue;
-        }
-        const S* row = slots.values + l * slots.stride + begin;
-        const int64_t offset = slots.offsets.begin + n;
-        const int64_t first = rotated ? slots.first_offsets[l] : 0;
-        if (first > 0) {
-          block[l] = RotatedLanes<S>(slots.window, first, offset, count).load(row);
-        } else {
-          block[l] = load_first(row + offset, count);
-        }
+        block[l] = l < lanes ? row(slots.values + l * slots.stride + begin, l, n, count) : Vec<T>{};
       }
       transpose_block<T>(block);
       CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
@@ -63,32 +55,71 @@ inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
   }
 }
 
-// The inverse: f(n) is the vector with value n of all queries.
 template <class S, class F>
-inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
+inline void read_slots(const Slots<const S>& slots, int64_t lanes, F&& f) {
+  const bool rotated = slots.first_offsets != nullptr;
+  const int64_t one = slots.offsets.size();
+  if (rotated && one == slots.window && slots.rotation->possible()) {
+    return read_rows<S>(
+        slots, one, lanes, f,
+        [&](const S* row, int64_t l, int64_t, int64_t count) __attribute__((always_inline)) {
+          return slots.rotation->in_order(load_first(row, count), slots.first_offsets[l]);
+        });
+  }
+  read_rows<S>(slots, rotated ? one : slots.rows * one, lanes, f,
+               [&](const S* row, int64_t l, int64_t n, int64_t count)
+                   __attribute__((always_inline)) {
+                     const int64_t offset = slots.offsets.begin + n;
+                     const int64_t first = rotated ? slots.first_offsets[l] : 0;
+                     if (first > 0)
+                       return RotatedLanes<S>(slots.window, first, offset, count).load(row);
+                     return load_first(row + offset, count);
+                   });
+}
+
+// The inverse: f(n) is the vector with value n of all queries, and put(values, l, n, count, vector)
+// stores.
+template <class S, class F, class Put>
+inline void write_rows(const Slots<S>& slots, int64_t length, int64_t lanes, F&& f, Put&& put) {
   using T = Compute<S>;
   constexpr int64_t L = kLanes<T>;
-  const bool rotated = slots.first_offsets != nullptr;
-  const int64_t one = slots.offsets.size(), length = rotated ? one : slots.rows * one;
-  for (int64_t begin = 0; begin < slots.rows * one; begin += length) {
+  const int64_t end = slots.rows * slots.offsets.size();
+  for (int64_t begin = 0; begin < end; begin += length) {
     for (int64_t n = 0; n < length; n += L) {
       const int64_t count = smaller(L, length - n);
       Vec<T> block[L];
       CIRCULANT_UNROLL for (int i = 0; i < L; ++i) block[i] = f(begin + n + smaller(i, count - 1));
       transpose_block<T>(block);
       CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
-        if (l >= lanes) continue;
-        S* row = slots.values + l * slots.stride + begin;
-        const int64_t offset = slots.offsets.begin + n;
-        const int64_t first = rotated ? slots.first_offsets[l] : 0;
-        if (first > 0) {
-          RotatedLanes<S>(slots.window, first, offset, count).store(row, block[l]);
-        } else {
-          store_first(row + offset, block[l], count);
-        }
+        if (l < lanes) put(slots.values + l * slots.stride + begin, l, n, count, block[l]);
       }
     }
   }
+}
+
+template <class S, class F>
+inline void write_slots(const Slots<S>& slots, int64_t lanes, F&& f) {
+  using T = Compute<S>;
+  const bool rotated = slots.first_offsets != nullptr;
+  const int64_t one = slots.offsets.size();
+  if (rotated && one == slots.window && slots.rotation->possible()) {
+    return write_rows(
+        slots, one, lanes, f,
+        [&](S* row, int64_t l, int64_t, int64_t count, Vec<T> v) __attribute__((always_inline)) {
+          store_first(row, slots.rotation->rotated(v, slots.first_offsets[l]), count);
+        });
+  }
+  write_rows(slots, rotated ? one : slots.rows * one, lanes, f,
+             [&](S* row, int64_t l, int64_t n, int64_t count, Vec<T> v)
+                 __attribute__((always_inline)) {
+                   const int64_t offset = slots.offsets.begin + n;
+                   const int64_t first = rotated ? slots.first_offsets[l] : 0;
+                   if (first > 0) {
+                     RotatedLanes<S>(slots.window, first, offset, count).store(row, v);
+                   } else {
+                     store_first(row + offset, v, count);
+                   }
+                 });
 }
 
 // The values of one group, and the queries of a tile in it.
@@ -103,6 +134,7 @@ class CsrRows {
         rows_{item.row_class, g.dims[1].dilation, g.dims[1].size},
         row_size_(g.offsets()),
         in_order_(unrotated(g.dims[2])),
+        rotation_(g.dims[2].window),
         offsets_{0, g.dims[2].window} {}
 
   // Selects the offsets along columns.
@@ -137,7 +169,7 @@ class CsrRows {
       const int64_t slot =
           (plane + first - turn + (first < turn ? rows.window : 0)) * columns.window;
       f(first, Slots<S>{row + slot, row_size_, end - first, columns.window, offsets_,
-                        rotated_ ? first_offsets_ : nullptr});
+                        rotated_ ? first_offsets_ : nullptr, &rotation_});
       first = end;
     }
   }
@@ -165,6 +197,7 @@ class CsrRows {
   ClassPixels planes_, rows_;
   int64_t row_size_;  // K
   Span in_order_;     // the columns without rotation
+  WindowRotation<Compute<S>> rotation_;
   Span offsets_;
   int64_t w_ = 0;
   bool rotated_ = false;

@@ -28,6 +28,7 @@ class ProductKernel {
       : ProductKernel(a, transposed ? a.geometry.transposed() : a.geometry, item, arena) {}
 
   void run() {
+    if (segments(geometry_.dims[2].window) == 1) find_places(segment_);
     for_each_row_block(
         geometry_, item_, block_,
         [this](int64_t d) { x_.start_plane(d, block_.present_planes, 0); },
@@ -45,7 +46,6 @@ class ProductKernel {
       : geometry_(geometry_of_classes(g, item)),
         item_(item),
         columns_(item.columns.size()),
-        wraps_(g.dims[2].circular && columns_ == g.dims[2].size),
         dilation_(g.dims[2].dilation),
         values_(a.values, g, item),
         y_(query_image<S>(a.y, item, a.channels, g)),
@@ -56,12 +56,14 @@ class ProductKernel {
         block_{kTileRows, g.dims[0].window, g.dims[1].window},
         together_(key_rows_together()),
         most_columns_(columns_together()),
-        copy_size_(values_.pixels(most_columns_, segment_) * segment_.size() + L),
+        copied_(values_.always_in_place() ? 0 : values_.pixels(most_columns_, segment_)),
+        copy_size_(copied_ * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         parts_(arena.take<RowsAlike>(together_)),
         rows_(arena.take<const S*>(together_ * kTileRows)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
-        copies_(arena.take<T>(together_ * kTileRows * copy_size_)) {}
+        copies_(arena.take<T>(together_ * kTileRows * copy_size_)),
+        places_(arena.take<int64_t>(values_.always_in_place() ? columns_ * segment_.size() : 0)) {}
 
   // The number of key rows to treat together. All of them, so that rows of the matrix are read from
   // end to end; transposed, a row of y needs only a part of each.
@@ -93,8 +95,10 @@ class ProductKernel {
   // Adds the pixels of x at `offsets` to rows h.. of plane d, row i of the item.
   void add_segment(int64_t d, int64_t h, int64_t i, const Span& offsets) {
     const int64_t plane_rows = block_.plane_rows();
-    const bool whole = offsets.size() == geometry_.dims[2].window;
-    if (!whole) x_.start_segment(i, offsets);
+    if (offsets.size() < geometry_.dims[2].window) {
+      x_.start_segment(i, offsets);
+      find_places(offsets);
+    }
     x_.pack_until(i + plane_rows);
     for (int64_t j = 0; j < block_.key_rows(); ++j) {
       key_rows_[j] = x_.row(j / plane_rows, i + block_.in_plane(j));
@@ -119,14 +123,12 @@ class ProductKernel {
   // lie on both sides.
   Span whole_tiles(const Span& offsets) const {
     const Span in_place = values_.in_place(offsets);
-    const int64_t together = tiles_together(offsets);
+    const int64_t together = tile_columns(offsets) * dilation_;
     const int64_t begin = round_up(in_place.begin, together);
     const int64_t end = columns_ - round_up(columns_ - in_place.end, together);
     return begin < end ? Span{begin, end} : in_place;
   }
-  int64_t tiles_together(const Span& offsets) const {
-    return smaller(kTileColumns, offsets.size()) * dilation_;
-  }
+  static int64_t tile_columns(const Span& offsets) { return smaller(kTileColumns, offsets.size()); }
 
   void add_key_rows(const Step& step) {
     const Span in_place = whole_tiles(step.offsets);
@@ -134,13 +136,9 @@ class ProductKernel {
     parts_end_ = find_parts(block_, step.begin, step.end, 4, parts_);
     find_rows(step);
     if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
-    if (transposed && wraps_ && in_place.size() > 0) {
-      add_in_place(step, in_place);
-      return add_borders(step, in_place);
-    }
-    add_copied(step, {0, in_place.begin});
-    add_in_place(step, in_place);
-    add_copied(step, {in_place.end, columns_});
+    add_border(step, {0, in_place.begin});
+    add_in_place(step, in_place, values_.first_in_row(step.offsets), geometry_.offsets(), nullptr);
+    add_border(step, {in_place.end, columns_});
   }
 
   // Copies the weights of `columns`.
@@ -155,27 +153,23 @@ class ProductKernel {
     });
   }
 
-  // Adds to `columns` with copies of the weights, for some columns at a time.
-  void add_copied(const Step& step, const Span& columns) {
+  // Adds to columns near a border: with the places of the weights, or copies of them for some
+  // columns at a time.
+  void add_border(const Step& step, const Span& columns) {
     const int64_t window = step.offsets.size();
+    if (values_.always_in_place()) return add_in_place(step, columns, 0, window, places_);
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
       if (!transposed) prefetch_columns(step, part);
       copy(step, part);
-      add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window);
+      add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window, nullptr);
     }
   }
 
-  // Adds to the columns around `inside` on a circle. The windows on both sides of its border share
-  // pixels, and these are copied once.
-  void add_borders(const Step& step, const Span& inside) {
-    const int64_t window = step.offsets.size(), first = values_.first_in_copy(step.offsets);
-    copy(step, {inside.end, columns_ + inside.begin});
-    add_tiles(step, {inside.end, columns_}, first - inside.end * window, window);
-    add_tiles(step, {0, inside.begin}, first + (columns_ - inside.end) * window, window);
-  }
-
-  void add_in_place(const Step& step, const Span& columns) {
+  // Adds to `columns` with weights in place. Those of column w, or their places unless these are
+  // null, begin at first + w * stride.
+  void add_in_place(const Step& step, const Span& columns, int64_t first, int64_t stride,
+                    const int64_t* places) {
     if (columns.size() == 0) return;
     if constexpr (sizeof(S) == sizeof(T)) {
       for_each_pair(step, [&](int64_t place, int64_t, int64_t) { weights_[place] = rows_[place]; });
@@ -183,8 +177,16 @@ class ProductKernel {
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
       if (!transposed) prefetch_columns(step, part);
-      add_tiles(step, part, values_.first_in_row(step.offsets), geometry_.offsets());
+      add_tiles(step, part, first, stride, places);
     }
+  }
+
+  // Finds the places of the weights near a border.
+  void find_places(const Span& offsets) {
+    if (!values_.always_in_place()) return;
+    const Span in_place = whole_tiles(offsets);
+    values_.find_places({0, in_place.begin}, offsets, places_);
+    values_.find_places({in_place.end, columns_}, offsets, places_);
   }
 
   // Calls f(place, j, r) for every key row j and row r of y: `place` is theirs in rows_, weights_
@@ -199,30 +201,32 @@ class ProductKernel {
     }
   }
 
-  // Adds the key rows to `columns`. The weights of column w begin at first + w * stride.
-  void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride) {
-    for_each_tile(columns, tiles_together(step.offsets), dilation_, [&](int64_t w, int64_t width) {
-      add_tile(step, w, width, first + w * stride, stride);
+  // Adds the key rows to `columns`.
+  void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride,
+                 const int64_t* places) {
+    for_each_tile(columns, tile_columns(step.offsets), dilation_, [&](int64_t w, int64_t width) {
+      const int64_t at = first + w * stride, next = dilation_ * stride - 1;
+      const bool by_pixel = transposed && places == nullptr;
+      add_tile(step, w, width, {weights_, at, by_pixel ? 1 : next, by_pixel ? next : 1, places});
     });
   }
 
-  // Adds the key rows to `width` columns, w and those a dilation apart. The weights of column w
-  // begin at `at`.
-  void add_tile(const Step& step, int64_t w, int64_t width, int64_t at, int64_t stride) {
-    const int64_t pixel = dilation_ * stride - 1;
+  // Adds the key rows to `width` columns, w and those a dilation apart. `weights` are those of the
+  // first key row and row of y.
+  void add_tile(const Step& step, int64_t w, int64_t width, TileWeights<T> weights) {
+    const auto of = weights.places ? add_products_of<T, true> : add_products_of<T, false>;
+    const int64_t pixel = x_.place(w) * channels_;
     for (const RowsAlike* part = parts_; part < parts_end_; ++part) {
-      const TileWeights<T> weights{weights_ + (part->key_row - step.begin) * kTileRows + part->row,
-                                   at, transposed ? 1 : pixel, transposed ? pixel : 1};
-      for (int64_t c = 0; c < channels_;) {
+      weights.first = weights_ + (part->key_row - step.begin) * kTileRows + part->row;
+      for (int64_t c = 0; c < channels_; c += kTileVectors * L) {
         const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
-        add_products_of<T>(part->rows, width, vectors)(
-            weights, key_rows_ + part->key_row, w * channels_ + c, part->count, step.offsets.size(),
-            dilation_ * channels_, channels_, sums_.at(w, part->row) + c);
+        of(part->rows, width, vectors)(weights, key_rows_ + part->key_row, pixel + c, part->count,
+                                       step.offsets.size(), dilation_ * channels_, channels_,
+                                       sums_.at(w, part->row) + c);
         for (int64_t n = 0; n < part->count; ++n) {
           values_ahead_.step();
           rows_ahead_.step();
         }
-        c += vectors * L;
       }
     }
   }
@@ -262,8 +266,7 @@ class ProductKernel {
     values_ahead_.clear();
     if (block.rows <= 0) return;
     const int64_t plane_end = (begin / block.plane_rows() + 1) * block.plane_rows();
-    const int64_t end = smaller(begin + together_, plane_end);
-    for (int64_t j = begin; j < end; ++j) {
+    for (int64_t j = begin; j < smaller(begin + together_, plane_end); ++j) {
       values_.prefetch_key_row(values_ahead_, block, step.d, h, j);
     }
     values_ahead_.spread(steps(step.end - step.begin, columns_));
@@ -276,9 +279,7 @@ class ProductKernel {
 
   Geometry geometry_;  // of the classes; relates y to x
   const WorkItem& item_;
-  int64_t columns_;
-  bool wraps_;  // whether they are a whole circle
-  int64_t dilation_;
+  int64_t columns_, dilation_;
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;
@@ -286,12 +287,13 @@ class ProductKernel {
   ChannelRows<S> x_;
   ChannelSums<T> sums_;
   RowBlock block_;
-  int64_t together_, most_columns_, copy_size_;
+  int64_t together_, most_columns_, copied_, copy_size_;
   const T** key_rows_;
   RowsAlike *parts_, *parts_end_ = nullptr;
   const S** rows_;
   const T** weights_;
   T* copies_;
+  int64_t* places_;  // [column][offset]
   Prefetcher values_ahead_, rows_ahead_;
 };
 

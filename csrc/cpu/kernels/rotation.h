@@ -6,6 +6,7 @@
 
 #include "../../common/geometry.h"
 #include "../simd/half.h"
+#include "../simd/permute.h"
 #include "microkernels.h"
 
 namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
@@ -63,6 +64,30 @@ struct RotatedLanes {
     if (split > 0) store_range(row + before, v, 0, split);
     if (split < count) store_range(row + after, v, split, count);
   }
+};
+
+// Rotates windows of at most a vector in registers.
+template <class T>
+class WindowRotation {
+  static constexpr int64_t L = kLanes<T>;
+
+ public:
+  explicit WindowRotation(int64_t window) : window_(window) {
+    if (!possible()) return;
+    for (int64_t i = 0; i < 2 * L; ++i) {
+      lanes_[i] = static_cast<Int<T>>(i < window ? i : lanes_[i - window]);
+    }
+  }
+
+  bool possible() const { return kPermutes<T> && window_ <= L; }
+  // From CSR order, which begins with offset `first`, to the order of the offsets, and back. Lanes
+  // from the window on have any values.
+  Vec<T> in_order(Vec<T> v, int64_t first) const { return permute<T>(v, lanes_ + window_ - first); }
+  Vec<T> rotated(Vec<T> v, int64_t first) const { return permute<T>(v, lanes_ + first); }
+
+ private:
+  int64_t window_;
+  Int<T> lanes_[2 * L];  // i modulo the window
 };
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -105,14 +105,18 @@ class BitTranspose {
     // From the key, the query is at the opposite offset.
     const Span own{dim.window - offsets.end, dim.window - offsets.begin};
     const S* values = values_.row(d, h, p, o);
+    const bool prefetches = h + 1 < item_.rows.end && rows.neighbour(h + 1, o) >= 0;
+    const S* ahead = prefetches ? values_.row(d, h + 1, p, o) : nullptr;
     const auto read = [&](int64_t column, int64_t at, int64_t lanes) {
+      if (prefetches) prefetch(ahead + column * row_size_, lanes, own);
       const bool rotated = column < in_order_.begin || column + lanes > in_order_.end;
       const Slots<const S> slots{values + column * row_size_,
                                  row_size_,
                                  1,
                                  dim.window,
                                  own,
-                                 rotated ? first_offsets_ + at : nullptr};
+                                 rotated ? first_offsets_ + at : nullptr,
+                                 &rotation_};
       read_slots(slots, lanes, [&](int64_t back, Vec<T> v) {
         const int64_t n = offsets.size() - 1 - back;
         store(to + at + n * (pitch_ - dim.dilation), v);
@@ -125,6 +129,17 @@ class BitTranspose {
     if (!wraps(offsets)) return;
     for (int64_t n = 0; n < dim.window; ++n) {
       wrap_queries(dim.dilation * (n - dim.before), to + n * pitch_);
+    }
+  }
+
+  // Prefetches the values at `offsets` of `count` keys: of their cache lines those that row h - 1
+  // of the queries does not read.
+  void prefetch(const S* values, int64_t count, const Span& offsets) const {
+    constexpr int64_t line = kCacheLine / static_cast<int64_t>(sizeof(S));
+    for (int64_t i = 0; i < count; ++i, values += row_size_) {
+      for (int64_t n = offsets.end - 1; n >= offsets.begin; n -= line) {
+        __builtin_prefetch(values + n, 0, 2);
+      }
     }
   }
 
@@ -161,6 +176,7 @@ class BitTranspose {
   int64_t* first_offsets_;
   int64_t row_size_ = geometry_.offsets();
   Span in_order_ = unrotated(geometry_.dims[2].transposed());
+  WindowRotation<T> rotation_{geometry_.dims[2].window};
 };
 
 template <class S>

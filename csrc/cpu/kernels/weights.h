@@ -4,8 +4,9 @@
 // Pixel i of y and the pixel at offset o in its window have the weight A_ij, in the matrix's row of
 // i, or in the transposed product A_ji, in the row of j at the opposite offset. Away from the
 // border a row holds its weights in the order of the offsets and is used in place. Near a border it
-// is rotated or absent, and the half types have to be widened: such rows are copied, in the order
-// of the offsets, and absent ones are zero.
+// is rotated: the place of each weight is found once, for all rows. Near a truncated border rows
+// are absent, and the half types have to be widened: such rows are copied, in the order of the
+// offsets, and absent ones are zero.
 #pragma once
 
 #include <cstdint>
@@ -96,6 +97,35 @@ class Weights {
     keys.for_each_absent([&](int64_t at, int64_t count) {
       for_each_row([=](const S*, T* to) { fill_zero(to + at * own.size(), count * own.size()); });
     });
+  }
+
+  // Whether all weights are used in place, those near a border with `find_places`.
+  bool always_in_place() const { return sizeof(S) == sizeof(T) && own_.dims[2].circular; }
+
+  // Finds the places of the weights of `columns` at `offsets` in a row of the matrix:
+  // to[column][offset].
+  void find_places(const Span& columns, const Span& offsets, int64_t* to) const {
+    to += columns.begin * offsets.size();
+    const Dim &own = own_.dims[2], &matrix = matrix_.dims[2];
+    const Span in_order = unrotated(matrix);
+    for (int64_t w = columns_.begin + columns.begin; w < columns_.begin + columns.end; ++w) {
+      for (int64_t o = offsets.begin; o < offsets.end;) {
+        const int64_t i = transposed ? own.neighbour(w, o) : w;
+        const int64_t slot = matrix.slot_of_offset(i, transposed ? own.window - 1 - o : o);
+        // Steps to the next offset: to the next slot. Transposed, to a pixel with the weight in the
+        // slot before, or near a border, where the next row is rotated by one less, in this slot.
+        int64_t step = 1, end = o + own.window - slot;
+        if (transposed) {
+          const int64_t last = i < in_order.begin ? in_order.begin
+                               : i < in_order.end ? in_order.end
+                                                  : matrix.size;
+          step = own.dilation * row_size_ - (last == in_order.end);
+          end = o + divide_up(last - i, own.dilation);
+        }
+        end = smaller(end, offsets.end);
+        for (int64_t place = i * row_size_ + slot; o < end; ++o, place += step) *to++ = place;
+      }
+    }
   }
 
   // The place of the first weight of column 0 at `offsets`: in a copy, and in a row of the matrix.
