@@ -53,26 +53,24 @@ struct Gradient {
   bool of_scores;     // whether the weights are dS, not P
 };
 
-// Stages lse and delta of the queries, and returns the distance between the two.
+// How many numbers lse and delta have each, of the queries of a step.
 template <class T, class A>
-__device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const Gradient<T>& f,
-                                          const A* lse, const A* delta) {
-  __syncthreads();  // the products have been computed from the staging
-  const int size = f.queries_halo ? block.halo_size() : kTilePixels;
-  if (block.warp() < 2) {
-    const A* const from = block.warp() == 0 ? lse : delta;
-    A* const to = block.staged() + block.warp() * size;
-    f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
-  }
-  __syncthreads();  // lse and delta are complete
-  return size;
+__device__ __forceinline__ int query_count(const AttentionBlock<A>& block, const Gradient<T>& f) {
+  return f.queries_halo ? block.halo_size() : kTilePixels;
+}
+
+// Copies lse, or delta, of the queries of a step. Called by all lanes of a warp.
+template <class T, class A>
+__device__ __forceinline__ void stage_queries(const AttentionBlock<A>& block, const Gradient<T>& f,
+                                              const A* from, A* to) {
+  f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
 }
 
 // Turns the products of a step into weights, in shared memory, where dP is before.
 template <class T, class A, bool has_terms>
 __device__ __forceinline__ void compute_weights(
     const AttentionBlock<A>& block, const Gradient<T>& f, const BlockTerms<A, has_terms>& terms,
-    A* offset_sums, int step, int delta_at, A log2_scale, A (&score)[kThreadPixels][kStripTaps]) {
+    A* offset_sums, int step, A log2_scale, A (&score)[kThreadPixels][kStripTaps]) {
   const int taps = block.warp_taps();
   if (taps == 0) return;
 #pragma unroll
@@ -83,10 +81,11 @@ __device__ __forceinline__ void compute_weights(
   terms.add_to(score);
   mask_absent(block, A(-INFINITY), score);
   // The queries are the pixels of this thread, the same for each tap, or its neighbours.
-  const A* const lse = block.staged() + (f.queries_halo ? block.thread_halo() +
-                                                              block.table().strip_halo[block.warp()]
-                                                        : block.tile_pixel());
-  const int tap_step = f.queries_halo;
+  const A* const lse =
+      block.pixel_numbers() +
+      (f.queries_halo ? block.thread_halo() + block.table().strip_halo[block.warp()]
+                      : block.tile_pixel());
+  const int tap_step = f.queries_halo, delta_at = query_count(block, f);
   A total[kThreadPixels];
   load_packed(block.total(), total);
 #pragma unroll
@@ -177,13 +176,20 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
                                      first ? f.grad_weights.channels : f.scores.channels,
                                      !first && f.scores.distance},
                          g, product, [&] {
-                           if (!first) terms.stage(step, g);
+                           if (first) return;
+                           const int64_t at = g * (f.queries_halo ? p.halo_pixels : p.pixels);
+                           A* const to = block.pixel_numbers();
+                           if (block.warp() == 0) stage_queries(block, f, lse + at, to);
+                           if (block.warp() == 1) {
+                             stage_queries(block, f, delta + at, to + query_count(block, f));
+                           }
+                           if (block.warp() == 2) terms.stage(step, g);
                          });
         if (first && block.warp_taps() > 0) store_weights(block, product);
       }
-      const int64_t queries = g * (f.queries_halo ? p.halo_pixels : p.pixels);
-      const int delta_at = stage_rows(block, f, lse + queries, delta + queries);
-      compute_weights(block, f, terms, offset_sums, step, delta_at, A(shape.log2_scale), product);
+      __syncthreads();  // the chunks have been read
+      start_pass(block, f.summed, g, f.channels, 0);
+      compute_weights(block, f, terms, offset_sums, step, A(shape.log2_scale), product);
       add_weighted_halo(block, f.summed, g, f.channels, sum);
     }
     write_gradient(block, f, shape, g, has_terms ? term_sums.keys : nullptr, sum);

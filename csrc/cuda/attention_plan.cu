@@ -15,6 +15,9 @@ constexpr int kSharedMemory = 100 * 1024;
 // while it waits for memory. An estimate, not measured.
 constexpr double kAlone = 1.2;
 
+// Channels of a chunk of the products: one per warp if they fit.
+constexpr int kLeastChunk = 4, kMaxChunk = kAttentionWarps;
+
 // The parts of shared memory: the table in ints, the others in values.
 struct Layout {
   int halo_pitch = 0, halo_rows = 0;
@@ -45,15 +48,17 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   l.halo_rows = (tile.d() + box.d - 1) * (tile.h() + box.h - 1);
   l.halo = l.halo_rows * l.halo_pitch;
   l.weights = strips * kStripTaps * kTilePixels;
-  l.statistics = 3 * kAttentionWarps * kTilePixels;
+  // In the gradients, two numbers for each pixel of the tile or of the halo take the place of the
+  // largest scores.
+  l.statistics = kAttentionWarps * kTilePixels + std::max(2 * kAttentionWarps * kTilePixels, 2 * l.halo);
   const int columns = l.halo_pitch, table = sizeof(AttentionTable) / sizeof(int);
   l.table = round_up(table + columns + l.halo_rows, 4);
+  // A pass of the sums, or two chunks of the products.
   const int channel = kTilePixels + l.halo;
-  // A pass of the sums, or a channel of the products, or lse and delta of tile or halo.
-  l.staging = std::max({pass_channels * l.halo, channel, 2 * kTilePixels, 2 * l.halo});
+  l.staging = std::max(pass_channels * l.halo, 2 * std::min(channels, kLeastChunk) * channel);
   if (has_terms) l.terms = kStepBiases + l.halo;  // which is larger than the tile
   const int left = room - l.weights - l.statistics - l.table - l.terms;
-  if (l.staging <= left) l.chunk = std::min(channels, l.staging / channel);
+  if (l.staging <= left) l.chunk = std::min({channels, kMaxChunk, l.staging / (2 * channel)});
   return l;
 }
 

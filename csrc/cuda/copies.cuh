@@ -20,23 +20,29 @@ constexpr bool kCopiesWhileComputing =
     false;
 #endif
 
-// Copies from[source[i]] to to[i] for i = first, first + stride, ... below `end`. They are complete
+// Copies from[source(i)] to *to(i) for i = first, first + stride, ... below `end`. They are complete
 // after finish_copies() and a barrier.
+template <class A, class T, class Source, class To>
+__device__ __forceinline__ void start_copies_to(const T* from, int first, int end, int stride,
+                                                const Source& source, const To& to) {
+  from = kept(from);
+  if constexpr (kCopiesWhileComputing<T, A>) {
+    copy_in_batches<int>(first, end, stride, source, [&](int i, int from_at) {
+      copy_async<sizeof(T)>(to(i), from + static_cast<unsigned>(from_at));
+    });
+  } else {
+    copy_in_batches<T>(
+        first, end, stride, [&](int i) { return from[static_cast<unsigned>(source(i))]; },
+        [&](int i, T value) { *to(i) = A(value); });
+  }
+}
+
+// Copies from[source[i]] to to[i], in the same way.
 template <class A, class T>
 __device__ __forceinline__ void start_copies(const T* from, A* to, const int* source, int first,
                                              int end, int stride) {
-  from = kept(from);
-  if constexpr (kCopiesWhileComputing<T, A>) {
-    copy_in_batches<int>(
-        first, end, stride, [&](int i) { return source[i]; },
-        [&](int i, int from_at) {
-          copy_async<sizeof(T)>(to + i, from + static_cast<unsigned>(from_at));
-        });
-  } else {
-    copy_in_batches<T>(
-        first, end, stride, [&](int i) { return from[static_cast<unsigned>(source[i])]; },
-        [&](int i, T value) { to[i] = A(value); });
-  }
+  start_copies_to<A>(
+      from, first, end, stride, [&](int i) { return source[i]; }, [&](int i) { return to + i; });
 }
 
 // Copies one value. It is complete after finish_copies() and a barrier.
