@@ -163,13 +163,14 @@ struct AttentionBlock {
   // for its loads, it has some of them in flight, in the same column or in the same row.
   template <class T>
   __device__ __forceinline__ void start_halo(const T* from, A* to) const {
-    from = kept(from);
     const Halo halo = this->halo();
     const int rows = table().halo_rows, columns = table().halo_w;
     if (rows < 4) {
 #pragma unroll 1
       for (int r = 0; r < rows; ++r, to += p.halo_pitch) {
-        start_copies(from + halo.rows[r], to, halo.columns, lane(), columns, 32);
+        start_copies_to<A>(
+            from + halo.rows[r], lane(), columns, 32, [&](int j) { return halo.columns[j]; },
+            [&](int j) { return to + j; });
       }
       return;
     }

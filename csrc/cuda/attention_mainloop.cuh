@@ -74,7 +74,7 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
                                      block.channel_pitch());
     }
     __syncthreads();  // the chunk and the tables are complete; the staging before has been read
-    const int pitch = block.channel_pitch();
+    const int pitch = opaque(block.channel_pitch());  // one number in the loop of the products
 #pragma unroll 1
     for (int c = block.warp(); c < next_count; c += kAttentionWarps) {
       const int64_t channel = int64_t(opaque(g)) * f.channels + next + c;
@@ -171,9 +171,7 @@ __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block
       const A* from_halo = from + block.table().strip_halo[half / 2] + tap;
       A weight[taps][kThreadPixels];
 #pragma unroll
-      for (int t = 0; t < taps; ++t) {
-        if (t < left) load_packed(weights + t * kTilePixels, weight[t]);
-      }
+      for (int t = 0; t < taps; ++t) load_packed(weights + t * kTilePixels, weight[t]);
 #pragma unroll
       for (int c = 0; c < kWarpPassChannels<A>; ++c) {
         if (c >= warp_channels) break;
