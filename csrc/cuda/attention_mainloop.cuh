@@ -88,8 +88,8 @@ __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
     }
     if (block.warp_taps() == 0) continue;
     const A* const x = block.staged_chunk(at) + block.tile_pixel();
-    const A* const y =
-        block.staged_chunk(at) + kTilePixels + block.thread_halo() + block.table().strip_halo[block.warp()];
+    const A* const y = block.staged_chunk(at) + kTilePixels + block.thread_halo() +
+                       block.table().strip_halo[block.warp()];
     if (f.distance) {
       add_products<true>(x, pitch, y, pitch, count, product);
     } else {

@@ -51,7 +51,8 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   l.weights = strips * kStripTaps * kTilePixels;
   // In the gradients, two numbers for each pixel of the tile or of the halo take the place of the
   // largest scores.
-  l.statistics = kAttentionWarps * kTilePixels + std::max(2 * kAttentionWarps * kTilePixels, 2 * l.halo);
+  l.statistics =
+      kAttentionWarps * kTilePixels + std::max(2 * kAttentionWarps * kTilePixels, 2 * l.halo);
   const int columns = l.halo_pitch, table = sizeof(AttentionTable) / sizeof(int);
   l.table = round_up(table + columns + l.halo_rows, 4);
   // A pass of the sums, or two chunks of the products.

@@ -40,8 +40,9 @@ __device__ __forceinline__ void start_copies(const T* from, A* to, const int* so
 }
 
 // Copies from[source(i)] to *to(i) in the same way, for kernels without registers to spare: where
-// nothing is converted, less than a batch is copied one by one. Otherwise the values that remain are
-// set even if there are none: some compilers keep registers for unset ones over the whole kernel.
+// nothing is converted, less than a batch is copied one by one. Otherwise the values that remain
+// are set even if there are none: some compilers keep registers for unset ones over the whole
+// kernel.
 template <class A, class T, class Source, class To>
 __device__ __forceinline__ void start_copies_to(const T* from, int first, int end, int stride,
                                                 const Source& source, const To& to) {

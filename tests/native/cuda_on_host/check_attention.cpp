@@ -57,7 +57,7 @@ void check_attention_groups() {
   const Array<float> q_(rounded<float>(q)), k_(rounded<float>(k)), v_(rounded<float>(v)),
       dy_(rounded<float>(dy)), y_(groups), lse_(rounded<float>(lse)), delta_(groups), dq_(groups),
       dk_(groups), dv_(groups);
-  const Only only(3, 0);
+  const Only only(3, 0, 3);
   try {
     circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, nullptr, {}, a.problem(), nullptr);
     circulant::attention_backward(dy_.at, q_.at, k_.at, v_.at, k_.at, lse_.at, nullptr, delta_.at,
@@ -98,7 +98,7 @@ void check_attention_offsets() {
   x.write(last, 3);
   x.write(other, 2);
   other_y.write(last, 1);
-  const Only only(0, 24);
+  const Only only(0, 24, 3);
   const auto compare = [&](const std::string& what, const Array<float>& got, double factor) {
     for (const int64_t at : {last, other}) {
       const double expected = factor * (at == last ? 3 : 2);
