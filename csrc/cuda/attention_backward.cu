@@ -192,11 +192,11 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
                                      !first && f.scores.distance},
                          g, product, [&] {
                            if (first) return;
-                           const int64_t at = g * (f.queries_halo ? p.halo_pixels : p.pixels);
+                           const int64_t query = g * (f.queries_halo ? p.halo_pixels : p.pixels);
                            A* const to = block.pixel_numbers();
-                           if (block.warp() == 0) stage_queries(block, f, lse + at, to);
+                           if (block.warp() == 0) stage_queries(block, f, lse + query, to);
                            if (block.warp() == 1) {
-                             stage_queries(block, f, delta + at, to + query_count(block, f));
+                             stage_queries(block, f, delta + query, to + query_count(block, f));
                            }
                            if (block.warp() == 2) terms.stage(step, g);
                          });

@@ -149,7 +149,8 @@ struct AttentionBlock {
 
   // ---- copies to shared memory; called by all lanes of a warp ----
 
-  // Starts to copy the tile of one channel; beyond the grid, its first pixel.
+  // Starts to copy the tile of one channel; the first pixel of the grid where the tile is beyond
+  // it.
   template <class T>
   __device__ __forceinline__ void start_tile(const T* from, A* to) const {
     const int* const pixel = table().pixel + lane();
@@ -165,7 +166,7 @@ struct AttentionBlock {
   __device__ __forceinline__ void start_halo(const T* from, A* to) const {
     const Halo halo = this->halo();
     const int rows = table().halo_rows, columns = table().halo_w;
-    if (rows < 4) {
+    if (rows < kCopyBatch) {
 #pragma unroll 1
       for (int r = 0; r < rows; ++r, to += p.halo_pitch) {
         start_copies_to<A>(

@@ -126,12 +126,18 @@ __device__ __forceinline__ void store_weights(const AttentionBlock<A>& block,
   }
 }
 
-// Starts to copy the halo that a pass sums. After a barrier: the staging before has been read.
+// The first channel of a pass of the sums.
+template <class A>
+__device__ __forceinline__ int pass_channel(const AttentionBlock<A>& block, int pass) {
+  return block.first_channel() + pass * kPassChannels<A>;
+}
+
+// Starts to copy the halo of a pass, after a barrier: the staging before has been read.
 template <class T, class A>
 __device__ __forceinline__ void start_pass(const AttentionBlock<A>& block, const T* z, int g,
                                            int channels, int pass) {
-  const int first = block.first_channel() + pass * kPassChannels<A>,
-            count = min(kPassChannels<A>, channels - first), halo = block.halo_size();
+  const int first = pass_channel(block, pass), count = min(kPassChannels<A>, channels - first),
+            halo = block.halo_size();
 #pragma unroll 1
   for (int c = block.warp(); c < count; c += kAttentionWarps) {
     block.start_halo(z + (int64_t(opaque(g)) * channels + first + c) * block.p.halo_pixels,
@@ -149,7 +155,7 @@ __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block
   const AttentionPlan& p = block.p;
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {
-    const int first = block.first_channel() + pass * kPassChannels<A>;
+    const int first = pass_channel(block, pass);
     if (first >= channels) break;
     const int count = min(kPassChannels<A>, channels - first);
     if (pass > 0) {

@@ -39,6 +39,8 @@ __device__ __forceinline__ void start_copies(const T* from, A* to, const int* so
   }
 }
 
+constexpr int kCopyBatch = 4;
+
 // Copies from[source(i)] to *to(i) in the same way, for kernels without registers to spare: where
 // nothing is converted, less than a batch is copied one by one. Otherwise the values that remain
 // are set even if there are none: some compilers keep registers for unset ones over the whole
@@ -51,21 +53,20 @@ __device__ __forceinline__ void start_copies_to(const T* from, int first, int en
     const auto copy = [&](int i, int from_at) {
       copy_async<sizeof(T)>(to(i), from + static_cast<unsigned>(from_at));
     };
-    copy_whole_batches<int>(first, end, stride, source, copy);
+    copy_whole_batches<int, kCopyBatch>(first, end, stride, source, copy);
 #pragma unroll 1
     for (; first < end; first += stride) copy(first, source(first));
   } else {
     const auto load = [&](int i) { return from[static_cast<unsigned>(source(i))]; };
-    constexpr int batch = 4;
-    copy_whole_batches<T, batch>(first, end, stride, load,
-                                 [&](int i, T value) { *to(i) = A(value); });
-    T value[batch - 1];
+    copy_whole_batches<T, kCopyBatch>(first, end, stride, load,
+                                      [&](int i, T value) { *to(i) = A(value); });
+    T value[kCopyBatch - 1];
 #pragma unroll
-    for (int i = 0; i < batch - 1; ++i) {
+    for (int i = 0; i < kCopyBatch - 1; ++i) {
       value[i] = first + i * stride < end ? load(first + i * stride) : T(0);
     }
 #pragma unroll
-    for (int i = 0; i < batch - 1; ++i) {
+    for (int i = 0; i < kCopyBatch - 1; ++i) {
       if (first + i * stride < end) *to(first + i * stride) = A(value[i]);
     }
   }
