@@ -91,7 +91,7 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
                      has_terms);
     };
     // Cycles of a multiprocessor, counted. Per channel, 16 per strip for its products, which come
-    // from fewer warps if there are fewer strips, 24 for its sums, 3 per row of the halo and 32
+    // from fewer warps if there are fewer strips, 24 for its sums, 1.8 per row of the halo and 32
     // columns. A step waits for its first chunk and for each pass of the sums, while another block
     // may compute; later chunks are copied during the products of the one before.
     const auto cost = [&](const Tile& t) {
@@ -99,8 +99,8 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
       if (l.chunk == 0) return -1.0;
       const int loads = l.halo_rows * divide_up(t.w() + box.w - 1, 32);
       const int resident = std::min(device.resident(size_t(l.bytes(bytes))), resident_blocks);
-      const double work = channels * (16.0 * std::max(per_step, 4) + 3.0 * loads) +
-                          block_channels * (24.0 * per_step + 3.0 * loads) +
+      const double work = channels * (16.0 * std::max(per_step, 4) + 1.8 * loads) +
+                          block_channels * (24.0 * per_step + 1.8 * loads) +
                           kBarrier * (divide_up(channels, l.chunk) + 2 * passes + 2);
       return strips.steps() * ((resident < resident_blocks ? kAlone : 1.0) * work +
                                kLatency * (1 + passes) / resident);

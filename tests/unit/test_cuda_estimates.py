@@ -50,14 +50,15 @@ CONSTANTS = [
     ),
     (
         "attention_mma_plan.cu",
-        r"\((\d+) \* strips \+ (\d+) \* loads\) \* shape\.channels .*\n"
-        r".*\((\d+) \* strips \+ (\d+) \* loads\) .* (\d+) \* std::ceil\(strips / 8\)",
+        r"\((\d+) \* strips \+ ([\d.]+) \* loads\) \* shape\.channels .*\n"
+        r".*\((\d+) \* strips \+ ([\d.]+) \* loads\) .* (\d+) \* std::ceil\(strips / 8\)",
         [COUNTS.loop(ATTENTION, "products")[1], STAGED, OF_SUMS, STAGED, 8 * STEP / 4],
     ),
     (
         "attention_plan.cu",
-        r"\(([\d.]+) \* std::max\(per_step, 4\) \+ ([\d.]+) \* per_step \+ ([\d.]+) \* loads",
-        [COUNTS.loop(ATTENTION, "products")[1], OF_SUMS, 2 * STAGED],
+        r"\(([\d.]+) \* std::max\(per_step, 4\) \+ ([\d.]+) \* loads\) .*\n"
+        r".*\(([\d.]+) \* per_step \+ ([\d.]+) \* loads\)",
+        [COUNTS.loop(ATTENTION, "products")[1], STAGED, OF_SUMS, STAGED],
     ),
     (
         "apply_plan.cuh",

@@ -268,9 +268,6 @@ MUTANTS = [
     of_attention("32-bit-delta", SUMS_OF, "    int64_t at = g", "    int at = g", OFFSETS),
     of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
     of_attention("groups-gradient", B, "g < p.groups; g +=", "g < launched_groups; g +=", GROUPS),
-    of_attention(
-        "blocks-of-gradient", B, "blockIdx.x) >= f.blocks) return;", "blockIdx.x) < 0) {}"
-    ),
     of_attention("groups-delta", SUMS_OF, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
     # Terms of the scores: of another head, row, offset, pixel or neighbour,
     of_terms("head", "int64_t(g % heads)", "int64_t(g / heads)", "score_terms.h"),
@@ -282,6 +279,7 @@ MUTANTS = [
     # beyond the window, or staged for dP,
     of_terms("strip-guard", "strip.exists(window) && ", ""),
     of_terms("tap-guard", " && tap < window.w", ""),
+    of_terms("blocks", "blockIdx.x) >= f.blocks) return;", "blockIdx.x) < 0) return;", B),
     of_terms("of-dp", "if (first) return;", "if (!first) return;", B),
     of_terms("short", "kStepBiases + l.halo", "l.halo", P),
     # queries without keys,
