@@ -113,6 +113,13 @@ def test_blocks_take_what_their_loops_take():
     assert launch.seconds(whole=False) == pytest.approx(133 / 132 * cycles / estimates.CLOCK)
 
 
+def test_parts_of_a_launch_fill_idle_multiprocessors():
+    """133 blocks of 10 cycles, then 131 of 5: one multiprocessor has two of the former."""
+    parts = [estimates.Launch(133, 40, 10), estimates.Launch(131, 8, 5)]
+    assert estimates.in_one(parts) == pytest.approx(20 / estimates.CLOCK)
+    assert sum(part.seconds(True) for part in parts) == pytest.approx(25 / estimates.CLOCK)
+
+
 OTHER, SUM, LOAD, SKIPPED_LOAD = (0x7918, 0), (0x7223, 0), (0x7984, 4 << 9), (0xF984, 4 << 9)
 COPY = (0x7FAE, 6 << 9)
 
