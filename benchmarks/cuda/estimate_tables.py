@@ -73,8 +73,7 @@ def shares(counts: Counts) -> Iterator[list[str]]:
             if op == "transpose":
                 cells.append(f"{least / max(least, counts.transposition(case)):.2f}")
                 continue
-            launches = counts.launches(name, op)
-            bounds = [sum(launch.seconds(whole) for launch in launches) for whole in (False, True)]
+            bounds = [counts.seconds(name, op, whole) for whole in (False, True)]
             cells.append(", ".join(f"{least / max(least, bound):.2f}" for bound in bounds))
             if name == "readme":
                 resources = limits(counts, name, op, "float32")[:2]
@@ -130,8 +129,7 @@ def tensor_cores(counts: Counts) -> Iterator[list[str]]:
         octets = counts.contents[f"{name} attention bfloat16"][0]["octets"]
         cells = [f"{100 * case.offsets / ((case.window // 2 + 1) * octets * 16):.0f} %"]
         for op in FUSED:
-            launches = counts.launches(name, op, "bfloat16")
-            seconds = sum(launch.seconds(whole=True) for launch in launches)
+            seconds = counts.seconds(name, op, True, "bfloat16")
             rate = OPS[op][0] * case.product_flops / seconds / 1e12
             [limit, _], *_ = limits(counts, name, op, "bfloat16")
             cells.append(f"{duration(seconds)}, {rate:.0f} TFLOP/s ({limit})")

@@ -13,6 +13,7 @@ are the tables of a tile and what is done per channel or row before its values a
 from __future__ import annotations
 
 import argparse
+import heapq
 import importlib
 import json
 import os
@@ -71,6 +72,19 @@ class Launch:
         return rounds * max(self.cycles().values()) / CLOCK
 
 
+def in_one(parts: list[Launch]) -> float:
+    """The least time of a launch of several parts, with whole blocks.
+
+    A multiprocessor takes the next block once it is free.
+    """
+    free = [0.0] * MULTIPROCESSORS
+    for part in parts:
+        cycles = max(part.cycles().values())
+        for _ in range(part.blocks):
+            heapq.heapreplace(free, free[0] + cycles)
+    return max(free) / CLOCK
+
+
 def launch(blocks: int, parts: list[tuple[float, Any]], products: float = 0) -> Launch:
     """A launch of rounds of loops: how often a block makes each, its slots and its wavefronts."""
     return Launch(blocks, *(sum(n * loop[i] for n, loop in parts) for i in range(2)), products)
@@ -95,8 +109,15 @@ class Counts:
         slots, wavefronts, moves = self.contents[f"sm_90 {kernel}"][role][which]
         return slots / moves, wavefronts / moves
 
+    def seconds(self, name: str, op: str, whole: bool, dtype: str = "float32") -> float:
+        """The least time of an op, with blocks cut or computed whole by multiprocessors."""
+        launches = self.launches(name, op, dtype)
+        if whole and (op, dtype) == ("attention_backward", "float32"):
+            return in_one(launches)
+        return sum(launch.seconds(whole) for launch in launches)
+
     def launches(self, name: str, op: str, dtype: str = "float32") -> list[Launch]:
-        """The launches of an op that have a plan, but for transpose."""
+        """The launches of an op that have a plan, or their parts, but for transpose."""
         plans = [plan for plan in self.contents[f"{name} {op} {dtype}"] if len(plan) > 1]
         case, is_half = CASES[name], dtype != "float32"
         if op == "similarity":

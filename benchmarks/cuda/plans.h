@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <iterator>
 
 #include <cuda_runtime.h>
 
@@ -40,6 +41,20 @@ cudaError_t launch(const cudaLaunchConfig_t* config, void (*)(Parameters...),
   std::printf("{\"blocks\": %lld", (long long)config->gridDim.x * config->gridDim.z);
   (print(arguments), ...);
   std::printf("}\n");
+  return cudaSuccess;
+}
+
+// A launch of several parts, with a plan each: a line per part.
+template <class... Parameters, class Parts, class... Arguments>
+  requires requires(const Parts& parts) { parts.of[0].plan; }
+cudaError_t launch(const cudaLaunchConfig_t* config, void (*)(Parameters...), const Parts& parts,
+                   const Arguments&...) {
+  for (const auto& part : parts.of) {
+    const long long groups = config->gridDim.z / std::size(parts.of);
+    std::printf("{\"blocks\": %lld", part.blocks * groups);
+    print(part.plan);
+    std::printf("}\n");
+  }
   return cudaSuccess;
 }
 

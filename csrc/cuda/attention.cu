@@ -33,12 +33,13 @@ namespace circulant {
 namespace {
 
 // Turns the products of a step into weights, in shared memory, and rescales totals and sums to the
-// largest score so far.
-template <class A, class Terms>
+// largest score so far. Calls start_sums() once the staging of the products has been read.
+template <class A, class Terms, class StartSums>
 __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A log2_scale,
                                                const Terms& terms,
                                                A (&score)[kThreadPixels][kStripTaps],
-                                               A (&sum)[kWarpChannels<A>][kThreadPixels]) {
+                                               A (&sum)[kWarpChannels<A>][kThreadPixels],
+                                               const StartSums& start_sums) {
   const int taps = block.warp_taps();
   A before[kThreadPixels], largest[kThreadPixels];
   load_packed(block.largest(), before);
@@ -63,7 +64,8 @@ __device__ __forceinline__ void online_softmax(const AttentionBlock<A>& block, A
     for (int tap = 0; tap < kStripTaps; ++tap) largest[i] = max(largest[i], score[i][tap]);
   }
   store_packed(block.warp_largest(block.warp()), largest);
-  __syncthreads();  // the largest score of each warp is complete
+  __syncthreads();  // the largest score of each warp is complete; the chunks have been read
+  start_sums();
   raise_to_warps(block, largest);
   A total[kThreadPixels];
   load_packed(block.total(), total);
@@ -136,8 +138,11 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
       block.tabulate_step(step);
       A score[kThreadPixels][kStripTaps];
       const BlockTerms<A, has_terms> terms{block, given, false};
-      compute_products(block, scores, g, score, [&] { terms.stage(step, g); });
-      online_softmax(block, A(shape.log2_scale), terms, score, sum);
+      compute_products(block, scores, g, score, [&] {
+        if (block.warp() == 0) terms.stage(step, g);
+      });
+      online_softmax(block, A(shape.log2_scale), terms, score, sum,
+                     [&] { start_pass(block, v, g, shape.value_channels, 0); });
       add_weighted_halo(block, v, g, shape.value_channels, sum);
     }
     write_results<has_terms>(block, y, lse, g, shape.value_channels, sum);

@@ -5,9 +5,10 @@
 //   dq_i = sum_j dS_ij k_j, dk_j = sum_i dS_ij q_i, dv_j = sum_i P_ij dy_i,
 // and for the distance, dq_i -= q_i sum_j dS_ij and dk_j -= k_j sum_i dS_ij.
 //
-// attention_plan.h has the figure of grid, block, warp and lane. One launch per gradient. The
-// pixels i that have j in their window are those in the transposed window of j. So one kernel makes
-// all three:
+// attention_plan.h has the figure of grid, block, warp and lane. The pixels i that have j in their
+// window are those in the transposed window of j. So one kernel makes all three, in one launch:
+// blocks of one gradient run where those of the one before leave multiprocessors idle. Those of dv,
+// which do least, are the last. Of the grid's z, the gradient is the major part.
 //
 //         tile      halo      products     weights     sums of the halo's
 //   dq    queries   keys      dP, then S   dS          k
@@ -28,7 +29,6 @@
 //   8, 64, 256, 256, window 35                   411 GFLOP    6.13 ms  1.08 GB   251 us
 #include <algorithm>
 #include <cmath>
-#include <utility>
 
 #include "../common/constants.h"
 #include "attention_epilogue.cuh"
@@ -44,35 +44,44 @@ namespace {
 // A row of the table above.
 template <class T>
 struct Gradient {
+  AttentionPlan plan;
   Operands<T> grad_weights;  // dP; not used for dv
   Operands<T> scores;        // S
   const T* summed;           // its halo, weighted
   T* result;
-  int channels;       // of `summed` and `result`
-  bool queries_halo;  // whether the halo, not the tile, are queries
-  bool of_scores;     // whether the weights are dS, not P
+  int channels;                              // of `summed` and `result`
+  bool queries_halo;                         // whether the halo, not the tile, are queries
+  bool of_scores;                            // whether the weights are dS, not P
+  ScoreTermSums<accumulate_t<T>> sums = {};  // written beside `result`
+  int blocks = 0;                            // per group
 };
 
-// Stages lse and delta of the queries, and returns the distance between the two.
+constexpr int kGradients = 3;
+template <class T>
+struct Gradients {
+  Gradient<T> of[kGradients];
+};
+
+// How many numbers lse and delta have each, of the queries of a step.
 template <class T, class A>
-__device__ __forceinline__ int stage_rows(const AttentionBlock<A>& block, const Gradient<T>& f,
-                                          const A* lse, const A* delta) {
-  __syncthreads();  // the products have been computed from the staging
-  const int size = f.queries_halo ? block.halo_size() : kTilePixels;
-  if (block.warp() < 2) {
-    const A* const from = block.warp() == 0 ? lse : delta;
-    A* const to = block.staged() + block.warp() * size;
-    f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
-  }
-  __syncthreads();  // lse and delta are complete
-  return size;
+__device__ __forceinline__ int query_count(const AttentionBlock<A>& block, const Gradient<T>& f) {
+  return f.queries_halo ? block.halo_size() : kTilePixels;
+}
+
+// Copies lse, or delta, of the queries of a step. Called by all lanes of a warp.
+template <class T, class A>
+__device__ __forceinline__ void stage_queries(const AttentionBlock<A>& block, const Gradient<T>& f,
+                                              const A* from, A* to) {
+  f.queries_halo ? block.stage_halo(from, to) : block.stage_tile(from, to);
 }
 
 // Turns the products of a step into weights, in shared memory, where dP is before.
 template <class T, class A, bool has_terms>
-__device__ __forceinline__ void compute_weights(
-    const AttentionBlock<A>& block, const Gradient<T>& f, const BlockTerms<A, has_terms>& terms,
-    A* offset_sums, int step, int delta_at, A log2_scale, A (&score)[kThreadPixels][kStripTaps]) {
+__device__ __forceinline__ void compute_weights(const AttentionBlock<A>& block,
+                                                const Gradient<T>& f,
+                                                const BlockTerms<A, has_terms>& terms,
+                                                A* offset_sums, int step, A log2_scale,
+                                                A (&score)[kThreadPixels][kStripTaps]) {
   const int taps = block.warp_taps();
   if (taps == 0) return;
 #pragma unroll
@@ -83,10 +92,11 @@ __device__ __forceinline__ void compute_weights(
   terms.add_to(score);
   mask_absent(block, A(-INFINITY), score);
   // The queries are the pixels of this thread, the same for each tap, or its neighbours.
-  const A* const lse = block.staged() + (f.queries_halo ? block.thread_halo() +
-                                                              block.table().strip_halo[block.warp()]
-                                                        : block.tile_pixel());
-  const int tap_step = f.queries_halo;
+  const A* const lse =
+      block.pixel_numbers() + (f.queries_halo
+                                   ? block.thread_halo() + block.table().strip_halo[block.warp()]
+                                   : block.tile_pixel());
+  const int tap_step = f.queries_halo, delta_at = query_count(block, f);
   A total[kThreadPixels];
   load_packed(block.total(), total);
 #pragma unroll
@@ -145,18 +155,22 @@ __device__ __forceinline__ void write_gradient(const AttentionBlock<A>& block, c
 
 template <class T, bool has_terms>
 __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_t<T>>)
-    attention_backward_kernel(const Gradient<T> f, const accumulate_t<T>* __restrict__ lse,
+    attention_backward_kernel(const __grid_constant__ Gradients<T> gradients,
+                              const accumulate_t<T>* __restrict__ lse,
                               const accumulate_t<T>* __restrict__ delta, const AttentionShape shape,
-                              const AttentionPlan p, const ScoreTerms<accumulate_t<T>> given,
-                              const ScoreTermSums<accumulate_t<T>> term_sums) {
+                              const ScoreTerms<accumulate_t<T>> given) {
   using A = accumulate_t<T>;
+  const int launched_groups = gridDim.z / kGradients;
+  const Gradient<T>& f = gradients.of[blockIdx.z / launched_groups];
+  if (static_cast<int>(blockIdx.x) >= f.blocks) return;
+  const AttentionPlan& p = f.plan;
   const AttentionBlock<A> block{p};
   const BlockTerms<A, has_terms> terms{block, given, f.queries_halo};
   block.tabulate_tile();
 
-  for (int g = blockIdx.z; g < p.groups; g += gridDim.z) {
+  for (int g = blockIdx.z % launched_groups; g < p.groups; g += launched_groups) {
     A sum[kWarpChannels<A>][kThreadPixels] = {};
-    A* const offset_sums = terms.offset_sums(term_sums, g);
+    A* const offset_sums = terms.offset_sums(f.sums, g);
     __syncthreads();  // the totals have been read
     fill(block.total(), A(0));
     if (offset_sums != nullptr) clear_offset_sums(block, offset_sums);
@@ -177,16 +191,23 @@ __global__ void __launch_bounds__(kAttentionThreads, kResidentBlocks<accumulate_
                                      first ? f.grad_weights.channels : f.scores.channels,
                                      !first && f.scores.distance},
                          g, product, [&] {
-                           if (!first) terms.stage(step, g);
+                           if (first) return;
+                           const int64_t query = g * (f.queries_halo ? p.halo_pixels : p.pixels);
+                           A* const to = block.pixel_numbers();
+                           if (block.warp() == 0) stage_queries(block, f, lse + query, to);
+                           if (block.warp() == 1) {
+                             stage_queries(block, f, delta + query, to + query_count(block, f));
+                           }
+                           if (block.warp() == 2) terms.stage(step, g);
                          });
         if (first && block.warp_taps() > 0) store_weights(block, product);
       }
-      const int64_t queries = g * (f.queries_halo ? p.halo_pixels : p.pixels);
-      const int delta_at = stage_rows(block, f, lse + queries, delta + queries);
-      compute_weights(block, f, terms, offset_sums, step, delta_at, A(shape.log2_scale), product);
+      __syncthreads();  // the chunks have been read
+      start_pass(block, f.summed, g, f.channels, 0);
+      compute_weights(block, f, terms, offset_sums, step, A(shape.log2_scale), product);
       add_weighted_halo(block, f.summed, g, f.channels, sum);
     }
-    write_gradient(block, f, shape, g, has_terms ? term_sums.keys : nullptr, sum);
+    write_gradient(block, f, shape, g, has_terms ? f.sums.keys : nullptr, sum);
   }
 }
 
@@ -229,21 +250,28 @@ void attention_backward(const T* dy, const T* q, const T* k, const T* v, const T
     }
   }
   const int C = shape.channels, C_v = shape.value_channels;
-  const bool distance = shape.distance;
-  const std::pair<Gradient<T>, ScoreTermSums<accumulate_t<T>>> gradients[] = {
-      {{{dy, v, C_v, false}, {q, k, C, distance}, k, dq, C, false, true},
-       {sums.offsets, sums.tiles, nullptr}},
-      {{{v, dy, C_v, false}, {k, q, C, distance}, q, dk, C, true, true}, {nullptr, 0, sums.keys}},
-      {{{}, {k, q, C, distance}, dy, dv, C_v, true, false}, {}},
+  const auto plan = [&](bool queries_halo, bool of_scores) {
+    return plan_gradient<T>(op, problem, queries_halo, of_scores, has_terms);
   };
-  for (const auto& [gradient, its_sums] : gradients) {
-    const AttentionPlan p =
-        plan_gradient<T>(op, problem, gradient.queries_halo, gradient.of_scores, has_terms);
-    const int64_t blocks = count_tiles(p.pattern, p.tile) * p.channel_blocks;
-    launch({op, blocks, p.groups, kAttentionThreads, size_t(p.shared), stream},
-           has_terms ? attention_backward_kernel<T, true> : attention_backward_kernel<T, false>,
-           gradient, lse, delta, shape, p, terms, its_sums);
+  const Operands<T> of_queries{q, k, C, shape.distance}, of_keys{k, q, C, shape.distance};
+  Gradients<T> gradients{
+      {{plan(false, true), {dy, v, C_v, false}, of_queries, k, dq, C, false, true},
+       {plan(true, true), {v, dy, C_v, false}, of_keys, q, dk, C, true, true},
+       {plan(true, false), {}, of_keys, dy, dv, C_v, true, false}}};
+  gradients.of[0].sums = {sums.offsets, sums.tiles, nullptr};
+  gradients.of[1].sums = {nullptr, 0, sums.keys};
+  int64_t blocks = 0;
+  size_t shared = 0;
+  for (Gradient<T>& f : gradients.of) {
+    const int64_t own = count_tiles(f.plan.pattern, f.plan.tile) * f.plan.channel_blocks;
+    f.blocks = static_cast<int>(std::min<int64_t>(own, INT32_MAX));  // launch() refuses more
+    blocks = std::max(blocks, own);
+    shared = std::max(shared, size_t(f.plan.shared));
   }
+  const int64_t launched_groups = std::min(problem.groups, kMaxGridGroups / kGradients);
+  launch({op, blocks, kGradients * launched_groups, kAttentionThreads, shared, stream},
+         has_terms ? attention_backward_kernel<T, true> : attention_backward_kernel<T, false>,
+         gradients, lse, delta, shape, terms);
 }
 
 template <class T>

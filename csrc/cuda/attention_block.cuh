@@ -1,9 +1,10 @@
-// The shared memory of a block of fused attention: its parts, a thread's place in them, staging.
+// The shared memory of a block of fused attention: its parts, a thread's place in them, copies.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "attention_plan.h"
+#include "copies.cuh"
 #include "launch.h"
 #include "packed.cuh"
 #include "staging.cuh"
@@ -33,13 +34,13 @@ struct AttentionBlock {
   __device__ __forceinline__ A* thread_weights(int tap) const {
     return weights() + (warp() * kStripTaps + tap) * kTilePixels + tile_pixel();
   }
-  // The largest score of this step that a warp has found for this thread's pixels.
-  __device__ __forceinline__ A* warp_largest(int warp) const { return statistic(warp); }
   // The sum of the weights that a warp has computed for this thread's pixels so far.
-  __device__ __forceinline__ A* warp_total(int warp) const {
+  __device__ __forceinline__ A* warp_total(int warp) const { return statistic(warp); }
+  __device__ __forceinline__ A* total() const { return warp_total(warp()); }
+  // The largest score of this step that a warp has found for this thread's pixels.
+  __device__ __forceinline__ A* warp_largest(int warp) const {
     return statistic(kAttentionWarps + warp);
   }
-  __device__ __forceinline__ A* total() const { return warp_total(warp()); }
   // The largest score so far for this thread's pixels; each warp has a copy of its own.
   __device__ __forceinline__ A* largest() const { return statistic(2 * kAttentionWarps + warp()); }
   __device__ __forceinline__ AttentionTable& table() const {
@@ -50,10 +51,20 @@ struct AttentionBlock {
         reinterpret_cast<int*>(dynamic_shared_memory + p.table + sizeof(AttentionTable));
     return {columns + p.halo_pitch, columns};
   }
-  // [channel][kTilePixels] of the tile and [channel][halo_rows][halo_pitch], or only the latter.
+  // In place of the largest scores: two numbers for each pixel of the tile, or of the halo.
+  __device__ __forceinline__ A* pixel_numbers() const {
+    return reinterpret_cast<A*>(dynamic_shared_memory + p.statistics) +
+           kAttentionWarps * kTilePixels;
+  }
+  // The halos of a pass of the sums, [channel][halo_size].
   __device__ __forceinline__ A* staged() const {
     return reinterpret_cast<A*>(dynamic_shared_memory + p.staging);
   }
+  // In its place, one of two chunks of the products, [channel][kTilePixels and halo_size].
+  __device__ __forceinline__ A* staged_chunk(int which) const {
+    return staged() + which * p.chunk * channel_pitch();
+  }
+  __device__ __forceinline__ int channel_pitch() const { return kTilePixels + halo_size(); }
 
   // ---- the table ----
 
@@ -136,28 +147,79 @@ struct AttentionBlock {
     }
   }
 
-  // ---- staging; called by all lanes of a warp ----
+  // ---- copies to shared memory; called by all lanes of a warp ----
 
-  // Copies the tile of one channel; zero beyond the grid.
+  // Starts to copy the tile of one channel; the first pixel of the grid where the tile is beyond
+  // it.
   template <class T>
-  __device__ __forceinline__ void stage_tile(const T* from, A* to) const {
-    copy_in_batches<T>(
-        0, kTilePixels / 32, 1,
-        [&](int i) {
-          const int pixel = table().pixel[i * 32 + lane()];
-          return pixel >= 0 ? from[pixel] : T(0);
-        },
-        [&](int i, T value) { to[i * 32 + lane()] = A(value); });
+  __device__ __forceinline__ void start_tile(const T* from, A* to) const {
+    const int* const pixel = table().pixel + lane();
+    to += lane();
+    start_copies_to<A>(
+        from, 0, kTilePixels / 32, 1, [&](int i) { return max(pixel[i * 32], 0); },
+        [&](int i) { return to + i * 32; });
   }
 
-  // Copies the halo of one channel.
+  // Starts to copy the halo of one channel. Lanes take neighbouring columns. Where a thread waits
+  // for its loads, it has some of them in flight, in the same column or in the same row.
   template <class T>
-  __device__ __forceinline__ void stage_halo(const T* from, A* to) const {
-    halo().template stage<4>(from, to, table().halo_rows, table().halo_h, table().halo_w,
-                             p.halo_pitch, table().bounds, lane());
+  __device__ __forceinline__ void start_halo(const T* from, A* to) const {
+    const Halo halo = this->halo();
+    const int rows = table().halo_rows, columns = table().halo_w;
+    if (rows < kCopyBatch) {
+#pragma unroll 1
+      for (int r = 0; r < rows; ++r, to += p.halo_pitch) {
+        start_copies_to<A>(
+            from + halo.rows[r], lane(), columns, 32, [&](int j) { return halo.columns[j]; },
+            [&](int j) { return to + j; });
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int j = lane(); j < columns; j += 32) {
+      start_copies_to<A>(
+          from + halo.columns[j], 0, rows, 1, [&](int r) { return halo.rows[r]; },
+          [&](int r) { return to + r * p.halo_pitch + j; });
+    }
+  }
+
+  // Waits for the copies of this thread, and fills absent pixels of `count` halos with zeros, the
+  // one of this warp and every eighth after it, `pitch` apart. Complete after the next barrier.
+  template <class T>
+  __device__ __forceinline__ void finish_halos(A* halos, int count, int pitch) const {
+    finish_copies<T, A>();
+    if (!table().bounds.lacks) return;
+#pragma unroll 1
+    for (int c = warp(); c < count; c += kAttentionWarps) clear_absent(halos + c * pitch);
+  }
+
+  // Copies numbers of the tile, or of the halo. Complete after the next barrier.
+  __device__ __forceinline__ void stage_tile(const A* from, A* to) const {
+    start_tile(from, to);
+    finish_copies<A, A>();
+  }
+  __device__ __forceinline__ void stage_halo(const A* from, A* to) const {
+    start_halo(from, to);
+    finish_copies<A, A>();
+    if (table().bounds.lacks) clear_absent(to);
   }
 
  private:
+  // Zeros where pixels of a halo are absent, in the columns that this thread has copied: another
+  // thread's copy might come later.
+  __device__ __forceinline__ void clear_absent(A* to) const {
+    const HaloBounds& bounds = table().bounds;
+#pragma unroll 1
+    for (int r = 0, d = 0, h = 0; r < table().halo_rows; ++r, to += p.halo_pitch) {
+      const bool has_row = bounds.has_row(d, h);
+#pragma unroll 1
+      for (int j = lane(); j < table().halo_w; j += 32) {
+        if (!has_row || !bounds.has_column(j)) to[j] = 0;
+      }
+      if (++h == table().halo_h) h = 0, ++d;
+    }
+  }
+
   // Per warp, a value for each of this thread's pixels.
   __device__ __forceinline__ A* statistic(int row) const {
     return reinterpret_cast<A*>(dynamic_shared_memory + p.statistics) + row * kTilePixels +

@@ -37,7 +37,7 @@ __device__ __forceinline__ void raise_to_warps(const AttentionBlock<A>& block,
 }
 
 // Stages features only.
-struct NoTerms {
+struct Nothing {
   __device__ __forceinline__ void operator()() const {}
 };
 
@@ -51,40 +51,49 @@ struct Operands {
 
 // product[i][t] = sum_c x[c, i] y[c, i + t], or sum_c (x[c, i] - y[c, i + t])^2 for the distance,
 // over the pixels of this thread and the taps of its warp's strip. Products beyond the window are
-// unspecified. One warp calls stage_terms() once.
-template <class T, class A, class StageTerms = NoTerms>
+// unspecified. The next chunk of channels is copied while the products of this one are computed.
+// stage_more() is called once; what it copies to shared memory is complete at the end.
+template <class T, class A, class StageMore = Nothing>
 __device__ __forceinline__ void compute_products(const AttentionBlock<A>& block,
                                                  const Operands<T>& f, int g,
                                                  A (&product)[kThreadPixels][kStripTaps],
-                                                 const StageTerms& stage_terms = {}) {
+                                                 const StageMore& stage_more = {}) {
   const AttentionPlan& p = block.p;
 #pragma unroll
   for (int i = 0; i < kThreadPixels; ++i) {
 #pragma unroll
     for (int tap = 0; tap < kStripTaps; ++tap) product[i][tap] = 0;
   }
-  A* const halos = block.staged() + p.chunk * kTilePixels;
+  // The first chunk is copied in the same loop, so that the code is there once.
 #pragma unroll 1
-  for (int first = 0; first < f.channels; first += p.chunk) {
-    const int count = min(p.chunk, f.channels - first);
-    __syncthreads();  // the staging before has been read; the tables are complete
-    const int halo = block.halo_size();
-#pragma unroll 1
-    for (int c = block.warp(); c < count; c += kAttentionWarps) {
-      const int64_t channel = int64_t(opaque(g)) * f.channels + first + c;
-      block.stage_tile(f.tile + channel * p.pixels, block.staged() + c * kTilePixels);
-      block.stage_halo(f.halo + channel * p.halo_pixels, halos + c * halo);
+  for (int first = -p.chunk, at = 1; first < f.channels; first += p.chunk, at ^= 1) {
+    const int count = min(p.chunk, f.channels - first), next = first + p.chunk,
+              next_count = min(p.chunk, f.channels - next);
+    if (first >= 0) {
+      block.template finish_halos<T>(block.staged_chunk(at) + kTilePixels, count,
+                                     block.channel_pitch());
     }
-    // This warp has the fewest channels to stage.
-    if (first == 0 && block.warp() == count % kAttentionWarps) stage_terms();
-    __syncthreads();  // the chunk is complete
+    __syncthreads();  // the chunk and the tables are complete; the staging before has been read
+    const int pitch = opaque(block.channel_pitch());  // one number in the loop of the products
+#pragma unroll 1
+    for (int c = block.warp(); c < next_count; c += kAttentionWarps) {
+      const int64_t channel = int64_t(opaque(g)) * f.channels + next + c;
+      A* const to = block.staged_chunk(at ^ 1) + c * pitch;
+      block.start_tile(f.tile + channel * p.pixels, to);
+      block.start_halo(f.halo + channel * p.halo_pixels, to + kTilePixels);
+    }
+    if (first < 0) {
+      stage_more();
+      continue;
+    }
     if (block.warp_taps() == 0) continue;
-    const A* const x = block.staged() + block.tile_pixel();
-    const A* const y = halos + block.thread_halo() + block.table().strip_halo[block.warp()];
+    const A* const x = block.staged_chunk(at) + block.tile_pixel();
+    const A* const y = block.staged_chunk(at) + kTilePixels + block.thread_halo() +
+                       block.table().strip_halo[block.warp()];
     if (f.distance) {
-      add_products<true>(x, kTilePixels, y, halo, count, product);
+      add_products<true>(x, pitch, y, pitch, count, product);
     } else {
-      add_products<false>(x, kTilePixels, y, halo, count, product);
+      add_products<false>(x, pitch, y, pitch, count, product);
     }
   }
 }
@@ -117,8 +126,28 @@ __device__ __forceinline__ void store_weights(const AttentionBlock<A>& block,
   }
 }
 
+// The first channel of a pass of the sums.
+template <class A>
+__device__ __forceinline__ int pass_channel(const AttentionBlock<A>& block, int pass) {
+  return block.first_channel() + pass * kPassChannels<A>;
+}
+
+// Starts to copy the halo of a pass, after a barrier: the staging before has been read.
+template <class T, class A>
+__device__ __forceinline__ void start_pass(const AttentionBlock<A>& block, const T* z, int g,
+                                           int channels, int pass) {
+  const int first = pass_channel(block, pass), count = min(kPassChannels<A>, channels - first),
+            halo = block.halo_size();
+#pragma unroll 1
+  for (int c = block.warp(); c < count; c += kAttentionWarps) {
+    block.start_halo(z + (int64_t(opaque(g)) * channels + first + c) * block.p.halo_pixels,
+                     block.staged() + c * halo);
+  }
+}
+
 // sum[c][i] += sum_t weight[t, i] z[c, i + t] over all taps of the step. z has `channels` in each
-// group; the channels c of warp w are the block's first one plus w, w + 8, w + 16, ...
+// group; the channels c of warp w are the block's first one plus w, w + 8, w + 16, ... The first
+// pass has been started.
 template <class T, class A>
 __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block, const T* z, int g,
                                                   int channels,
@@ -126,16 +155,15 @@ __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block
   const AttentionPlan& p = block.p;
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {
-    const int first = block.first_channel() + pass * kPassChannels<A>;
+    const int first = pass_channel(block, pass);
     if (first >= channels) break;
     const int count = min(kPassChannels<A>, channels - first);
-    __syncthreads();  // the staging before has been read
-    const int halo = block.halo_size();
-#pragma unroll 1
-    for (int c = block.warp(); c < count; c += kAttentionWarps) {
-      block.stage_halo(z + (int64_t(opaque(g)) * channels + first + c) * p.halo_pixels,
-                       block.staged() + c * halo);
+    if (pass > 0) {
+      __syncthreads();  // the halo of the pass before has been read
+      start_pass(block, z, g, channels, pass);
     }
+    const int halo = block.halo_size();
+    block.template finish_halos<T>(block.staged(), count, halo);
     __syncthreads();  // the halo and the weights are complete
     const A* const from = block.staged() + block.warp() * halo + block.thread_halo();
     const int warp_channels = divide_up(count - block.warp(), kAttentionWarps);
@@ -149,9 +177,7 @@ __device__ __forceinline__ void add_weighted_halo(const AttentionBlock<A>& block
       const A* from_halo = from + block.table().strip_halo[half / 2] + tap;
       A weight[taps][kThreadPixels];
 #pragma unroll
-      for (int t = 0; t < taps; ++t) {
-        if (t < left) load_packed(weights + t * kTilePixels, weight[t]);
-      }
+      for (int t = 0; t < taps; ++t) load_packed(weights + t * kTilePixels, weight[t]);
 #pragma unroll
       for (int c = 0; c < kWarpPassChannels<A>; ++c) {
         if (c >= warp_channels) break;

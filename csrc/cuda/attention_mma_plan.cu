@@ -57,8 +57,9 @@ double fma_cycles(const AttentionProblem& problem) {
       (tile_h + std::min(window.h, 8) - 1) * divide_up(tile_w + window.w - 1, 32) * strips / 8;
   const double tiles =
       double(problem.groups) * std::ceil(double(size.d) * size.h * size.w / (tile_h * tile_w));
-  return tiles * ((16 * strips + 3 * loads) * shape.channels * divide_up(shape.value_channels, 64) +
-                  (24 * strips + 3 * loads) * shape.value_channels + 1500 * std::ceil(strips / 8));
+  return tiles *
+         ((16 * strips + 1.8 * loads) * shape.channels * divide_up(shape.value_channels, 64) +
+          (24 * strips + 1.8 * loads) * shape.value_channels + 1500 * std::ceil(strips / 8));
 }
 
 // Sets the sizes of a step in shared memory, with the halo in `chunks` steps per band.

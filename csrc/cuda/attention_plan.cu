@@ -11,9 +11,13 @@ namespace {
 // Limit per block where there is more, so that two fit a multiprocessor of 228 KiB.
 constexpr int kSharedMemory = 100 * 1024;
 
-// The cost of a block that is alone on a multiprocessor, relative to one of two: nothing computes
-// while it waits for memory. An estimate, not measured.
-constexpr double kAlone = 1.2;
+// Estimates, not measured: the cost of the instructions of a block that is alone on a
+// multiprocessor, relative to one of two, as nothing else computes while they wait for each other;
+// cycles from the start of copies from global memory to their end; and cycles of a barrier.
+constexpr double kAlone = 1.2, kLatency = 700, kBarrier = 40;
+
+// Channels of a chunk of the products: one per warp if they fit.
+constexpr int kLeastChunk = 4, kMaxChunk = kAttentionWarps;
 
 // The parts of shared memory: the table in ints, the others in values.
 struct Layout {
@@ -45,15 +49,18 @@ Layout lay_out(const Tile& tile, const Extents& box, int strips, int channels, i
   l.halo_rows = (tile.d() + box.d - 1) * (tile.h() + box.h - 1);
   l.halo = l.halo_rows * l.halo_pitch;
   l.weights = strips * kStripTaps * kTilePixels;
-  l.statistics = 3 * kAttentionWarps * kTilePixels;
+  // In the gradients, two numbers for each pixel of the tile or of the halo take the place of the
+  // largest scores.
+  l.statistics =
+      kAttentionWarps * kTilePixels + std::max(2 * kAttentionWarps * kTilePixels, 2 * l.halo);
   const int columns = l.halo_pitch, table = sizeof(AttentionTable) / sizeof(int);
   l.table = round_up(table + columns + l.halo_rows, 4);
+  // A pass of the sums, or two chunks of the products.
   const int channel = kTilePixels + l.halo;
-  // A pass of the sums, or a channel of the products, or lse and delta of tile or halo.
-  l.staging = std::max({pass_channels * l.halo, channel, 2 * kTilePixels, 2 * l.halo});
+  l.staging = std::max(pass_channels * l.halo, 2 * std::min(channels, kLeastChunk) * channel);
   if (has_terms) l.terms = kStepBiases + l.halo;  // which is larger than the tile
   const int left = room - l.weights - l.statistics - l.table - l.terms;
-  if (l.staging <= left) l.chunk = std::min(channels, l.staging / channel);
+  if (l.staging <= left) l.chunk = std::min({channels, kMaxChunk, l.staging / (2 * channel)});
   return l;
 }
 
@@ -63,6 +70,10 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
   const int warp_pass_channels = wide ? kWarpPassChannels<double> : kWarpPassChannels<float>;
   const int pass_channels =
       std::min(round_up(sum_channels, kAttentionWarps), warp_pass_channels * kAttentionWarps);
+  // Of the sums of a block.
+  const int block_channels =
+      std::min(sum_channels, wide ? kBlockChannels<double> : kBlockChannels<float>);
+  const int passes = divide_up(block_channels, pass_channels);
   const int resident_blocks = wide ? kResidentBlocks<double> : kResidentBlocks<float>;
   const int limit = std::min(kSharedMemory, device.shared_memory);
   AttentionPlan best{pattern, Strips(pattern.window, 1)};
@@ -79,16 +90,20 @@ AttentionPlan make_plan(const char* op, const Pattern& pattern, int64_t groups, 
       return lay_out(t, box, per_step, channels, pass_channels, limit / bytes, 16 / bytes,
                      has_terms);
     };
-    // Cycles of a multiprocessor per channel and step, counted: 16 per strip for its products,
-    // which come from fewer warps if there are fewer strips, 24 for its sums; 3 per row of the halo
-    // and 32 columns, staged twice; and barriers.
+    // Cycles of a multiprocessor, counted. Per channel, 16 per strip for its products, which come
+    // from fewer warps if there are fewer strips, 24 for its sums, 1.8 per row of the halo and 32
+    // columns. A step waits for its first chunk and for each pass of the sums, while another block
+    // may compute; later chunks are copied during the products of the one before.
     const auto cost = [&](const Tile& t) {
       const Layout l = layout(t);
       if (l.chunk == 0) return -1.0;
       const int loads = l.halo_rows * divide_up(t.w() + box.w - 1, 32);
-      const bool alone = device.resident(size_t(l.bytes(bytes))) < resident_blocks;
-      return (alone ? kAlone : 1.0) * strips.steps() *
-             (16.0 * std::max(per_step, 4) + 24.0 * per_step + 6.0 * loads + 40);
+      const int resident = std::min(device.resident(size_t(l.bytes(bytes))), resident_blocks);
+      const double work = channels * (16.0 * std::max(per_step, 4) + 1.8 * loads) +
+                          block_channels * (24.0 * per_step + 1.8 * loads) +
+                          kBarrier * (divide_up(channels, l.chunk) + 2 * passes + 2);
+      return strips.steps() * ((resident < resident_blocks ? kAlone : 1.0) * work +
+                               kLatency * (1 + passes) / resident);
     };
     const auto tile = choose_tile(kLogTilePixels, kLogThreadPixels, 5, pattern.lengths(), cost);
     if (!tile) continue;

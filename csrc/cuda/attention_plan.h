@@ -5,8 +5,8 @@
 //
 //          products ---> softmax ---> weights[strip, tap][pixel] ---> sums
 //              ^                                                       ^
-//          staged: tile and halo,                          staged: halo,
-//          a chunk of channels                             32 channels (16) at a time
+//          staged: tile and halo, two                      staged: halo,
+//          chunks of up to 8 channels                      32 channels (16) at a time
 //
 // warp     products: one strip               sums: every eighth channel
 // lane     4 neighbouring pixels of a tile row, the same in each warp
@@ -59,7 +59,7 @@ struct AttentionPlan {
   int64_t pixels = 0, halo_pixels = 0;  // of the grids of tile and halo
   int channel_blocks = 0;               // blocks with the same tile and other channels of the sums
   int halo_pitch = 0;
-  int chunk = 0;                               // channels in shared memory for the products
+  int chunk = 0;                               // channels of the products that are copied at a time
   int statistics = 0, table = 0, staging = 0;  // where these begin in shared memory, in bytes
   int terms = 0;                               // and the terms of scores, see score_terms.cuh
   int shared = 0;                              // bytes per block

@@ -27,8 +27,8 @@ struct BlockTerms {
   // Copies the terms of a step. Called by all lanes of a warp.
   __device__ __forceinline__ void stage(int step, int g) const {
     if (!has_terms) return;
-    if (given.bias != nullptr) stage_bias(step, given.bias_of(g));
-    if (given.key_bias == nullptr) return;
+    if (given.bias != nullptr) start_bias(step, given.bias_of(g));
+    if (given.key_bias == nullptr) return finish_copies<A, A>();
     const A* const from = given.key_bias_of(g);
     queries_halo ? block.stage_tile(from, keys()) : block.stage_halo(from, keys());
   }
@@ -39,7 +39,7 @@ struct BlockTerms {
     if (given.bias != nullptr) {
       A of_tap[kStripTaps];
       load_packed(bias() + block.warp() * kStripTaps, of_tap);
-      each([&](int i, int tap) { score[i][tap] += of_tap[tap]; });
+      each([&](int i, int tap) { score[i][tap] += of_tap[tap] * A(kLog2E); });
     }
     if (given.key_bias == nullptr) return;
     if (queries_halo) {
@@ -66,19 +66,21 @@ struct BlockTerms {
   }
   __device__ __forceinline__ A* keys() const { return bias() + kStepBiases; }
 
-  __device__ __forceinline__ void stage_bias(int step, const A* from) const {
+  // Starts to copy the biases of a step; zero beyond the window.
+  __device__ __forceinline__ void start_bias(int step, const A* from) const {
     const Strips strips = block.strips();
     const Extents& window = block.p.pattern.window;
-    copy_in_batches<A, 2>(
-        block.lane(), strips.per_step * kStripTaps, 32,
-        [&](int t) {
-          const Strip strip(strips, step * strips.per_step + t / kStripTaps);
-          const int tap = strip.tap + t % kStripTaps;
-          if (!strip.exists(window) || tap >= window.w) return A(0);
-          const int o = (strip.a * window.h + strip.b) * window.w + tap;
-          return from[queries_halo ? given.offsets - 1 - o : o];
-        },
-        [&](int t, A term) { bias()[t] = term * A(kLog2E); });
+#pragma unroll 1
+    for (int t = block.lane(); t < strips.per_step * kStripTaps; t += 32) {
+      const Strip strip(strips, step * strips.per_step + t / kStripTaps);
+      const int tap = strip.tap + t % kStripTaps;
+      const int o = (strip.a * window.h + strip.b) * window.w + tap;
+      if (strip.exists(window) && tap < window.w) {
+        start_copy(bias() + t, from + (queries_halo ? given.offsets - 1 - o : o));
+      } else {
+        bias()[t] = 0;
+      }
+    }
   }
 
   // f(i, tap) for the pixels of a thread and the taps of a strip.

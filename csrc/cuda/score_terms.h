@@ -33,7 +33,7 @@ struct ScoreTerms {
 };
 
 // The sums of dS = P (dP - delta) that the gradients of the terms consist of: written without
-// atomics, each element by one block. Each launch of gradients has those that it makes.
+// atomics, each element by one block. Each gradient has those that its blocks make.
 template <class A>
 struct ScoreTermSums {
   // (heads, groups / heads, tiles, K), over the queries of a tile; none without `bias`.

@@ -93,30 +93,6 @@ struct Halo {
       columns[j] = max(place.w.neighbour(place.w.halo(box.tap) + j), 0);
     }
   }
-
-  // Copies the halo of one channel to `to`, [halo_d * halo_h][pitch]; zero where it is absent.
-  // Called by all lanes of a warp, which take neighbouring columns.
-  template <int batch, class T, class A>
-  __device__ __forceinline__ void stage(const T* from, A* to, int row_count, int halo_h, int halo_w,
-                                        int pitch, const HaloBounds& bounds, int lane) const {
-#pragma unroll 1
-    for (int j = lane; j < halo_w; j += 32) {
-      const T* const column = from + columns[j];
-      copy_in_batches<T, batch>(
-          0, row_count, 1, [&](int r) { return column[rows[r]]; },
-          [&](int r, T value) { to[r * pitch + j] = A(value); });
-    }
-    if (!bounds.lacks) return;
-#pragma unroll 1
-    for (int r = 0, d = 0, h = 0; r < row_count; ++r) {
-      const bool has_row = bounds.has_row(d, h);
-#pragma unroll 1
-      for (int j = lane; j < halo_w; j += 32) {
-        if (!has_row || !bounds.has_column(j)) to[r * pitch + j] = 0;
-      }
-      if (++h == halo_h) h = 0, ++d;
-    }
-  }
 };
 
 }  // namespace circulant

@@ -50,14 +50,15 @@ CONSTANTS = [
     ),
     (
         "attention_mma_plan.cu",
-        r"\((\d+) \* strips \+ (\d+) \* loads\) \* shape\.channels .*\n"
-        r".*\((\d+) \* strips \+ (\d+) \* loads\) .* (\d+) \* std::ceil\(strips / 8\)",
+        r"\((\d+) \* strips \+ ([\d.]+) \* loads\) \* shape\.channels .*\n"
+        r".*\((\d+) \* strips \+ ([\d.]+) \* loads\) .* (\d+) \* std::ceil\(strips / 8\)",
         [COUNTS.loop(ATTENTION, "products")[1], STAGED, OF_SUMS, STAGED, 8 * STEP / 4],
     ),
     (
         "attention_plan.cu",
-        r"\(([\d.]+) \* std::max\(per_step, 4\) \+ ([\d.]+) \* per_step \+ ([\d.]+) \* loads",
-        [COUNTS.loop(ATTENTION, "products")[1], OF_SUMS, 2 * STAGED],
+        r"\(([\d.]+) \* std::max\(per_step, 4\) \+ ([\d.]+) \* loads\) .*\n"
+        r".*\(([\d.]+) \* per_step \+ ([\d.]+) \* loads\)",
+        [COUNTS.loop(ATTENTION, "products")[1], STAGED, OF_SUMS, STAGED],
     ),
     (
         "apply_plan.cuh",
@@ -110,6 +111,13 @@ def test_blocks_take_what_their_loops_take():
     cycles = max(launch.slots / 4, launch.wavefronts)
     assert launch.seconds(whole=True) == pytest.approx(2 * cycles / estimates.CLOCK)
     assert launch.seconds(whole=False) == pytest.approx(133 / 132 * cycles / estimates.CLOCK)
+
+
+def test_parts_of_a_launch_fill_idle_multiprocessors():
+    """133 blocks of 10 cycles, then 131 of 5: one multiprocessor has two of the former."""
+    parts = [estimates.Launch(133, 40, 10), estimates.Launch(131, 8, 5)]
+    assert estimates.in_one(parts) == pytest.approx(20 / estimates.CLOCK)
+    assert sum(part.seconds(True) for part in parts) == pytest.approx(25 / estimates.CLOCK)
 
 
 OTHER, SUM, LOAD, SKIPPED_LOAD = (0x7918, 0), (0x7223, 0), (0x7984, 4 << 9), (0xF984, 4 << 9)

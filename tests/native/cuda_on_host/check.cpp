@@ -51,6 +51,7 @@ const Case kBorderCases[] = {
     {1, 3, {2, 9, 40}, {1, 9, 39}},     // planes by themselves
     {1, 1, {1, 3, 250}, {1, 3, 249}},   // several rows filled up
     {1, 50, {1, 3, 150}, {1, 3, 101}},  // several rows of several segments
+    {1, 1, {5, 13, 1}, {5, 1, 1}},      // a halo of many rows
 };
 
 // Windows beyond odd circular ones: each boundary in each dim, even, one-sided, dilated with and

@@ -190,17 +190,20 @@ inline void report(const Case& c, const std::string& what, const std::string& pr
 
 // While it lives, the host runs only the first `groups` of a launch and the last `blocks` of its
 // last group: enough for the elements that are compared, where all of them would take too long.
+// Some launches have the groups of several `parts` one after the other.
 class Only {
  public:
 #ifdef CUDA_ON_HOST
-  Only(unsigned groups, unsigned blocks) {
+  Only(unsigned groups, unsigned blocks, unsigned parts = 1) {
     cuda_on_host::settings().only = [=](const uint3& block, const dim3& grid) {
-      return block.z < groups || (block.z == grid.z - 1 && block.x + blocks >= grid.x);
+      const unsigned of_part = std::max(grid.z / parts, 1u), group = block.z % of_part;
+      const bool is_last = group == of_part - 1 || block.z == grid.z - 1;
+      return group < groups || (is_last && block.x + blocks >= grid.x);
     };
   }
   ~Only() { cuda_on_host::settings().only = nullptr; }
 #else
-  Only(unsigned, unsigned) {}
+  Only(unsigned, unsigned, unsigned = 1) {}
 #endif
 };
 

@@ -73,7 +73,7 @@ void check_biased_attention_groups() {
       dq_(groups), dk_(groups), dv_(groups), offset_sums(groups), key_sums(groups);
   const circulant::ScoreTerms<float> terms{
       bias_.at, key_bias_.at, static_cast<int>(heads), static_cast<int>(row_groups), 1, 1};
-  const Only only(3, 0);
+  const Only only(3, 0, 3);
   try {
     circulant::attention(q_.at, k_.at, v_.at, y_.at, lse_.at, nullptr, terms, a.problem(), nullptr);
     circulant::attention_backward(dy_.at, q_.at, k_.at, v_.at, k_.at, lse_.at, dlse_.at,
@@ -118,7 +118,7 @@ void check_biased_attention_offsets() {
   }
   const circulant::ScoreTerms<float> terms{
       bias.at, nullptr, 1, 1, static_cast<int>(K), static_cast<int>(N)};
-  const Only only(0, 1);
+  const Only only(0, 1, 3);
   try {
     circulant::attention_backward(x.at, x.at, x.at, x.at, x.at, lse.at, dlse.at, scratch.at, dx.at,
                                   dx.at, dx.at, terms, {sums.at, tiles, nullptr}, p, nullptr);

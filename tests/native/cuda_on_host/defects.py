@@ -60,9 +60,12 @@ POINTER = "uint64_t(p) * (K * uint32_t(sizeof(T)))"
 ROTATED_H = "rotated(strip.b, place.h.axis.first_offset(h), window.h)"
 ROTATED_D = "rotated(strip.a, place.d.axis.first_offset(d), window.d)"
 GROUP = "int64_t(g) * p.pixels * p.pattern.offsets()"
-SUMS = "(int64_t(opaque(g)) * channels + first + c) * p.halo_pixels"
+SUMS = "(int64_t(opaque(g)) * channels + first + c) * block.p.halo_pixels"
 RESULT = "(int64_t(g) * channels + channel) * N"
 STAGING_READ = "the staging before has been read"
+LARGEST = "the largest score of each warp is complete"
+SUMS_AFTER_LARGEST = f"__syncthreads();  // {LARGEST}; the chunks have been read\n  start_sums();"
+SUMS_BEFORE_LARGEST = "start_sums();\n  __syncthreads();"
 WINDOWS, OF_WINDOWS = "windows", "attention-windows"
 COLUMN = "line.neighbour(line.halo(tap) + j)"
 
@@ -203,14 +206,23 @@ MUTANTS = [
     of_adjacency("32-bit-group", f"values + {GROUP}", f"values + int({GROUP})", "offsets"),
     of_adjacency("groups", "g < p.groups; g +=", "g < gridDim.z; g +=", "groups"),
     # Fused attention: barriers,
-    barrier_of_attention(M, f"{STAGING_READ}; the tables are complete", "before-chunk"),
-    barrier_of_attention(M, "the chunk is complete", "after-chunk"),
-    barrier_of_attention(M, STAGING_READ, "before-sums"),
+    barrier_of_attention(
+        M, f"the chunk and the tables are complete; {STAGING_READ}", "before-products"
+    ),
+    barrier_of_attention(M, "the halo of the pass before has been read", "before-pass"),
     barrier_of_attention(M, "the halo and the weights are complete", "before-adding"),
     barrier_of_attention(F, "the table has been read", "before-table"),
-    barrier_of_attention(F, "the largest score of each warp is complete", "of-largest"),
-    barrier_of_attention(B, "the products have been computed from the staging", "before-rows"),
-    barrier_of_attention(B, "lse and delta are complete", "after-rows"),
+    barrier_of_attention(F, f"{LARGEST}; the chunks have been read", "of-largest"),
+    barrier_of_attention(B, "the chunks have been read", "before-sums"),
+    # copies without a wait, into memory that is in use, of too little,
+    of_attention("no-wait", K, "finish_copies<T, A>();", ""),
+    of_attention("one-stage", M, "staged_chunk(at ^ 1) + c", "staged_chunk(at) + c"),
+    of_attention("early-sums", F, SUMS_AFTER_LARGEST, SUMS_BEFORE_LARGEST),
+    of_attention(
+        "few-rows", K, "++r, to += p.halo_pitch) {\n        start", "++r) {\n        start"
+    ),
+    of_attention("copy-no-rest", Y, "first < end; first += stride) copy", "false;) copy"),
+    of_attention("copies-not-of-numbers", B, "if (block.warp() == 1) {", "if (false) {"),
     # halos that do not wrap,
     of_attention("no-wrap-w", G, "columns[j] = max(place.w.neighbour(", "columns[j] = max(("),
     of_attention("no-wrap-h", G, "const int h = max(place.h.neighbour(", "const int h = max(("),
@@ -218,14 +230,16 @@ MUTANTS = [
     # shared memory that is too short or not aligned,
     of_attention("short-table", P, "+ l.halo_rows, 4)", "+ l.halo_rows - 4, 4)"),
     of_attention("short-weights", P, "l.weights = strips *", "l.weights = (strips - 1) *"),
-    of_attention("short-statistics", P, "= 3 * kAttentionWarps", "= 2 * kAttentionWarps"),
+    of_attention("short-statistics", P, "2 * kAttentionWarps *", "kAttentionWarps *"),
+    of_attention("short-numbers", P, "kTilePixels, 2 * l.halo)", "kTilePixels, 0)"),
     of_attention("short-staging", P, "pass_channels * l.halo,", "(pass_channels - 1) * l.halo,"),
     of_attention("misaligned", P, "| 1) * step) * pack;", "| 1) * step) * pack + 1;"),
     # or leaves room for one block where there could be two,
-    of_attention("one-block", P, "(alone ? kAlone : 1.0) *", "", "plan"),
+    of_attention("one-block", P, "resident_blocks ? kAlone : 1.0", "0 ? 1.0 : 1.0", "plan"),
+    of_attention("no-latency", P, "kLatency * (1 + passes) / resident", "0", "plan"),
     of_attention("no-reserve", L, "(bytes + block_shared_memory)", "bytes", "plan", P),
     # pixels, taps, channels and strips that do not exist, or are elsewhere,
-    of_attention("tile-guard", K, "pixel >= 0 ? from[pixel] : T(0)", "from[pixel]"),
+    of_attention("tile-guard", K, "max(pixel[i * 32], 0)", "pixel[i * 32]"),
     of_attention("pixel-guard", E, "if (pixel[i] >= 0) channel", "channel"),
     of_attention("tap-guard", X, "if (count >= taps) {", "if (true) {"),
     of_attention("window-guard", F, "if (tap >= taps) score", "if (false) score"),
@@ -236,7 +250,7 @@ MUTANTS = [
     # sums that are wrong,
     of_attention("sums-not-scaled", F, "sum[c][i] *= shrink;", ";"),
     of_attention("totals-not-scaled", F, "total[i] *= shrink;", ""),
-    of_attention("rows-of-tile", B, "tap_step = f.queries_halo;", "tap_step = 0;"),
+    of_attention("rows-of-tile", B, "tap_step = f.queries_halo,", "tap_step = 0,"),
     of_attention("no-delta", B, " - lse[delta_at + i + tap * tap_step]", ""),
     of_attention("no-total", B, "if (subtract_total || key", "if (key"),
     of_attention("total-of-all", B, "tap < taps ? weight[i] : A(0)", "weight[i]"),
@@ -253,7 +267,7 @@ MUTANTS = [
     of_attention("32-bit-gradient", B, "const int64_t at =", "const int at =", OFFSETS),
     of_attention("32-bit-delta", SUMS_OF, "    int64_t at = g", "    int at = g", OFFSETS),
     of_attention("groups", F, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
-    of_attention("groups-gradient", B, "g < p.groups; g +=", "g < gridDim.z; g +=", GROUPS),
+    of_attention("groups-gradient", B, "g < p.groups; g +=", "g < launched_groups; g +=", GROUPS),
     of_attention("groups-delta", SUMS_OF, "g < groups; g +=", "g < gridDim.z; g +=", GROUPS),
     # Terms of the scores: of another head, row, offset, pixel or neighbour,
     of_terms("head", "int64_t(g % heads)", "int64_t(g / heads)", "score_terms.h"),
@@ -261,11 +275,12 @@ MUTANTS = [
     of_terms("not-mirrored", "queries_halo ? given.offsets - 1 - o : o", "o"),
     of_terms("pixel", "of_pixel[i] *", "of_pixel[0] *"),
     of_terms("neighbour", "of_neighbour[i + tap] *", "of_neighbour[i] *", kernel=F),
-    of_terms("tap", "score[i][tap] += of_tap[tap];", "score[i][tap] += of_tap[0];"),
+    of_terms("tap", "score[i][tap] += of_tap[tap] *", "score[i][tap] += of_tap[0] *"),
     # beyond the window, or staged for dP,
-    of_terms("strip-guard", "!strip.exists(window) || ", ""),
-    of_terms("tap-guard", " || tap >= window.w", ""),
-    of_terms("of-dp", "if (!first) terms.stage", "if (first) terms.stage", B),
+    of_terms("strip-guard", "strip.exists(window) && ", ""),
+    of_terms("tap-guard", " && tap < window.w", ""),
+    of_terms("blocks", "blockIdx.x) >= f.blocks) return;", "blockIdx.x) < 0) return;", B),
+    of_terms("of-dp", "if (first) return;", "if (!first) return;", B),
     of_terms("short", "kStepBiases + l.halo", "l.halo", P),
     # queries without keys,
     of_terms("divided-by-zero", "has_terms && total[i] == 0 ?", "false ?", F),
@@ -297,7 +312,9 @@ MUTANTS = [
     Mutant("bounds-w", G, "w.begin <= j && j < w.end", "w.begin <= j", S, WINDOWS),
     of_adjacency("absent", "mask_absent(block, A(0), score);", "", "windows"),
     of_attention("absent", M, "if (!(present >> (i + tap) & 1))", "if (false)", OF_WINDOWS),
-    of_attention("absent-values", G, "if (!bounds.lacks) return;", "return;", OF_WINDOWS, F),
+    of_attention(
+        "absent-values", K, "if (!table().bounds.lacks) return;", "return;", OF_WINDOWS, F
+    ),
     of_attention("too-empty", G, "h.begin >= h.end ||", "h.begin + 1 >= h.end ||", OF_WINDOWS),
     # classes of dilated dims,
     Mutant("class-number", C, "return number + (", "return (", S, WINDOWS),
@@ -328,7 +345,7 @@ MUTANTS = [
     ),
     # keys with a halo, and tiles without neighbours.
     of_attention("halo-chunk", M, "channel * p.halo_pixels", "channel * p.pixels", OF_WINDOWS),
-    of_attention("halo-sums", M, "c) * p.halo_pixels", "c) * p.pixels", OF_WINDOWS),
+    of_attention("halo-sums", M, "c) * block.p.halo_pixels", "c) * block.p.pixels", OF_WINDOWS),
     of_attention(
         "halo-rows", B, "queries_halo ? p.halo_pixels :", "queries_halo ? p.pixels :", OF_WINDOWS
     ),
