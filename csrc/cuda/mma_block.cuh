@@ -48,10 +48,11 @@ struct MmaBlock : MmaPlace {
     return numbers(stage, which, count) + octet() * 2 * kOctet + 2 * t();
   }
 
-  // Starts to copy a line of `octets` of each channel.
+  // Starts to copy a line of `octets` of each channel. Columns that exist end at `end`, which is in
+  // shared memory.
   __device__ __forceinline__ void copy_line(const T* x, int channels, const MmaGrid& grid,
-                                            const Line& line, int octets, int log_octets,
-                                            T* to) const {
+                                            const int& end, const Line& line, int octets,
+                                            int log_octets, T* to) const {
     // Eight threads write 128 bytes without a gap.
     const int thread = opaque(threadIdx.x), octet = thread / 8 & ((1 << log_octets) - 1);
     const int first = (thread / 8 >> log_octets) * 8 + thread % 8;
@@ -63,16 +64,20 @@ struct MmaBlock : MmaPlace {
     if (p.granule == 8) copy_octets<8>(x, count, step, grid, column, to);
     if (p.granule == 4) copy_octets<4>(x, count, step, grid, column, to);
     if (p.granule == 2) copy_octets<2>(x, count, step, grid, column, to);
-    if (p.granule == 1) copy_octets<1>(x, count, step, grid, column, to);
+    if (p.granule == 1) copy_pixels(x, count, step, grid, column, end, to);
   }
 
   // Starts to copy the halo of x and z.
   __device__ __forceinline__ void copy_halo(const T* x, int x_channels, const T* z, int z_channels,
                                             const MmaStep& step) const {
 #pragma unroll 1
-    for (int i = 0; i < 4; ++i) {
-      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, p.halo, halo_line(step, i & 1),
-                p.positions, p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
+    for (int i = 0; i < 2; ++i) {
+      const Line line = halo_line(step, i);
+#pragma unroll 1
+      for (int which = 0; which < 2; ++which) {
+        copy_line(which ? z : x, which ? z_channels : x_channels, p.halo, of_class().column_end,
+                  line, p.positions, p.log_positions, halo(step.stage, which) + i * kLine);
+      }
     }
   }
 
@@ -82,8 +87,8 @@ struct MmaBlock : MmaPlace {
 #pragma unroll 1
     for (int i = opaque(threadIdx.x); i < p.step_numbers; i += kMmaThreads) {
       const Line line = halo_line(step, i / kOctet & 1);
-      const int column = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
-      copy_async<4>(to + i, x + line.start + wrapped(column, p.halo.size.w, p.columns_present));
+      const int w = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
+      copy_async<4>(to + i, x + line.start + column(wrapped(w, p.halo.length.w, columns())));
     }
   }
 
@@ -100,7 +105,8 @@ struct MmaBlock : MmaPlace {
                                             uint32_t (&left)[D / 16][4]) const {
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
-      copy_line(x, channels, p.tile, tile_line(line), p.across, p.log_across, tile_memory(line));
+      copy_line(x, channels, p.tile, of_class().length.w, tile_line(line), p.across, p.log_across,
+                tile_memory(line));
     }
     commit_copies();
     fill_lines(shared(), 2 * kMmaWarps, channels);
@@ -128,21 +134,26 @@ struct MmaBlock : MmaPlace {
     }
     __syncthreads();  // the result is complete
     const int thread = threadIdx.x, of_octet = thread & (p.across - 1);
-    const Extents& size = p.tile.size;
+    const Extents& length = of_class().length;
+    if (origin.d >= length.d) return;
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
       const int h = origin.h + line * p.line_h;
       const int w = origin.w + of_octet * p.octet_step + line * p.line_w;
-      if (h >= size.h || w >= size.w) continue;
-      const int pixel = (origin.d * size.h + h) * size.w + w;
+      if (h >= length.h || w >= length.w) continue;
+      const int start = row_start(p.tile, of_class().tile, origin.d, h);
 #pragma unroll 1
       for (int c = thread >> p.log_across; c < channels; c += kMmaThreads >> p.log_across) {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
-        T* const to = y + c * p.tile.pixels + pixel;
+        T* const to = y + c * p.tile.pixels + start;
         if (p.granule == kOctet) {
-          *reinterpret_cast<Pack<T, kOctet>*>(to) = *reinterpret_cast<const Pack<T, kOctet>*>(from);
+          *reinterpret_cast<Pack<T, kOctet>*>(to + w) =
+              *reinterpret_cast<const Pack<T, kOctet>*>(from);
+        } else if (!p.is_dilated) {
+          for (int i = 0; i < kOctet && w + i < length.w; ++i) to[w + i] = from[i];
         } else {
-          for (int i = 0; i < kOctet && w + i < size.w; ++i) to[i] = from[i];
+#pragma unroll 1
+          for (int i = 0; i < kOctet && w + i < length.w; ++i) to[p.stride_w.at(w + i)] = from[i];
         }
       }
     }
@@ -180,20 +191,38 @@ struct MmaBlock : MmaPlace {
     int at[kOctet / granule];
 #pragma unroll
     for (int i = 0; i < kOctet / granule; ++i)
-      at[i] = wrapped(column + i * granule, grid.size.w, grid.granules);
+      at[i] = wrapped(column + i * granule, grid.length.w, grid.granules);
     const int64_t x_step = step * grid.pixels;
 #pragma unroll 1
     for (int c = 0; c < count; c += step, x += x_step, to += step * kOctet) {
-      if constexpr (granule == 1) {  // smaller than asynchronous copies are
-        T pixels[kOctet];
 #pragma unroll
-        for (int i = 0; i < kOctet; ++i) pixels[i] = x[at[i]];
-        store_packed(to, pixels);
-      } else {
+      for (int i = 0; i < kOctet / granule; ++i)
+        copy_async<granule * sizeof(T)>(to + i * granule, x + at[i]);
+    }
+  }
+
+  // The same pixel by pixel, which is less than asynchronous copies move.
+  __device__ __forceinline__ void copy_pixels(const T* x, int count, int step, const MmaGrid& grid,
+                                              int first, const int& end, T* to) const {
+    const int n = grid.length.w;
+    const auto pixel = [&](int i) { return column(wrapped(i, n, {grid.granules.low, end - 1})); };
+    int at[kOctet] = {pixel(first)};
+    const int last = at[0] + (kOctet - 1) * p.stride_w.dilation;
+    if (first >= 0 && first + kOctet <= min(n, end) &&
+        (p.stride_w.turn == 0 || last < p.stride_w.size)) {
 #pragma unroll
-        for (int i = 0; i < kOctet / granule; ++i)
-          copy_async<granule * sizeof(T)>(to + i * granule, x + at[i]);
-      }
+      for (int i = 1; i < kOctet; ++i) at[i] = at[0] + i * p.stride_w.dilation;
+    } else {  // at an end of the grid, or where the dilated circle begins again
+#pragma unroll
+      for (int i = 1; i < kOctet; ++i) at[i] = pixel(first + i);
+    }
+    const int64_t x_step = step * grid.pixels;
+#pragma unroll 1
+    for (int c = 0; c < count; c += step, x += x_step, to += step * kOctet) {
+      T pixels[kOctet];
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) pixels[i] = x[at[i]];
+      store_packed(to, pixels);
     }
   }
 };

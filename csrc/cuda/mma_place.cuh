@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include "attention_mma.h"
+#include "launch.h"
 #include "mma_step.cuh"
 #include "packed.cuh"
 
@@ -19,16 +20,56 @@ __device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
 
 struct MmaPlace {
   const MmaPlan& p;
-  Extents origin;           // the first pixel of the tile
+  Extents origin;           // the first position of the tile in its class
   MmaLimits planes, bands;  // of the halo that exist
 
+  // After the next barrier, of_class() is complete.
   __device__ __forceinline__ explicit MmaPlace(const MmaPlan& p) : p(p) {
-    const int row = blockIdx.x / p.tiles_across;
-    origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h,
-              int(blockIdx.x) % p.tiles_across * p.tile_w};
+    // Neighbouring blocks have other classes of the same tile: they read the same sectors of
+    // memory.
+    const int index = blockIdx.x, tile = index / p.class_count, row = tile / p.tiles_across;
+    origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h, tile % p.tiles_across * p.tile_w};
+    const int number = index % p.class_count, number_d = number / p.classes.w / p.classes.h,
+              number_h = number / p.classes.w % p.classes.h, number_w = number % p.classes.w;
+    // Other classes have one pixel less.
+    const Extents& longest = p.halo.longest;
+    const int last_plane = p.planes_present.high - (number_d >= longest.d),
+              last_row = p.rows_present.high - (number_h >= longest.h);
+    if (threadIdx.x == 0) {
+      const Extents &tile_size = p.tile.size, &size = p.halo.size, &length = p.tile.length;
+      of_class() = {
+          (number_d * tile_size.h + number_h) * tile_size.w + number_w,
+          // A class without neighbours reads any, at position 0.
+          (min(number_d, size.d - 1) * size.h + min(number_h, size.h - 1)) * size.w +
+              min(number_w, size.w - 1),
+          {length.d - (number_d >= p.tile.longest.d), length.h - (number_h >= p.tile.longest.h),
+           length.w - (number_w >= p.tile.longest.w)},
+          last_row + 1,
+          p.columns_present.high + 1 - (number_w >= longest.w)};
+    }
     const int d = origin.d - p.before.d, h = origin.h - p.before.h;
-    planes = {max(p.planes_present.low - d, 0), min(p.planes_present.high - d, p.window.d - 1)};
-    bands = {max(p.rows_present.low - h, 0) / 2, min((p.rows_present.high - h) / 2, p.bands - 1)};
+    planes = {max(p.planes_present.low - d, 0), min(last_plane - d, p.window.d - 1)};
+    bands = {max(p.rows_present.low - h, 0) / 2, min((last_row - h) / 2, p.bands - 1)};
+  }
+  __device__ __forceinline__ MmaClass& of_class() const {
+    return *reinterpret_cast<MmaClass*>(dynamic_shared_memory + p.place);
+  }
+  // Positions of neighbours that exist.
+  __device__ __forceinline__ MmaLimits rows() const {
+    return {p.rows_present.low, of_class().row_end - 1};
+  }
+  __device__ __forceinline__ MmaLimits columns() const {
+    return {p.columns_present.low, of_class().column_end - 1};
+  }
+  // The first pixel of a line at positions d and h of the class that begins with pixel `first`.
+  // Here and in column(), kernels with 128 channels have no registers to keep anything.
+  __device__ __forceinline__ int row_start(const MmaGrid& grid, int first, int d, int h) const {
+    if (opaque(p.is_dilated)) d = p.stride_d.at(opaque(d)), h = p.stride_h.at(opaque(h));
+    return first + (d * grid.size.h + h) * grid.size.w;
+  }
+  // The pixel at position w of a line, from its first one on.
+  __device__ __forceinline__ int column(int w) const {
+    return opaque(p.is_dilated) ? p.stride_w.at(opaque(w)) : w;
   }
 
   // Of the thread: see warp.cuh.
@@ -40,20 +81,22 @@ struct MmaPlace {
   __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
   __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
 
-  // Where a line begins: the first pixel of its grid row, and its first column, not wrapped.
+  // Where a line begins: its first pixel, and its first column, not wrapped.
   struct Line {
     int start, column;
   };
   __device__ __forceinline__ Line tile_line(int line) const {
-    const Extents& size = p.tile.size;
-    const int h = min(origin.h + line * p.line_h, size.h - 1);
-    return {(origin.d * size.h + h) * size.w, origin.w + line * p.line_w};
+    const MmaClass& c = of_class();
+    const int d = min(origin.d, c.length.d - 1);
+    const int h = min(origin.h + line * p.line_h, c.length.h - 1);
+    return {row_start(p.tile, c.tile, d, h), origin.w + line * p.line_w};
   }
   __device__ __forceinline__ Line halo_line(const MmaStep& step, int line) const {
-    const Extents& size = p.halo.size;
-    const int d = wrapped(origin.d + step.plane - p.before.d, size.d, p.planes_present);
-    const int h = wrapped(top(step) + line * p.line_h, size.h, p.rows_present);
-    return {(d * size.h + h) * size.w, origin.w + first_column(step) + line * p.line_w};
+    const Extents& length = p.halo.length;
+    const int d = wrapped(origin.d + step.plane - p.before.d, length.d, p.planes_present);
+    const int h = wrapped(top(step) + line * p.line_h, length.h, rows());
+    return {row_start(p.halo, of_class().halo, d, h),
+            origin.w + first_column(step) + line * p.line_w};
   }
   // The row of line 0 of a step, not wrapped.
   __device__ __forceinline__ int top(const MmaStep& step) const {
@@ -76,9 +119,11 @@ struct MmaPlace {
   }
   // This thread's pixel in a line of its warp, row r of the octet; -1 beyond the grid.
   __device__ __forceinline__ int pixel(int line) const {
-    const Extents& size = p.tile.size;
-    const int h = origin.h + (2 * band() + line) * p.line_h, w = first_pixel(line) + r();
-    return h < size.h && w < size.w ? (origin.d * size.h + h) * size.w + w : -1;
+    const MmaClass& c = of_class();
+    const int d = origin.d, h = origin.h + (2 * band() + line) * p.line_h;
+    const int w = first_pixel(line) + r();
+    if (d >= c.length.d || h >= c.length.h || w >= c.length.w) return -1;
+    return row_start(p.tile, c.tile, d, h) + column(w);
   }
   // The same, or any pixel of the grid.
   __device__ __forceinline__ int some_pixel(int line) const { return max(pixel(line), 0); }
@@ -95,8 +140,9 @@ struct MmaPlace {
   // and exist: a word of MmaWindow.
   __device__ __forceinline__ uint32_t columns(const MmaStep& step, int line, int of_line) const {
     const int w = first_pixel(of_line) + r();
-    const int low = max(w - p.before.w, p.columns_present.low);
-    const int end = min(w + p.after.w, p.columns_present.high) + 1;
+    const MmaLimits present = columns();
+    const int low = max(w - p.before.w, present.low);
+    const int end = min(w + p.after.w, present.high) + 1;
     const int first = first_pixel(line) + first_column(step) + 2 * t();
     return bits_before(end - first) & ~bits_before(low - first);
   }
@@ -105,11 +151,12 @@ struct MmaPlace {
   __device__ __forceinline__ MmaWindow window(const MmaStep& step, uint32_t in_line) const {
     const int rows = 2 * (step.band - band());  // from the window's first row of the upper pixel
     const bool differs = p.is_flat() || p.chunks > 1;
+    const MmaLimits present = this->rows();
     MmaWindow window;
 #pragma unroll
     for (int line = 0; line < 2; ++line) {
       const int h = top(step) + line * p.line_h;
-      const bool exists = p.rows_present.low <= h && h <= p.rows_present.high;
+      const bool exists = present.low <= h && h <= present.high;
 #pragma unroll
       for (int of_line = 0; of_line < 2; ++of_line) {
         const int offset = rows + (line - of_line) * p.line_h;

@@ -304,6 +304,7 @@ def counts(every: list[Round]) -> Counts:
         for i in copies[:2]:
             if inside[i].wide:
                 found["line"] = {(inside[i - 1].slots, inside[i - 1].wavefronts)}
+                found["row"] = {(inside[i - 2].slots, inside[i - 2].wavefronts)}
             found["copy" if inside[i].wide else "number"] = {
                 (inside[i].slots, inside[i].wavefronts)
             }
