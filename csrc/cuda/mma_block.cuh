@@ -72,7 +72,7 @@ struct MmaBlock : MmaPlace {
                                             const MmaStep& step) const {
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) {
-      const Line line = halo_line(step, i);
+      const Line line = halo_line<(D > 64)>(step, i);
 #pragma unroll 1
       for (int which = 0; which < 2; ++which) {
         copy_line(which ? z : x, which ? z_channels : x_channels, p.halo, of_class().column_end,
@@ -86,7 +86,7 @@ struct MmaBlock : MmaPlace {
                                                float* to) const {
 #pragma unroll 1
     for (int i = opaque(threadIdx.x); i < p.step_numbers; i += kMmaThreads) {
-      const Line line = halo_line(step, i / kOctet & 1);
+      const Line line = halo_line<(D > 64)>(step, i / kOctet & 1);
       const int w = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
       copy_async<4>(to + i, x + line.start + column(wrapped(w, p.halo.length.w, columns())));
     }

@@ -62,9 +62,13 @@ struct MmaPlace {
     return {p.columns_present.low, of_class().column_end - 1};
   }
   // The first pixel of a line at positions d and h of the class that begins with pixel `first`.
-  // Here and in column(), kernels with 128 channels have no registers to keep anything.
+  // With `hides`, nothing of it is kept in registers: kernels with 128 channels have none.
+  template <bool hides = false>
   __device__ __forceinline__ int row_start(const MmaGrid& grid, int first, int d, int h) const {
-    if (opaque(p.is_dilated)) d = p.stride_d.at(opaque(d)), h = p.stride_h.at(opaque(h));
+    if (hides ? opaque(p.is_dilated) : p.is_dilated) {
+      if (hides) d = opaque(d), h = opaque(h);
+      d = p.stride_d.at(d), h = p.stride_h.at(h);
+    }
     return first + (d * grid.size.h + h) * grid.size.w;
   }
   // The pixel at position w of a line, from its first one on.
@@ -91,11 +95,12 @@ struct MmaPlace {
     const int h = min(origin.h + line * p.line_h, c.length.h - 1);
     return {row_start(p.tile, c.tile, d, h), origin.w + line * p.line_w};
   }
+  template <bool hides>
   __device__ __forceinline__ Line halo_line(const MmaStep& step, int line) const {
     const Extents& length = p.halo.length;
     const int d = wrapped(origin.d + step.plane - p.before.d, length.d, p.planes_present);
     const int h = wrapped(top(step) + line * p.line_h, length.h, rows());
-    return {row_start(p.halo, of_class().halo, d, h),
+    return {row_start<hides>(p.halo, of_class().halo, d, h),
             origin.w + first_column(step) + line * p.line_w};
   }
   // The row of line 0 of a step, not wrapped.
