@@ -58,7 +58,6 @@ struct MmaGrid {
   Extents size;
   Extents length, longest;  // of the longest classes, and how many of them
   int64_t pixels;
-  MmaLimits granules;  // columns that begin a granule and exist
 };
 
 // Made once per launch. All that kernels need is a member: what they computed themselves, they
@@ -72,7 +71,6 @@ struct MmaPlan {
   Stride stride_d, stride_h, stride_w;
   Extents classes{1, 1, 1};
   int class_count = 1;
-  int is_dilated = 0;
   int groups = 0;
   int log_octet_step = 0;  // of the pixels from an octet to the next one of its line
   int octet_step = 0;      // the same number: 8, or 16 if flat
@@ -99,8 +97,12 @@ struct MmaPlan {
   int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
   int place = 0;          // where the MmaClass of the tile is
   int resident = 1;       // blocks of a multiprocessor
-  int shared = 0;         // bytes per block
-  int granule = 0;        // pixels that are copied at a time, at least: 8, 4, 2 or 1
+  int table = 0;          // where the table of MmaPlace begins
+  // Where its parts begin: planes, rows and columns of the halo, rows and columns of the tile.
+  int rows_at = 0, columns_at = 0, tile_rows_at = 0, tile_columns_at = 0, table_size = 0;
+  int shared = 0;        // bytes per block
+  int granule = 0;       // pixels that are copied at a time, at least: 8, 4, 2 or 1
+  MmaLimits granules{};  // columns of the halo that begin a granule and exist
 
   __host__ __device__ bool is_flat() const { return line_h == 0; }
   int64_t blocks() const {
@@ -110,7 +112,6 @@ struct MmaPlan {
 
 // The class of the pixels of a tile, in shared memory: kernels have no registers for it.
 struct MmaClass {
-  int tile, halo;           // its first pixel in either grid
   Extents length;           // its pixels
   int row_end, column_end;  // where neighbours that exist end
 };

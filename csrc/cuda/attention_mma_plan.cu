@@ -113,7 +113,13 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
     p.shared += kMmaWarps * (kRingFloats + p.offsets) * static_cast<int>(sizeof(float));
   }
   p.place = p.shared;
-  p.shared += static_cast<int>(sizeof(MmaClass));
+  p.table = p.place + static_cast<int>(sizeof(MmaClass));
+  p.rows_at = p.window.d;
+  p.columns_at = p.rows_at + 2 * p.bands;
+  p.tile_rows_at = p.columns_at + (p.chunks * p.span + p.across - 1) * p.octet_step;
+  p.tile_columns_at = p.tile_rows_at + p.tile_lines;
+  p.table_size = p.tile_columns_at + p.across * p.octet_step;
+  p.shared = p.table + p.table_size * static_cast<int>(sizeof(int));
 }
 
 // Chooses the steps that fit `limit` bytes: as few as possible, then as many stages.
@@ -132,7 +138,6 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
   const int D = mma_channels(needs.channels);
   std::optional<MmaPlan> best;
   const Pattern pattern = squeezed(problem.pattern);
-  const Extents& dilation = pattern.dilation;
   const Axis d = pattern.d(), h = pattern.h(), w = pattern.w();
   const auto& [of_d, of_h, of_w] = pattern.classes;
   const bool is_flat = pattern.size.h == 1 && pattern.keys.h == 1;
@@ -141,13 +146,11 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.tile = {pattern.size,
               pattern.lengths(),
               {of_d.longest, of_h.longest, of_w.longest},
-              pattern.pixels(),
-              {}};
+              pattern.pixels()};
     p.halo = {pattern.keys,
               {of_d.key_length, of_h.key_length, of_w.key_length},
               {of_d.key_longest, of_h.key_longest, of_w.key_longest},
-              pattern.key_pixels(),
-              {}};
+              pattern.key_pixels()};
     p.window = pattern.window;
     p.before = pattern.before;
     p.after = {d.after(), h.after(), w.after()};
@@ -159,7 +162,6 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.stride_w = stride(w, of_w);
     p.classes = {of_d.count, of_h.count, of_w.count};
     p.class_count = pattern.class_count();
-    p.is_dilated = dilation.d > 1 || dilation.h > 1 || dilation.w > 1;
     p.granule = granule(pattern);
     p.groups = static_cast<int>(problem.groups);
     p.log_octet_step = is_flat ? 4 : 3;

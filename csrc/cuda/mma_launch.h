@@ -33,8 +33,7 @@ void launch_mma(const char* op, const AttentionProblem& problem, const MmaNeeds&
   MmaPlan p = plan_mma(problem, needs);
   p.granule = copied_together(p, arrays);
   const MmaLimits& columns = p.columns_present;
-  p.tile.granules = {0, p.tile.length.w - p.granule};
-  p.halo.granules = {-round_up(-columns.low, p.granule), columns.high / p.granule * p.granule};
+  p.granules = {-round_up(-columns.low, p.granule), columns.high / p.granule * p.granule};
   const Launch l{op, p.blocks(), p.groups, kMmaThreads, size_t(p.shared), stream};
   const int D = mma_channels(needs.channels);
   if (D == 32) launch(l, kernel(std::integral_constant<int, 32>()), arguments, p);

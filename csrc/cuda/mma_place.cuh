@@ -23,33 +23,31 @@ struct MmaPlace {
   Extents origin;           // the first position of the tile in its class
   MmaLimits planes, bands;  // of the halo that exist
 
-  // After the next barrier, of_class() is complete.
+  // After the next barrier, of_class() and the tables are complete.
   __device__ __forceinline__ explicit MmaPlace(const MmaPlan& p) : p(p) {
     // Neighbouring blocks have other classes of the same tile: they read the same sectors of
     // memory.
     const int index = blockIdx.x, tile = index / p.class_count, row = tile / p.tiles_across;
     origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h, tile % p.tiles_across * p.tile_w};
-    const int number = index % p.class_count, number_d = number / p.classes.w / p.classes.h,
-              number_h = number / p.classes.w % p.classes.h, number_w = number % p.classes.w;
+    const int number = index % p.class_count;
+    const Extents class_number{number / p.classes.w / p.classes.h,
+                               number / p.classes.w % p.classes.h, number % p.classes.w};
     // Other classes have one pixel less.
     const Extents& longest = p.halo.longest;
-    const int last_plane = p.planes_present.high - (number_d >= longest.d),
-              last_row = p.rows_present.high - (number_h >= longest.h);
-    if (threadIdx.x == 0) {
-      const Extents &tile_size = p.tile.size, &size = p.halo.size, &length = p.tile.length;
-      of_class() = {
-          (number_d * tile_size.h + number_h) * tile_size.w + number_w,
-          // A class without neighbours reads any, at position 0.
-          (min(number_d, size.d - 1) * size.h + min(number_h, size.h - 1)) * size.w +
-              min(number_w, size.w - 1),
-          {length.d - (number_d >= p.tile.longest.d), length.h - (number_h >= p.tile.longest.h),
-           length.w - (number_w >= p.tile.longest.w)},
-          last_row + 1,
-          p.columns_present.high + 1 - (number_w >= longest.w)};
-    }
+    const int last_plane = p.planes_present.high - (class_number.d >= longest.d),
+              last_row = p.rows_present.high - (class_number.h >= longest.h),
+              last_column = p.columns_present.high - (class_number.w >= longest.w);
+    const Extents &length = p.tile.length, &tile_longest = p.tile.longest;
+    const MmaClass c{{length.d - (class_number.d >= tile_longest.d),
+                      length.h - (class_number.h >= tile_longest.h),
+                      length.w - (class_number.w >= tile_longest.w)},
+                     last_row + 1,
+                     last_column + 1};
+    if (threadIdx.x == 0) of_class() = c;
     const int d = origin.d - p.before.d, h = origin.h - p.before.h;
     planes = {max(p.planes_present.low - d, 0), min(last_plane - d, p.window.d - 1)};
     bands = {max(p.rows_present.low - h, 0) / 2, min((last_row - h) / 2, p.bands - 1)};
+    tabulate(class_number, last_plane, c);
   }
   __device__ __forceinline__ MmaClass& of_class() const {
     return *reinterpret_cast<MmaClass*>(dynamic_shared_memory + p.place);
@@ -61,21 +59,6 @@ struct MmaPlace {
   __device__ __forceinline__ MmaLimits columns() const {
     return {p.columns_present.low, of_class().column_end - 1};
   }
-  // The first pixel of a line at positions d and h of the class that begins with pixel `first`.
-  // With `hides`, nothing of it is kept in registers: kernels with 128 channels have none.
-  template <bool hides = false>
-  __device__ __forceinline__ int row_start(const MmaGrid& grid, int first, int d, int h) const {
-    if (hides ? opaque(p.is_dilated) : p.is_dilated) {
-      if (hides) d = opaque(d), h = opaque(h);
-      d = p.stride_d.at(d), h = p.stride_h.at(h);
-    }
-    return first + (d * grid.size.h + h) * grid.size.w;
-  }
-  // The pixel at position w of a line, from its first one on.
-  __device__ __forceinline__ int column(int w) const {
-    return opaque(p.is_dilated) ? p.stride_w.at(opaque(w)) : w;
-  }
-
   // Of the thread: see warp.cuh.
   static __device__ __forceinline__ int lane() { return opaque(threadIdx.x) % 32; }
   static __device__ __forceinline__ int r() { return lane() / 4; }
@@ -85,23 +68,21 @@ struct MmaPlace {
   __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
   __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
 
-  // Where a line begins: its first pixel, and its first column, not wrapped.
-  struct Line {
-    int start, column;
-  };
-  __device__ __forceinline__ Line tile_line(int line) const {
-    const MmaClass& c = of_class();
-    const int d = min(origin.d, c.length.d - 1);
-    const int h = min(origin.h + line * p.line_h, c.length.h - 1);
-    return {row_start(p.tile, c.tile, d, h), origin.w + line * p.line_w};
+  // The first pixel of a line of the tile, or of any line beyond the grid.
+  __device__ __forceinline__ int tile_start(int line) const {
+    return table()[p.tile_rows_at + line];
   }
-  template <bool hides>
-  __device__ __forceinline__ Line halo_line(const MmaStep& step, int line) const {
-    const Extents& length = p.halo.length;
-    const int d = wrapped(origin.d + step.plane - p.before.d, length.d, p.planes_present);
-    const int h = wrapped(top(step) + line * p.line_h, length.h, rows());
-    return {row_start<hides>(p.halo, of_class().halo, d, h),
-            origin.w + first_column(step) + line * p.line_w};
+  // The same of the halo.
+  __device__ __forceinline__ int halo_start(const MmaStep& step, int line) const {
+    return table()[step.plane] + table()[p.rows_at + 2 * step.band + line * p.line_h];
+  }
+  // The pixels of a line of the tile, from its first one on. Those beyond the grid are any others.
+  __device__ __forceinline__ const int* tile_columns(int line) const {
+    return table() + p.tile_columns_at + line * p.line_w;
+  }
+  // The same for a step of the halo.
+  __device__ __forceinline__ const int* halo_columns(const MmaStep& step, int line) const {
+    return table() + p.columns_at + step.chunk * p.span * p.octet_step + line * p.line_w;
   }
   // The row of line 0 of a step, not wrapped.
   __device__ __forceinline__ int top(const MmaStep& step) const {
@@ -128,7 +109,7 @@ struct MmaPlace {
     const int d = origin.d, h = origin.h + (2 * band() + line) * p.line_h;
     const int w = first_pixel(line) + r();
     if (d >= c.length.d || h >= c.length.h || w >= c.length.w) return -1;
-    return row_start(p.tile, c.tile, d, h) + column(w);
+    return tile_start(2 * band() + line) + tile_columns(line)[octet() * p.octet_step + r()];
   }
   // The same, or any pixel of the grid.
   __device__ __forceinline__ int some_pixel(int line) const { return max(pixel(line), 0); }
@@ -174,6 +155,51 @@ struct MmaPlace {
   }
 
  private:
+  __device__ __forceinline__ int* table() const {
+    return reinterpret_cast<int*>(dynamic_shared_memory + p.table);
+  }
+
+  // Fills the table: where planes, rows and columns of the halo are in memory, and rows and columns
+  // of the tile. All pixels are found without more arithmetic.
+  __device__ __forceinline__ void tabulate(const Extents& class_number, int last_plane,
+                                           const MmaClass& c) const {
+    const Extents &size = p.halo.size, &length = p.halo.length;
+    // A class without neighbours reads any, at position 0.
+    const Extents first{min(class_number.d, size.d - 1), min(class_number.h, size.h - 1),
+                        min(class_number.w, size.w - 1)};
+    for (int i = threadIdx.x; i < p.table_size; i += kMmaThreads) {
+      int at;
+      if (i < p.rows_at) {
+        const int d =
+            wrapped(origin.d - p.before.d + i, length.d, {p.planes_present.low, last_plane});
+        at = (first.d + p.stride_d.at(d)) * size.h * size.w;
+      } else if (i < p.columns_at) {
+        const int j = i - p.rows_at;
+        const int h =
+            wrapped(origin.h - p.before.h + j, length.h, {p.rows_present.low, c.row_end - 1});
+        at = (first.h + p.stride_h.at(h)) * size.w;
+      } else if (i < p.tile_rows_at) {
+        const int w = origin.w - p.margin * p.octet_step + i - p.columns_at;
+        const int high = p.granule > 1 ? p.granules.high : c.column_end - 1;
+        at = first.w + pixel_at(w, length.w, {p.granules.low, high});
+      } else if (i < p.tile_columns_at) {
+        const int h = min(origin.h + i - p.tile_rows_at, c.length.h - 1);
+        const int plane = class_number.d + p.stride_d.at(min(origin.d, c.length.d - 1));
+        at = (plane * p.tile.size.h + class_number.h + p.stride_h.at(h)) * p.tile.size.w;
+      } else {
+        at = class_number.w +
+             pixel_at(origin.w + i - p.tile_columns_at, c.length.w, {0, c.length.w - p.granule});
+      }
+      table()[i] = at;
+    }
+  }
+  // The pixel at column `w`, wrapped, of `n` from the first one on. Pixels of a granule stay
+  // together, of which the first one is in `limits`.
+  __device__ __forceinline__ int pixel_at(int w, int n, const MmaLimits& limits) const {
+    const int of_granule = w & (p.granule - 1);
+    return p.stride_w.at(wrapped(w - of_granule, n, limits)) + of_granule;
+  }
+
   // The bits of a word of MmaWindow for columns before `column`, from that of bit 0 on.
   __device__ __forceinline__ uint32_t bits_before(int column) const {
     column = max(column, 0);
