@@ -108,6 +108,26 @@ class Array {
   T* at = nullptr;
 };
 
+// An array that begins so many elements after an aligned address.
+template <class T>
+class Shifted {
+ public:
+  Shifted(const std::vector<T>& from, int shift) : shift(shift), all(padded(from, shift)) {}
+  Shifted(int64_t size, int shift) : Shifted(std::vector<T>(size, T(NAN)), shift) {}
+
+  T* at() const { return all.at + shift; }
+  std::vector<T> read() const { return all.read(shift, all.size - shift); }
+
+ private:
+  static std::vector<T> padded(std::vector<T> values, int shift) {
+    values.insert(values.begin(), shift, T(NAN));
+    return values;
+  }
+
+  int shift;
+  Array<T> all;
+};
+
 template <class T>
 std::vector<T> rounded(const std::vector<double>& values) {
   std::vector<T> result;
