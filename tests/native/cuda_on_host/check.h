@@ -253,6 +253,13 @@ void check_maps(const Case& c);
 void check_maps_groups();
 void check_maps_offsets();
 
+// The same but the transpose on tensor cores, and which kernels run.
+void check_maps_mma();
+void check_maps_mma_random(Case c);
+void check_maps_mma_plan();
+void check_maps_mma_groups();
+void check_maps_mma_offsets();
+
 // The adjacency: one case; more groups than a launch can have; more than 2^32 entries of A.
 void check_adjacency(const Case& c);
 void check_adjacency_groups();
