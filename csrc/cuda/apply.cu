@@ -19,8 +19,9 @@
 // and all rows are staged for each.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
-// are converted when staged and summed in float32. Every window and channel count; grids up to
-// kMaxPixels. Taps beyond the window are skipped, not multiplied by zero: 0 * inf is not 0.
+// are converted when staged and summed in float32, unless apply_mma.cu is faster. Every window and
+// channel count; grids up to kMaxPixels. Taps beyond the window are skipped, not multiplied by
+// zero: 0 * inf is not 0.
 //
 // Floors for float32 on an H200 (67 TFLOP/s, 4.3 TB/s): 2 G C N K operations, 4 (2 G C N + G N K)
 // bytes.
@@ -37,6 +38,7 @@
 #include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
+#include "map_mma.h"
 #include "packed.cuh"
 #include "products.cuh"
 #include "staging.cuh"
@@ -218,6 +220,11 @@ __global__ void __launch_bounds__(32 * kMaxWarps, kMaxBlocks)
 template <class T>
 void apply(const T* values, const T* x, T* y, const Problem& problem, bool transposed,
            cudaStream_t stream) {
+  if constexpr (is_half<T>) {
+    const MapOp op = transposed ? kMapTransposed : kMapApply;
+    if (uses_map_mma(problem, op))
+      return apply_mma(values, x, y, plan_map_mma(problem, op), transposed, stream);
+  }
   const char* op = transposed ? "apply_transposed" : "apply";
   const auto p =
       cached_plan<ApplyPlan>(problem.pattern, {problem.groups, problem.channels, transposed},

@@ -22,8 +22,8 @@
 // window row, per pixel the tap with the lowest column.
 //
 // No atomics and a fixed order of additions: results are bitwise reproducible. float16 and bfloat16
-// are converted when staged and summed in float32. Every window and channel count; grids up to
-// kMaxPixels.
+// are converted when staged and summed in float32, unless similarity_mma.cu is faster. Every window
+// and channel count; grids up to kMaxPixels.
 //
 // Floors for float32 on an H200 (67 TFLOP/s, 4.3 TB/s): 2 G C N K operations, 4 (2 G C N + G N K)
 // bytes.
@@ -39,6 +39,7 @@
 #include "entries.cuh"
 #include "kernels.h"
 #include "launch.h"
+#include "map_mma.h"
 #include "packed.cuh"
 #include "products.cuh"
 #include "staging.cuh"
@@ -278,6 +279,10 @@ SimilarityPlan plan(const Problem& problem) {
 template <class T>
 void similarity(const T* x, const T* y, T* values, const Problem& problem, bool distance,
                 cudaStream_t stream) {
+  if constexpr (is_half<T>) {
+    if (uses_map_mma(problem, kMapSimilarity))
+      return similarity_mma(x, y, values, plan_map_mma(problem, kMapSimilarity), distance, stream);
+  }
   const auto p = cached_plan<SimilarityPlan>(problem.pattern, {problem.groups, problem.channels},
                                              [&] { return plan<accumulate_t<T>>(problem); });
   const int64_t blocks = count_tiles(p.pattern, p.tile) * p.strips.steps();

@@ -47,12 +47,16 @@ EM_CUDA = 190
 # Predicates: always true, and never true.
 ALWAYS, NEVER = 7, 15
 # Of a loop that is counted. Single values are moved in loops for absent neighbours only.
-LEAST_PRODUCTS, LEAST_MOVES = 12, 4
+LEAST_PRODUCTS, LEAST_MATRIX_PRODUCTS, LEAST_MOVES = 12, 4, 4
 # Slots and wavefronts per product that a loop may take.
 LIMITS: dict[str, tuple[float, float]] = {
     "adjacency_kernel<T>": (2.30, 0.50),
     "apply_kernel<T, false>": (1.41, 0.24),
     "apply_kernel<T, true>": (1.39, 0.24),
+    "apply_mma_kernel<T, 32, false>": (19.7, 3.0),
+    "apply_mma_kernel<T, 32, true>": (20.3, 3.0),
+    "apply_mma_kernel<T, 64, false>": (11.4, 2.0),
+    "apply_mma_kernel<T, 64, true>": (11.7, 2.0),
     "attention_backward_kernel<T, false>": (2.30, 0.67),
     "attention_backward_kernel<T, true>": (2.30, 0.67),
     "attention_kernel<T, false>": (2.30, 0.67),
@@ -78,6 +82,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "attention_mma_kernel<T, 128, true>": (7.1, 2.44),
     "similarity_kernel<T, false>": (1.18, 0.375),
     "similarity_kernel<T, true>": (2.21, 0.375),
+    "similarity_mma_kernel<T, 32>": (47.3, 3.5),
+    "similarity_mma_kernel<T, 64>": (25.2, 2.25),
+    "similarity_mma_kernel<T, 128>": (13.6, 1.63),
 }
 
 # Slots per global load, and per global store, that a loop may take which moves the entries or
@@ -350,7 +357,7 @@ def those(found: Found, counted: Callable[[str, Loop], bool]) -> Found:
 
 
 def multiplies(kernel: str, loop: Loop) -> bool:
-    return loop.products >= LEAST_PRODUCTS
+    return loop.products >= (LEAST_MATRIX_PRODUCTS if loop.kinds["HMMA"] else LEAST_PRODUCTS)
 
 
 def moves(kernel: str, loop: Loop) -> bool:

@@ -68,7 +68,8 @@ def test_every_kernel_is_reported(made: Build):
     """Four dtypes by two kinds or directions; transpose has one kernel per size of an entry.
 
     Attention has kernels with terms of the scores and without. On tensor cores, two dtypes by three
-    numbers of channels, and by two kinds of gradients, three with terms and 128 channels.
+    numbers of channels, and by two kinds of gradients, three with terms and 128 channels. Maps on
+    tensor cores have two dtypes by three numbers of channels, or by two and two directions.
     """
     kernels = [name.split("<")[0] for name in {u.kernel for u in resource_report.usages(made.log)}]
     assert Counter(kernels) == {
@@ -80,6 +81,8 @@ def test_every_kernel_is_reported(made: Build):
         "attention_backward_kernel": 8,
         "attention_delta_kernel": 8,
         "sum_rows_kernel": 2,
+        "similarity_mma_kernel": 6,
+        "apply_mma_kernel": 8,
         "attention_mma_kernel": 12,
         "attention_mma_backward_kernel": 26,
     }

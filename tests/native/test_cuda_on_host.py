@@ -22,6 +22,7 @@ PARTS = [
     *("biased", "biased-random", "biased-windows", "biased-groups", "biased-offsets"),
     *("fragments", "mma", "mma-terms", "mma-infinite", "mma-plan", "mma-random"),
     *("mma-groups", "mma-offsets"),
+    *("maps-mma", "maps-mma-plan", "maps-mma-random", "maps-mma-groups", "maps-mma-offsets"),
 ]
 
 # The tests of the ops, which find defects of csrc/cuda/*ops.cu. All other Python tests pass on

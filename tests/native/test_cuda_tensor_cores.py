@@ -1,4 +1,5 @@
-"""Attention of the half types on a GPU, in sizes that run on tensor cores from sm_80 on."""
+"""Attention and the maps of the half types on a GPU, in sizes that run on tensor cores from sm_80
+on."""
 
 from __future__ import annotations
 
@@ -30,6 +31,16 @@ PROBLEMS = {
     ),
     "planes": (Dim(4, 1, 1, 1, TRUNCATED), Dim(9, 2, 2, 1, CIRCULAR), Dim(16, 4, 3, 1, TRUNCATED)),
 }
+# The maps run on them for wider windows.
+WIDE = {
+    "circle": (Dim(40, 7, 7, 1, CIRCULAR), Dim(48, 8, 8, 1, CIRCULAR)),
+    "odd": (Dim(33, 8, 7, 1, CIRCULAR), Dim(37, 9, 9, 1, CIRCULAR)),
+    "globe": (Dim(33, 9, 8, 1, TRUNCATED), Dim(40, 11, 10, 1, CIRCULAR)),
+    "halo": (Dim(24, 6, 6, 1, VALID), Dim(24, 8, 8, 1, VALID)),
+    "causal": (Dim(700, 99, 0, 1, TRUNCATED),),
+    "planes": (Dim(4, 1, 1, 1, TRUNCATED), Dim(17, 4, 4, 1, CIRCULAR), Dim(34, 9, 8, 1, CIRCULAR)),
+}
+wide = pytest.mark.parametrize("dims", WIDE.values(), ids=WIDE)
 problems = pytest.mark.parametrize("dims", PROBLEMS.values(), ids=PROBLEMS)
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
@@ -61,5 +72,51 @@ def test_the_same_bits_in_every_run(dims, dtype, cuda: torch.device):
             y, lse = ops.biased_attention(q, k, v, *both, W, 1, 0.1)
             back = ops.biased_attention_backward(dy, q, k, v, *both, y, lse, None, W, 1, 0.1)
             results.append([y, lse, *back])
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@wide
+@dtypes
+@pytest.mark.parametrize("channels", [32, 64, 130])
+@pytest.mark.parametrize("kind", [0, 1])
+def test_values_of_maps(dims, dtype, channels, kind, cuda: torch.device):
+    torch.manual_seed(0)
+    with cuda:
+        test_window_kernels.check_linear_ops(dims, dtype, 2, channels, kind)
+
+
+@wide
+@dtypes
+def test_an_infinite_feature_stays_in_its_windows(dims, dtype, cuda: torch.device):
+    W = native(dims)
+    torch.manual_seed(0)
+    with cuda:
+        y = torch.randn(1, 64, *(dim.keys for dim in dims)).to(dtype)
+        x = torch.randn(1, 64, *sizes(dims)).to(dtype)
+        values = torch.rand_like(ops.similarity(x, y, W, 0)) + 0.5
+        for op, features in ((ops.apply, y), (ops.apply_transposed, x)):
+            before = op(values, features, W)
+            # What sees the feature has its entry, 0 where keys are absent.
+            one = torch.zeros_like(features)
+            one[0, 3].view(-1)[77] = 1
+            sees = op(values, one, W) != 0
+            features[0, 3].view(-1)[77] = torch.inf
+            after = op(values, features, W)
+            assert torch.equal(after[~sees], before[~sees])
+            assert (after[sees] == torch.inf).all()
+
+
+@wide
+@dtypes
+def test_the_same_bits_of_maps(dims, dtype, cuda: torch.device):
+    W = native(dims)
+    with cuda:
+        x = torch.randn(2, 64, *sizes(dims)).to(dtype)
+        y = torch.randn(2, 64, *(dim.keys for dim in dims)).to(dtype)
+        results = []
+        for _ in range(5):
+            A = ops.similarity(x, y, W, 1)
+            results.append([A, ops.apply(A, y, W), ops.apply_transposed(A, x, W)])
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))

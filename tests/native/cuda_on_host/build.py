@@ -29,7 +29,7 @@ OPS = ("ops.cu", "attention_ops.cu")
 DEVICE = ("fibers", "machine", "warp", "runtime")
 CHECK = (
     *(*DEVICE, "check", "check_maps", "check_adjacency", "check_attention", "check_attention_mma"),
-    *("check_biased_attention", "check_fragments", "check_limits"),
+    *("check_biased_attention", "check_fragments", "check_limits", "check_maps_mma"),
 )
 # Full debug information would double the time of the compiler. AddressSanitizer sees the accesses
 # that the checks left out would announce.

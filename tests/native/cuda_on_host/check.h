@@ -108,6 +108,26 @@ class Array {
   T* at = nullptr;
 };
 
+// An array that begins so many elements after an aligned address.
+template <class T>
+class Shifted {
+ public:
+  Shifted(const std::vector<T>& from, int shift) : shift(shift), all(padded(from, shift)) {}
+  Shifted(int64_t size, int shift) : Shifted(std::vector<T>(size, T(NAN)), shift) {}
+
+  T* at() const { return all.at + shift; }
+  std::vector<T> read() const { return all.read(shift, all.size - shift); }
+
+ private:
+  static std::vector<T> padded(std::vector<T> values, int shift) {
+    values.insert(values.begin(), shift, T(NAN));
+    return values;
+  }
+
+  int shift;
+  Array<T> all;
+};
+
 template <class T>
 std::vector<T> rounded(const std::vector<double>& values) {
   std::vector<T> result;
@@ -232,6 +252,13 @@ inline void seed(uint64_t seed) {
 void check_maps(const Case& c);
 void check_maps_groups();
 void check_maps_offsets();
+
+// The same but the transpose on tensor cores, and which kernels run.
+void check_maps_mma();
+void check_maps_mma_random(Case c);
+void check_maps_mma_plan();
+void check_maps_mma_groups();
+void check_maps_mma_offsets();
 
 // The adjacency: one case; more groups than a launch can have; more than 2^32 entries of A.
 void check_adjacency(const Case& c);

@@ -4,26 +4,6 @@
 namespace check {
 namespace {
 
-// An array that begins so many elements after an aligned address.
-template <class T>
-class Shifted {
- public:
-  Shifted(const std::vector<T>& from, int shift) : shift(shift), all(padded(from, shift)) {}
-  Shifted(int64_t size, int shift) : Shifted(std::vector<T>(size, T(NAN)), shift) {}
-
-  T* at() const { return all.at + shift; }
-  std::vector<T> read() const { return all.read(shift, all.size - shift); }
-
- private:
-  static std::vector<T> padded(std::vector<T> values, int shift) {
-    values.insert(values.begin(), shift, T(NAN));
-    return values;
-  }
-
-  int shift;
-  Array<T> all;
-};
-
 struct MmaCase {
   Case c;
   int64_t value_channels;

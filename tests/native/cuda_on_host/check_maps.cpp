@@ -1,85 +1,8 @@
 // Compares similarity, apply, apply_transposed and transpose with the definition.
-//
-// Inputs are small multiples of 1/8: every dtype holds them, and float32 holds every sum of their
-// products. So the results are known exactly, and one entry too many or too few cannot hide in a
-// tolerance.
-#include <algorithm>
-#include <limits>
-
-#include "check.h"
+#include "maps_reference.h"
 
 namespace check {
 namespace {
-
-struct Reference {
-  std::vector<double> x, y, z, values;  // inputs; y is on the grid of the keys
-  std::vector<double> dot, distance, applied, applied_transposed;
-  std::vector<int64_t> transposed;  // where each entry of the result comes from, -1 for zeros
-
-  explicit Reference(const Case& c) {
-    const int64_t N = c.pixels(), M = c.keys(), K = c.offsets(), G = c.groups, C = c.channels;
-    x = random_eighths(G * C * N);
-    y = random_eighths(G * C * M);
-    z = random_eighths(G * C * N);
-    values = random_eighths(G * N * K);
-    for (auto* one : {&y, &z}) {
-      if (c.infinite) (*one)[infinite_at(c, one->size())] = std::numeric_limits<double>::infinity();
-    }
-    dot.resize(G * N * K);
-    distance.resize(G * N * K);
-    if (!c.has_halo()) transposed.resize(G * N * K, -1);
-    applied.resize(G * C * N);
-    applied_transposed.resize(G * C * M);
-    const Case mirrored = c.mirrored();
-    std::vector<std::vector<int64_t>> columns(N);
-    std::vector<int64_t> slot_of(c.has_halo() ? 0 : N * N);  // of the transposed matrix
-    for (int64_t i = 0; i < N; ++i) {
-      columns[i] = columns_of(c, i);
-      if (c.has_halo()) continue;
-      const std::vector<int64_t> back = columns_of(mirrored, i);
-      for (int64_t s = 0; s < K; ++s) {
-        if (back[s] >= 0) slot_of[i * N + back[s]] = s;
-      }
-    }
-    for (int64_t g = 0; g < G; ++g) {
-      for (int64_t i = 0; i < N; ++i) {
-        for (int64_t s = 0; s < K; ++s) {
-          const int64_t j = columns[i][s], entry = (g * N + i) * K + s;
-          if (j < 0) {
-            values[entry] = 0;
-            continue;
-          }
-          if (!c.has_halo()) transposed[(g * N + j) * K + slot_of[j * N + i]] = entry;
-          for (int64_t channel = 0; channel < C; ++channel) {
-            const int64_t at_i = (g * C + channel) * N + i, at_j = (g * C + channel) * M + j;
-            const double difference = x[at_i] - y[at_j];
-            dot[entry] += x[at_i] * y[at_j];
-            distance[entry] -= difference * difference / 2;
-            applied[at_i] += values[entry] * y[at_j];
-            applied_transposed[at_j] += values[entry] * z[at_i];
-          }
-        }
-      }
-    }
-  }
-};
-
-// `expected(i)` is a double. It is rounded to T as in the kernels, by way of the type that they sum
-// in.
-template <class T, class Expected>
-void compare(const Case& c, const std::string& what, const std::vector<T>& got,
-             const Expected& expected) {
-  ++comparisons;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double want =
-        static_cast<double>(static_cast<T>(static_cast<circulant::accumulate_t<T>>(expected(i))));
-    const double have = static_cast<double>(got[i]);
-    if (want == have || (std::isnan(want) && std::isnan(have))) continue;
-    return report(c, what,
-                  "element " + std::to_string(i) + " is " + std::to_string(have) + " instead of " +
-                      std::to_string(want));
-  }
-}
 
 // Runs `op` on an array of `size` elements filled with NaN (all bits set).
 template <class T, class Op, class Expected>
@@ -89,14 +12,14 @@ void check(const Case& c, const std::string& what, int64_t size, const Op& op,
     Array<T> result(size);
     check_cuda(cudaMemset(result.at, 0xff, result.bytes()));
     op(result.at);
-    compare(c, what, result.read(0, size), expected);
+    compare_exactly(c, what, result.read(0, size), expected);
   } catch (const std::exception& error) {
     report(c, what, error.what());
   }
 }
 
 template <class T>
-void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
+void check_dtype(const Case& c, const MapsReference& r, const std::string& dtype) {
   const Problem p = c.problem();
   const int64_t entries = static_cast<int64_t>(r.values.size());
   const Array<T> x(rounded<T>(r.x)), y(rounded<T>(r.y)), z(rounded<T>(r.z)),
@@ -122,7 +45,7 @@ void check_dtype(const Case& c, const Reference& r, const std::string& dtype) {
 
 // The entries are distinct as far as their type reaches.
 template <class T>
-void check_transpose(const Case& c, const Reference& r) {
+void check_transpose(const Case& c, const MapsReference& r) {
   if (c.has_halo()) return;  // the op refuses it
   std::vector<T> entries(r.values.size());
   for (size_t i = 0; i < entries.size(); ++i) entries[i] = static_cast<T>(i * 7 + 1);
@@ -136,7 +59,7 @@ void check_transpose(const Case& c, const Reference& r) {
 }  // namespace
 
 void check_maps(const Case& c) {
-  const Reference reference(c);
+  const MapsReference reference(c);
   check_dtype<float>(c, reference, "float32");
   check_transpose<uint32_t>(c, reference);
   if (only_float32) return;
@@ -151,7 +74,7 @@ void check_maps_groups() {
   const int64_t step = circulant::kMaxGridGroups, groups = step + 3;
   const Case c{groups, 1, {1, 1, 1}, {1, 1, 1}};
   const Problem p = c.problem();
-  const Reference reference(c);
+  const MapsReference reference(c);
   const Array<float> x(rounded<float>(reference.x)), y(rounded<float>(reference.y));
   const Array<float> values(rounded<float>(reference.values));
   const auto either = [&](const std::string& what, const auto& op,
@@ -160,8 +83,8 @@ void check_maps_groups() {
     Array<float> result(groups);
     op(result.at);
     for (const int64_t first : {int64_t(0), step}) {
-      compare(c, what + " of many groups", result.read(first, 3),
-              [&](size_t i) { return expected[first + i]; });
+      compare_exactly(c, what + " of many groups", result.read(first, 3),
+                      [&](size_t i) { return expected[first + i]; });
     }
   };
   either(
@@ -220,7 +143,7 @@ void check_maps_offsets() {
     const Only only(0, blocks);
     try {
       op();
-      compare(c, what + " at an offset above 2^32", result.read(from, count), expected);
+      compare_exactly(c, what + " at an offset above 2^32", result.read(from, count), expected);
     } catch (const std::exception& error) {
       report(c, what + " at an offset above 2^32", error.what());
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cuda_on_host import defects_mma
+from cuda_on_host import defects_maps_mma, defects_mma
 from cuda_on_host.mutant import Mutant
 
 
@@ -356,4 +356,5 @@ MUTANTS = [
     Mutant("apply-not-refused", AP, "if (!tile)", "if (false)", A, "limits"),
     Mutant("launch-not-refused", L, "l.blocks > INT32_MAX", "false", T, "limits"),
     *defects_mma.MUTANTS,
+    *defects_maps_mma.MUTANTS,
 ]
