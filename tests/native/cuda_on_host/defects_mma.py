@@ -109,7 +109,7 @@ MUTANTS = [
     of_mma("class-pixel-guard", Q, "if (d >= c.length.d || h", "if (h"),
     of_mma("stride-d", Q, "first.d + p.stride_d.at(d)", "first.d + d"),
     of_mma("stride-h", Q, "first.h + p.stride_h.at(h)", "first.h + h"),
-    of_mma("stride-w", Q, "p.stride_w.at(wrapped(", "((wrapped("),
+    of_mma("stride-w", Q, "p.stride_w.at(wrapped(", "(wrapped("),
     of_mma("stride-of-plane", Q, "p.stride_d.at(min(origin.d, c.length.d - 1))", "origin.d"),
     of_mma("stride-of-row", Q, "class_number.h + p.stride_h.at(h)", "class_number.h + h"),
     of_mma("stride-of-result", K, "to[columns[i]] =", "to[columns[0] + i] ="),
