@@ -50,8 +50,8 @@ int granule(const Pattern& p) {
 double octet_slots(int D) { return D == 32 ? 95 : D == 64 ? 110 : 135; }
 double step_slots(const MmaPlan& p, int D) {
   const int copy = p.granule == 8 ? 12 : p.granule == 4 ? 15 : p.granule == 2 ? 21 : 35;
-  const int columns = p.granule == 1 ? 4 * 30 : 0;
-  return 660 + columns + copy * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
+  const int columns = p.granule == 1 ? 4 * 16 : 0;
+  return 340 + columns + copy * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
 }
 // Cycles for which a block waits in a step: for pixels that pass through registers. A line of an
 // input at a time, and about 300 for a load from the L2 cache. An estimate, not measured.
@@ -102,6 +102,14 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   const int numbers = stages * needs.numbers * p.step_numbers;
   // The tile, too: each warp's octet is a position of a step, or a line of one.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
+  p.place = p.shared;
+  p.table = p.place + static_cast<int>(sizeof(MmaClass));
+  p.rows_at = p.window.d;
+  p.columns_at = p.rows_at + 2 * p.bands;
+  p.tile_rows_at = p.columns_at + (p.chunks * p.span + p.across - 1) * p.octet_step;
+  p.tile_columns_at = p.tile_rows_at + p.tile_lines;
+  p.table_size = p.tile_columns_at + p.across * p.octet_step;
+  p.shared = p.table + p.table_size * static_cast<int>(sizeof(int));
   if (needs.has_bias) {
     // Neighbours beyond the window are up to a row and 30 columns away.
     const int margin = p.line_h * p.window.w + 32;
@@ -112,14 +120,6 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
     p.offset_sums = p.shared;
     p.shared += kMmaWarps * (kRingFloats + p.offsets) * static_cast<int>(sizeof(float));
   }
-  p.place = p.shared;
-  p.table = p.place + static_cast<int>(sizeof(MmaClass));
-  p.rows_at = p.window.d;
-  p.columns_at = p.rows_at + 2 * p.bands;
-  p.tile_rows_at = p.columns_at + (p.chunks * p.span + p.across - 1) * p.octet_step;
-  p.tile_columns_at = p.tile_rows_at + p.tile_lines;
-  p.table_size = p.tile_columns_at + p.across * p.octet_step;
-  p.shared = p.table + p.table_size * static_cast<int>(sizeof(int));
 }
 
 // Chooses the steps that fit `limit` bytes: as few as possible, then as many stages.

@@ -106,7 +106,7 @@ MUTANTS = [
     of_mma("class-present", P, "classes.key_length - 1}", "dim.keys - 1}"),
     of_mma("class-plane", Q, "min(origin.d, c.length.d - 1)", "origin.d"),
     of_mma("class-plane-guard", K, "if (origin.d >= length.d) return;", ""),
-    of_mma("class-pixel-guard", Q, "if (d >= c.length.d || h", "if (h"),
+    of_mma("class-pixel-guard", Q, "if (d >= c.length.d || h", "if (h", kernel=F),
     of_mma("stride-d", Q, "first.d + p.stride_d.at(d)", "first.d + d"),
     of_mma("stride-h", Q, "first.h + p.stride_h.at(h)", "first.h + h"),
     of_mma("stride-w", Q, "p.stride_w.at(wrapped(", "(wrapped("),
