@@ -157,9 +157,9 @@ def octets(counts: Counts) -> Iterator[list[str]]:
         plain, terms = f"{kernel}false>", f"{kernel}true>"
         slots, _, _, all_slots = counts.loop(plain, "products")
         numbers = (slots, all_slots, counts.loop(terms, "products")[3])
-        step, line, copy = (counts.loop(plain, role)[0] for role in ("step", "line", "copy"))
+        step, copy = counts.of_step(plain), counts.loop(plain, "copy")[0]
         cells = [f"{number / together:.0f}" for number in numbers]
-        yield [name, *cells, f"{step + 4 * line}, and {copy} per 4 KiB that are copied"]
+        yield [name, *cells, f"{step}, and {copy} per 4 KiB that are copied"]
 
 
 TABLES = {

@@ -193,6 +193,7 @@ class Counts:
         parts = [
             (warps * bands * up(p["octets"], together), self.loop(kernel, "products")),
             (warps * steps, self.loop(kernel, "step")),
+            (warps * steps * 2, self.loop(kernel, "row")),  # with a line of two features
             (warps * steps * 4, self.loop(kernel, "line")),
             (warps * steps * copies, self.loop(kernel, "copy")),
             (warps * steps * numbers, self.loop(kernel, "number")),
@@ -200,6 +201,11 @@ class Counts:
         ]
         products = self.loop(kernel, "products")[2] / together
         return launch(p["blocks"], parts, warps * bands * p["octets"] * products)
+
+    def of_step(self, kernel: str) -> int:
+        """Slots of a step on tensor cores, beside its octets and what it copies."""
+        step, row, line = (self.loop(kernel, role)[0] for role in ("step", "row", "line"))
+        return step + 2 * row + 4 * line
 
     def transposition(self, case: Case) -> float:
         """Seconds for the issue slots of ``transpose``."""

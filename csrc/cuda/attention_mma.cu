@@ -11,8 +11,8 @@
 // to the half type. No atomics and a fixed order of additions: results are bitwise reproducible.
 //
 // Of the octets that a warp meets, some neighbours lie outside of the window, with weight 0. 0 *
-// inf is NaN: a value that is not finite spoils pixels up to 14 columns and a row beyond its
-// windows (30 columns in a flat grid). The other kernels do not have that.
+// inf is NaN: a value that is not finite spoils pixels of its class up to 14 columns and a row
+// beyond its windows (30 columns in a flat grid). The other kernels do not have that.
 #include <cmath>
 
 #include "../common/constants.h"

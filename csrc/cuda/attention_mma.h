@@ -21,6 +21,9 @@
 //
 // The octets of a tile begin where those of its halo do. So which columns lie outside of the
 // window, or of the grid, is the same for all lines: a word of bits per thread and tile.
+//
+// In dilated dims, tile and halo are pixels of one class (geometry.h), numbered by their positions
+// in it: neighbours in a window are neighbours there. Copies and results find the pixels.
 #pragma once
 
 #include <algorithm>
@@ -53,8 +56,8 @@ struct MmaLimits {
 // The grid of the tile, or that of the halo.
 struct MmaGrid {
   Extents size;
+  Extents length, longest;  // of the longest classes, and how many of them
   int64_t pixels;
-  MmaLimits granules;  // columns that begin a granule and exist
 };
 
 // Made once per launch. All that kernels need is a member: what they computed themselves, they
@@ -62,9 +65,12 @@ struct MmaGrid {
 struct MmaPlan {
   MmaGrid tile{}, halo{};  // dims of one pixel come first
   Extents window{}, before{}, after{};
-  // Positions of neighbours that exist. On a circle, the halo of the grid: later ones are in no
-  // window.
+  // Positions of neighbours that exist, in the longest classes. On a circle, the halo of the grid:
+  // later ones are in no window.
   MmaLimits planes_present{}, rows_present{}, columns_present{};
+  Stride stride_d, stride_h, stride_w;
+  Extents classes{1, 1, 1};
+  int class_count = 1;
   int groups = 0;
   int log_octet_step = 0;  // of the pixels from an octet to the next one of its line
   int octet_step = 0;      // the same number: 8, or 16 if flat
@@ -89,11 +95,25 @@ struct MmaPlan {
   int step_numbers = 0;   // of one kind in a step
   int bias = 0;           // where that of offset 0 is in shared memory
   int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
-  int shared = 0;         // bytes per block
-  int granule = 0;        // pixels that are copied at a time, at least: 8, 4, 2 or 1
+  int place = 0;          // where the MmaClass of the tile is
+  int resident = 1;       // blocks of a multiprocessor
+  int table = 0;          // where the table of MmaPlace begins
+  // Where its parts begin: planes, rows and columns of the halo, rows and columns of the tile.
+  int rows_at = 0, columns_at = 0, tile_rows_at = 0, tile_columns_at = 0, table_size = 0;
+  int shared = 0;        // bytes per block
+  int granule = 0;       // pixels that are copied at a time, at least: 8, 4, 2 or 1
+  MmaLimits granules{};  // columns of the halo that begin a granule and exist
 
   __host__ __device__ bool is_flat() const { return line_h == 0; }
-  int64_t blocks() const { return int64_t(tile.size.d) * tiles_down * tiles_across; }
+  int64_t blocks() const {
+    return int64_t(class_count) * tile.length.d * tiles_down * tiles_across;
+  }
+};
+
+// The class of the pixels of a tile, in shared memory: kernels have no registers for it.
+struct MmaClass {
+  Extents length;           // its pixels
+  int row_end, column_end;  // where neighbours that exist end
 };
 
 // What the plan depends on beside the problem.
@@ -127,8 +147,8 @@ inline MmaNeeds queries_needs(const AttentionShape& shape, bool has_terms, bool 
 // The plan with the fewest issue slots, by count. Throws if there is none.
 MmaPlan plan_mma(const AttentionProblem& problem, const MmaNeeds& needs);
 
-// Whether tensor cores compute attention of the half types: if there is no dilation, the device has
-// the instructions, and by count they are faster.
+// Whether tensor cores compute attention of the half types: if the device has the instructions, and
+// by count they are faster.
 bool uses_mma(const AttentionProblem& problem);
 // The same with terms, if the bias and its sums fit shared memory.
 bool uses_mma(const AttentionProblem& problem, bool has_bias);

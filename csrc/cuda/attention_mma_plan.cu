@@ -12,51 +12,75 @@ namespace {
 
 // Exchanges dims, here and in the grids, so that those of one pixel come first.
 Pattern squeezed(Pattern p) {
-  Extents* const all[] = {&p.size, &p.keys, &p.window, &p.before, &p.circular};
+  Extents* const all[] = {&p.size, &p.keys, &p.window, &p.before, &p.dilation, &p.circular};
   // At the only pixel, the only neighbour is the pixel itself.
-  if (p.size.d == 1 && p.keys.d == 1) p.window.d = 1, p.before.d = 0;
-  if (p.size.h == 1 && p.keys.h == 1) p.window.h = 1, p.before.h = 0;
-  if (p.size.w == 1 && p.keys.w == 1) p.window.w = 1, p.before.w = 0;
+  if (p.size.d == 1 && p.keys.d == 1) p.window.d = 1, p.before.d = 0, p.dilation.d = 1;
+  if (p.size.h == 1 && p.keys.h == 1) p.window.h = 1, p.before.h = 0, p.dilation.h = 1;
+  if (p.size.w == 1 && p.keys.w == 1) p.window.w = 1, p.before.w = 0, p.dilation.w = 1;
   for (int i = 0; i < 2 && p.size.w == 1 && p.keys.w == 1; ++i) {
     for (Extents* x : all) *x = {x->w, x->d, x->h};
   }
   if (p.size.h == 1 && p.keys.h == 1) {
     for (Extents* x : all) *x = {x->h, x->d, x->w};
   }
+  p.count_classes();
   return p;
 }
 
-// The positions of neighbours that exist in a dim.
-MmaLimits present(const Axis& dim) {
-  if (dim.circular) return {-dim.before, dim.size - 1 + dim.after()};
-  return {0, dim.keys - 1};
+// The positions of neighbours that exist in a dim, in its longest classes.
+MmaLimits present(const Axis& dim, const Classes& classes) {
+  if (dim.circular) return {-dim.before, classes.length - 1 + dim.after()};
+  return {0, classes.key_length - 1};
+}
+
+Stride stride(const Axis& dim, const Classes& classes) {
+  return {dim.dilation, dim.size, classes.turn};
+}
+
+// The most neighbouring pixels, up to an octet, that begin at multiples of their number together.
+int granule(const Pattern& p) {
+  if (p.dilation.w > 1) return 1;
+  int pixels = kOctet;
+  while (p.size.w % pixels != 0 || p.keys.w % pixels != 0) pixels /= 2;
+  return pixels;
 }
 
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
+// Of these, 12 to 35 copy an octet of a channel.
 double octet_slots(int D) { return D == 32 ? 95 : D == 64 ? 110 : 135; }
 double step_slots(const MmaPlan& p, int D) {
-  return 660 + 12.0 * (4 * D << p.log_positions) / kMmaThreads;
+  const int copy = p.granule == 8 ? 12 : p.granule == 4 ? 15 : p.granule == 2 ? 21 : 35;
+  const int columns = p.granule == 1 ? 4 * 16 : 0;
+  return 340 + columns + copy * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
+}
+// Cycles for which a block waits in a step: for pixels that pass through registers. A line of an
+// input at a time, and about 300 for a load from the L2 cache. An estimate, not measured.
+double step_wait(const MmaPlan& p, int D) {
+  if (p.granule > 1) return 0;
+  return 4.0 * divide_up(D << p.log_positions, kMmaThreads) * 300;
 }
 
-// Cycles of a multiprocessor for all groups, four slots each.
+// Cycles of a multiprocessor for all groups, four slots each. While a block waits, the other one
+// computes.
 double mma_cycles(const MmaPlan& p, int D) {
   const double met = double(p.window.d) * (p.window.h / 2 + 1) * p.octets;
   const double steps = double(p.window.d) * p.bands * p.chunks;
-  return double(p.groups) * double(p.blocks()) * kMmaWarps / 4 *
-         (met * octet_slots(D) + steps * step_slots(p, D));
+  const double issue = kMmaWarps / 4 * (met * octet_slots(D) + steps * step_slots(p, D));
+  return double(p.groups) * double(p.blocks()) *
+         std::max(issue, (issue + steps * step_wait(p, D)) / p.resident);
 }
 
 // The same for the kernel without tensor cores, as in attention_plan.cu, and what each step of 8
 // strips takes beside its products and sums.
 double fma_cycles(const AttentionProblem& problem) {
   constexpr int tile_h = 8, tile_w = 16;
-  const Extents &size = problem.pattern.size, &window = problem.pattern.window;
+  const Extents size = problem.pattern.lengths(), &window = problem.pattern.window;
   const AttentionShape& shape = problem.shape;
   const double strips = double(window.d) * window.h * divide_up(window.w, kStripTaps);
   const double loads =
       (tile_h + std::min(window.h, 8) - 1) * divide_up(tile_w + window.w - 1, 32) * strips / 8;
-  const double tiles =
-      double(problem.groups) * std::ceil(double(size.d) * size.h * size.w / (tile_h * tile_w));
+  const double tiles = double(problem.groups) * problem.pattern.class_count() *
+                       std::ceil(double(size.d) * size.h * size.w / (tile_h * tile_w));
   return tiles *
          ((16 * strips + 1.8 * loads) * shape.channels * divide_up(shape.value_channels, 64) +
           (24 * strips + 1.8 * loads) * shape.value_channels + 1500 * std::ceil(strips / 8));
@@ -78,6 +102,14 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   const int numbers = stages * needs.numbers * p.step_numbers;
   // The tile, too: each warp's octet is a position of a step, or a line of one.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
+  p.place = p.shared;
+  p.table = p.place + static_cast<int>(sizeof(MmaClass));
+  p.rows_at = p.window.d;
+  p.columns_at = p.rows_at + 2 * p.bands;
+  p.tile_rows_at = p.columns_at + (p.chunks * p.span + p.across - 1) * p.octet_step;
+  p.tile_columns_at = p.tile_rows_at + p.tile_lines;
+  p.table_size = p.tile_columns_at + p.across * p.octet_step;
+  p.shared = p.table + p.table_size * static_cast<int>(sizeof(int));
   if (needs.has_bias) {
     // Neighbours beyond the window are up to a row and 30 columns away.
     const int margin = p.line_h * p.window.w + 32;
@@ -106,19 +138,31 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
   const int D = mma_channels(needs.channels);
   std::optional<MmaPlan> best;
   const Pattern pattern = squeezed(problem.pattern);
-  const Extents& size = pattern.size;
   const Axis d = pattern.d(), h = pattern.h(), w = pattern.w();
-  const bool is_flat = size.h == 1 && pattern.keys.h == 1;
+  const auto& [of_d, of_h, of_w] = pattern.classes;
+  const bool is_flat = pattern.size.h == 1 && pattern.keys.h == 1;
   for (int log_across = is_flat ? 3 : 1; log_across <= 3; ++log_across) {
     MmaPlan p;
-    p.tile = {size, pattern.pixels(), {}};
-    p.halo = {pattern.keys, pattern.key_pixels(), {}};
+    p.tile = {pattern.size,
+              pattern.lengths(),
+              {of_d.longest, of_h.longest, of_w.longest},
+              pattern.pixels()};
+    p.halo = {pattern.keys,
+              {of_d.key_length, of_h.key_length, of_w.key_length},
+              {of_d.key_longest, of_h.key_longest, of_w.key_longest},
+              pattern.key_pixels()};
     p.window = pattern.window;
     p.before = pattern.before;
     p.after = {d.after(), h.after(), w.after()};
-    p.planes_present = present(d);
-    p.rows_present = present(h);
-    p.columns_present = present(w);
+    p.planes_present = present(d, of_d);
+    p.rows_present = present(h, of_h);
+    p.columns_present = present(w, of_w);
+    p.stride_d = stride(d, of_d);
+    p.stride_h = stride(h, of_h);
+    p.stride_w = stride(w, of_w);
+    p.classes = {of_d.count, of_h.count, of_w.count};
+    p.class_count = pattern.class_count();
+    p.granule = granule(pattern);
     p.groups = static_cast<int>(problem.groups);
     p.log_octet_step = is_flat ? 4 : 3;
     p.octet_step = 1 << p.log_octet_step;
@@ -131,14 +175,14 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.tile_lines = 2 * kMmaWarps / p.across;
     p.tile_h = is_flat ? 1 : p.tile_lines;
     p.tile_w = p.across * p.octet_step;
-    p.tiles_across = divide_up(size.w, p.tile_w);
-    p.tiles_down = divide_up(size.h, p.tile_h);
+    p.tiles_across = divide_up(p.tile.length.w, p.tile_w);
+    p.tiles_down = divide_up(p.tile.length.h, p.tile_h);
     p.margin = divide_up(p.before.w, p.octet_step);
     p.octets = p.margin + 1 + divide_up(p.after.w, p.octet_step);
     p.bands = p.window.h / 2 + p.tile_lines / 2;
     const int half = device.total_shared_memory / 2 - device.block_shared_memory;
-    const bool fits = (needs.blocks > 1 && lay_out_within(p, needs, half)) ||
-                      lay_out_within(p, needs, device.shared_memory);
+    p.resident = needs.blocks > 1 && lay_out_within(p, needs, half) ? 2 : 1;
+    const bool fits = p.resident > 1 || lay_out_within(p, needs, device.shared_memory);
     if (fits && (!best || mma_cycles(p, D) < mma_cycles(*best, D))) best = p;
   }
   return best;
@@ -169,10 +213,9 @@ bool uses_mma(const AttentionProblem& problem) {
   // Scores are multiplied by scale / log 2 after their maximum was taken.
   const double scale = std::abs(shape.scale);
   if (channels > kMmaMaxChannels || !(scale >= 1e-20 && scale <= 1e6)) return false;
-  const Extents& dilation = problem.pattern.dilation;
-  if (dilation.d > 1 || dilation.h > 1 || dilation.w > 1) return false;
   if (current_device().major < 8) return false;
-  const auto plan = best_plan(problem, {channels, 3, 1});
+  // All kernels of 32 channels, without terms, have registers for two blocks.
+  const auto plan = best_plan(problem, {channels, 3, channels <= 32 ? 2 : 1});
   return plan && best_plan(transposed(problem), {channels, 3, 1}) &&
          mma_cycles(*plan, mma_channels(channels)) < fma_cycles(problem);
 }

@@ -10,6 +10,8 @@
 // bank of shared memory once.
 #pragma once
 
+#include <type_traits>
+
 #include <cuda_runtime.h>
 
 #include "launch.h"
@@ -48,32 +50,24 @@ struct MmaBlock : MmaPlace {
     return numbers(stage, which, count) + octet() * 2 * kOctet + 2 * t();
   }
 
-  // Starts to copy a line of `octets` of each channel.
-  __device__ __forceinline__ void copy_line(const T* x, int channels, const MmaGrid& grid,
-                                            const Line& line, int octets, int log_octets,
-                                            T* to) const {
-    // Eight threads write 128 bytes without a gap.
-    const int thread = opaque(threadIdx.x), octet = thread / 8 & ((1 << log_octets) - 1);
-    const int first = (thread / 8 >> log_octets) * 8 + thread % 8;
-    if (octet >= octets) return;
-    const int column = line.column + octet * p.octet_step;
-    x += first * grid.pixels + line.start;
-    to += octet * kPair + first * kOctet;
-    const int count = channels - first, step = kMmaThreads >> log_octets;
-    if (p.granule == 8) copy_octets<8>(x, count, step, grid, column, to);
-    if (p.granule == 4) copy_octets<4>(x, count, step, grid, column, to);
-    if (p.granule == 2) copy_octets<2>(x, count, step, grid, column, to);
-    if (p.granule == 1) copy_octets<1>(x, count, step, grid, column, to);
-  }
-
   // Starts to copy the halo of x and z.
   __device__ __forceinline__ void copy_halo(const T* x, int x_channels, const T* z, int z_channels,
                                             const MmaStep& step) const {
+    by_granule([&](auto granule) {
+      const Share once(p.log_positions, p.halo.pixels);
 #pragma unroll 1
-    for (int i = 0; i < 4; ++i) {
-      copy_line(i < 2 ? x : z, i < 2 ? x_channels : z_channels, p.halo, halo_line(step, i & 1),
-                p.positions, p.log_positions, halo(step.stage, i >> 1) + (i & 1) * kLine);
-    }
+      for (int i = 0; i < 2; ++i) {
+        const int start = halo_start(step, i);
+#pragma unroll 1
+        for (int which = 0; which < 2; ++which) {
+          const Share share = kKeeps ? once : Share(p.log_positions, p.halo.pixels);
+          if (share.octet >= p.positions) continue;
+          copy_octet<decltype(granule)::value>(
+              (which ? z : x) + start, which ? z_channels : x_channels, p.halo.pixels,
+              halo_columns(step, i), share, halo(step.stage, which) + i * kLine);
+        }
+      }
+    });
   }
 
   // Starts to copy a number of each pixel of the halo.
@@ -81,9 +75,8 @@ struct MmaBlock : MmaPlace {
                                                float* to) const {
 #pragma unroll 1
     for (int i = opaque(threadIdx.x); i < p.step_numbers; i += kMmaThreads) {
-      const Line line = halo_line(step, i / kOctet & 1);
-      const int column = line.column + i / (2 * kOctet) * p.octet_step + i % kOctet;
-      copy_async<4>(to + i, x + line.start + wrapped(column, p.halo.size.w, p.columns_present));
+      const int line = i / kOctet & 1, column = i / (2 * kOctet) * p.octet_step + i % kOctet;
+      copy_async<4>(to + i, x + halo_start(step, line) + halo_columns(step, line)[column]);
     }
   }
 
@@ -98,10 +91,14 @@ struct MmaBlock : MmaPlace {
   // The tile of x as left factors: the four 8 x 8 matrices of 16 channels.
   __device__ __forceinline__ void load_tile(const T* x, int channels,
                                             uint32_t (&left)[D / 16][4]) const {
+    by_granule([&](auto granule) {
+      const Share share(p.log_across, p.tile.pixels);
 #pragma unroll 1
-    for (int line = 0; line < p.tile_lines; ++line) {
-      copy_line(x, channels, p.tile, tile_line(line), p.across, p.log_across, tile_memory(line));
-    }
+      for (int line = 0; line < p.tile_lines; ++line) {
+        copy_octet<decltype(granule)::value>(x + tile_start(line), channels, p.tile.pixels,
+                                             tile_columns(line), share, tile_memory(line));
+      }
+    });
     commit_copies();
     fill_lines(shared(), 2 * kMmaWarps, channels);
     wait_copies<0>();
@@ -128,21 +125,24 @@ struct MmaBlock : MmaPlace {
     }
     __syncthreads();  // the result is complete
     const int thread = threadIdx.x, of_octet = thread & (p.across - 1);
-    const Extents& size = p.tile.size;
+    const Extents& length = of_class().length;
+    if (origin.d >= length.d) return;
 #pragma unroll 1
     for (int line = 0; line < p.tile_lines; ++line) {
       const int h = origin.h + line * p.line_h;
       const int w = origin.w + of_octet * p.octet_step + line * p.line_w;
-      if (h >= size.h || w >= size.w) continue;
-      const int pixel = (origin.d * size.h + h) * size.w + w;
+      if (h >= length.h || w >= length.w) continue;
+      const int* const columns = tile_columns(line) + of_octet * p.octet_step;
 #pragma unroll 1
       for (int c = thread >> p.log_across; c < channels; c += kMmaThreads >> p.log_across) {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
-        T* const to = y + c * p.tile.pixels + pixel;
+        T* const to = y + c * p.tile.pixels + tile_start(line);
         if (p.granule == kOctet) {
-          *reinterpret_cast<Pack<T, kOctet>*>(to) = *reinterpret_cast<const Pack<T, kOctet>*>(from);
+          *reinterpret_cast<Pack<T, kOctet>*>(to + columns[0]) =
+              *reinterpret_cast<const Pack<T, kOctet>*>(from);
         } else {
-          for (int i = 0; i < kOctet && w + i < size.w; ++i) to[i] = from[i];
+#pragma unroll 1
+          for (int i = 0; i < kOctet && w + i < length.w; ++i) to[columns[i]] = from[i];
         }
       }
     }
@@ -174,26 +174,73 @@ struct MmaBlock : MmaPlace {
     }
   }
 
+  // Whether threads have registers to keep what is the same for all lines.
+  static constexpr bool kKeeps = D < 128;
+
+  // Calls f with the number of pixels that are copied at a time, 0 for any.
+  template <class F>
+  __device__ __forceinline__ void by_granule(const F& f) const {
+    if constexpr (!kKeeps) {
+      f(std::integral_constant<int, 0>());
+    } else {
+      if (p.granule == 8) f(std::integral_constant<int, 8>());
+      if (p.granule == 4) f(std::integral_constant<int, 4>());
+      if (p.granule == 2) f(std::integral_constant<int, 2>());
+      if (p.granule == 1) f(std::integral_constant<int, 1>());
+    }
+  }
+
+  // What a thread copies of each line: an octet of some channels. Eight threads write 128 bytes
+  // without a gap.
+  struct Share {
+    int octet, channel, step;  // the first channel, and from one to the next
+    int64_t from;              // values before the first channel
+
+    __device__ __forceinline__ Share(int log_octets, int64_t pixels) {
+      const unsigned thread = opaque(threadIdx.x), eight = thread / 8;
+      octet = static_cast<int>(eight & ((1u << log_octets) - 1));
+      channel = static_cast<int>((eight >> log_octets) * 8 + thread % 8);
+      step = kMmaThreads >> log_octets;
+      from = channel * pixels;
+    }
+  };
+
+  // Starts to copy this thread's octet of a line of x, of which `columns` has the pixels.
   template <int granule>
-  static __device__ __forceinline__ void copy_octets(const T* x, int count, int step,
-                                                     const MmaGrid& grid, int column, T* to) {
+  __device__ __forceinline__ void copy_octet(const T* x, int channels, int64_t pixels,
+                                             const int* columns, const Share& share, T* to) const {
+    x += share.from;
+    columns += share.octet * p.octet_step;
+    to += share.octet * kPair + share.channel * kOctet;
+    const auto is = [&](int n) { return granule == n || (granule == 0 && p.granule == n); };
+    if (is(8)) copy_granules<8>(x, channels, pixels, columns, share, to);
+    if (is(4)) copy_granules<4>(x, channels, pixels, columns, share, to);
+    if (is(2)) copy_granules<2>(x, channels, pixels, columns, share, to);
+    if (is(1)) copy_granules<1>(x, channels, pixels, columns, share, to);
+  }
+  // Single pixels, less than asynchronous copies move, pass through registers.
+  template <int granule>
+  static __device__ __forceinline__ void copy_granules(const T* x, int channels, int64_t pixels,
+                                                       const int* columns, const Share& share,
+                                                       T* to) {
     int at[kOctet / granule];
 #pragma unroll
-    for (int i = 0; i < kOctet / granule; ++i)
-      at[i] = wrapped(column + i * granule, grid.size.w, grid.granules);
-    const int64_t x_step = step * grid.pixels;
+    for (int i = 0; i < kOctet / granule; ++i) at[i] = columns[i * granule];
+    const int64_t x_step = share.step * pixels;
 #pragma unroll 1
-    for (int c = 0; c < count; c += step, x += x_step, to += step * kOctet) {
-      if constexpr (granule == 1) {  // smaller than asynchronous copies are
-        T pixels[kOctet];
-#pragma unroll
-        for (int i = 0; i < kOctet; ++i) pixels[i] = x[at[i]];
-        store_packed(to, pixels);
-      } else {
+    for (int c = share.channel; c < channels; c += share.step) {
+      if constexpr (granule > 1) {
 #pragma unroll
         for (int i = 0; i < kOctet / granule; ++i)
           copy_async<granule * sizeof(T)>(to + i * granule, x + at[i]);
+      } else {
+        T octet[kOctet];
+#pragma unroll
+        for (int i = 0; i < kOctet; ++i) octet[i] = x[at[i]];
+        store_packed(to, octet);
       }
+      x += x_step;
+      to += share.step * kOctet;
     }
   }
 };

@@ -95,7 +95,7 @@ struct Pattern {
   // Whether neighbours can be absent.
   __host__ __device__ bool is_bounded() const { return !(circular.d && circular.h && circular.w); }
 
- private:
+  // Sets `classes`, after a change of the others.
   void count_classes() {
     classes[0] = Classes(d());
     classes[1] = Classes(h());

@@ -89,6 +89,20 @@ struct Stretch {
   int first, begin, end;
 };
 
+// How far the pixels of a class are from its first one, in a dim.
+struct Stride {
+  int dilation = 1, size = 0;
+  unsigned turn = 0;  // see Classes
+
+  // That of position `t`: t dilation, modulo the size on a circle.
+  __device__ __forceinline__ int at(int t) const {
+    // How often the circle is full: that, or one less.
+    const unsigned turns = static_cast<unsigned>(uint64_t(unsigned(t)) * turn >> 32);
+    const int i = static_cast<int>(unsigned(t) * unsigned(dilation) - turns * size);
+    return turn != 0 && i >= size ? i - size : i;
+  }
+};
+
 // One dim of a tile.
 struct Line {
   Axis axis;
@@ -118,12 +132,9 @@ struct Line {
   }
 
  private:
-  // The pixel at position `t` of the class: (number + t dilation) mod size on a circle.
+  // The pixel at position `t` of the class.
   __device__ int at(int t) const {
-    // How often the circle is full: that, or one less.
-    const unsigned turns = static_cast<unsigned>(uint64_t(unsigned(t)) * classes.turn >> 32);
-    const int i = static_cast<int>(unsigned(t) * unsigned(axis.dilation) - turns * axis.size);
-    return number + (classes.turn != 0 && i >= axis.size ? i - axis.size : i);
+    return number + Stride{axis.dilation, axis.size, classes.turn}.at(t);
   }
 };
 

@@ -12,13 +12,23 @@ from windows import CIRCULAR, TRUNCATED, VALID, Dim, native, sizes
 
 ops = torch.ops.circulant_attention
 
-# Odd circular, even, one-sided, truncated, with a halo, and larger than the grid: in 1-D to 3-D.
+# Odd circular, even, one-sided, truncated, with a halo, larger than the grid, and dilated (which
+# may divide the size of the grid or not): in 1-D to 3-D.
 PROBLEMS = {
     "circle": (Dim(19, 4, 4, 1, CIRCULAR), Dim(24, 4, 4, 1, CIRCULAR)),
     "globe": (Dim(20, 5, 4, 1, TRUNCATED), Dim(24, 7, 6, 1, CIRCULAR)),
     "halo": (Dim(16, 4, 4, 1, VALID), Dim(16, 6, 6, 1, VALID)),
     "causal": (Dim(300, 63, 0, 1, TRUNCATED),),
     "larger": (Dim(9, 12, 3, 1, TRUNCATED), Dim(40, 9, 9, 1, TRUNCATED)),
+    "dilated circle": (Dim(24, 4, 4, 2, CIRCULAR), Dim(48, 4, 4, 3, CIRCULAR)),
+    "dilated rows": (Dim(25, 4, 3, 3, CIRCULAR), Dim(16, 4, 4, 1, CIRCULAR)),
+    "dilated globe": (Dim(29, 4, 4, 2, TRUNCATED), Dim(43, 5, 4, 3, CIRCULAR)),
+    "dilated halo": (Dim(24, 4, 4, 2, VALID), Dim(47, 5, 4, 3, VALID)),
+    "dilated causal": (Dim(700, 63, 0, 3, TRUNCATED),),
+    "dilated planes": (
+        *(Dim(5, 1, 1, 2, TRUNCATED), Dim(18, 2, 2, 2, CIRCULAR)),
+        Dim(24, 4, 3, 1, TRUNCATED),
+    ),
     "planes": (Dim(4, 1, 1, 1, TRUNCATED), Dim(9, 2, 2, 1, CIRCULAR), Dim(16, 4, 3, 1, TRUNCATED)),
 }
 # The maps run on them for wider windows.

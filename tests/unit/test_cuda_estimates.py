@@ -42,11 +42,8 @@ CONSTANTS = [
     ),
     (
         "attention_mma_plan.cu",
-        r"return (\d+) \+ ([\d.]+) \* \(4 \* D << p\.log_positions\)",
-        [
-            COUNTS.loop(MMA[1], "step")[0] + 4 * COUNTS.loop(MMA[1], "line")[0],
-            COUNTS.loop(MMA[1], "copy")[0],
-        ],
+        r"p\.granule == 8 \? (\d+) :.*\n.*\n +return (\d+) \+ columns \+ copy",
+        [COUNTS.loop(MMA[1], "copy")[0], COUNTS.of_step(MMA[1])],
     ),
     (
         "attention_mma_plan.cu",

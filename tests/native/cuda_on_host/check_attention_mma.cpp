@@ -171,6 +171,33 @@ const MmaCase kCases[] = {
     {{1, 8, {2, 7, 13}, {3, 4, 3}, false, {0, 0, 0}, {1, 1, 1}, {V, T, V}}, 8, false, 0.9},
     {{1, 8, {1, 1, 70}, {1, 1, 21}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, false, 0.9},
     {{2, 8, {1, 8, 16}, {1, 1, 3}, false, {0, 0, 0}, {1, 1, 1}, {C, C, V}}, 8, true, 0.9},
+    // Dilated circles: that the dilation divides, with a common divisor, and without.
+    {{1, 8, {1, 9, 48}, {1, 3, 5}, false, {0, 1, 2}, {1, 1, 2}}, 8, false, 0.9},
+    {{1, 8, {1, 18, 32}, {1, 5, 3}, false, {0, 2, 1}, {1, 2, 1}}, 9, true, 0.9},
+    {{1, 8, {1, 3, 42}, {1, 3, 7}, false, {0, 1, 3}, {1, 1, 4}}, 8, true, 0.9},
+    {{1, 8, {1, 5, 43}, {1, 3, 9}, false, {0, 1, 8}, {1, 1, 3}}, 8, false, 0.9},
+    {{1, 8, {1, 25, 16}, {1, 7, 3}, false, {0, 3, 1}, {1, 3, 1}}, 8, false, 0.9},
+    {{1, 8, {1, 26, 18}, {1, 4, 6}, false, {0, 1, 4}, {1, 6, 3}}, 8, true, 0.9},
+    // Dilated lines, of several lengths; longer dilations than the grid; keys that no query sees.
+    {{1, 9, {1, 19, 47}, {1, 4, 6}, false, {0, 0, 5}, {1, 2, 3}, {C, T, T}}, 9, true, 0.9},
+    {{1, 8, {1, 18, 20}, {1, 5, 7}, false, {0, 2, 3}, {1, 4, 2}, {C, T, C}}, 8, false, 0.9},
+    {{1, 8, {1, 3, 20}, {1, 3, 3}, false, {0, 1, 1}, {1, 5, 2}, {C, T, C}}, 8, false, 0.9},
+    {{1, 8, {1, 10, 17}, {1, 3, 5}, false, {0, 0, 0}, {1, 3, 2}, {C, V, V}}, 8, true, 0.9},
+    {{1, 8, {1, 3, 5}, {1, 2, 3}, false, {0, 0, 0}, {1, 4, 7}, {C, V, V}}, 8, false, 0.9},
+    // Of flat grids, of columns, and of planes.
+    {{1, 8, {1, 1, 140}, {1, 1, 9}, false, {0, 0, 4}, {1, 1, 5}}, 8, false, 0.9},
+    {{1, 8, {1, 1, 137}, {1, 1, 20}, false, {0, 0, 19}, {1, 1, 3}}, 8, true, 0.9},
+    {{1, 8, {1, 1, 151}, {1, 1, 40}, false, {0, 0, 39}, {1, 1, 3}, {C, C, T}}, 8, false, 0.9},
+    {{1, 8, {1, 70, 1}, {1, 11, 1}, false, {0, 5, 0}, {1, 3, 1}}, 8, true, 0.9},
+    {{1, 8, {6, 9, 16}, {3, 3, 3}, false, {1, 1, 1}, {2, 1, 1}}, 8, false, 0.9},
+    {{1, 8, {5, 6, 9}, {3, 3, 4}, false, {1, 0, 2}, {2, 1, 2}, {T, C, T}}, 8, true, 0.9},
+    {{1, 8, {7, 5, 16}, {2, 2, 3}, false, {1, 0, 1}, {5, 2, 1}, {C, V, T}}, 8, false, 0.9},
+    {{1, 8, {2, 5, 6}, {3, 1, 3}, false, {0, 0, 1}, {3, 1, 2}, {V, C, T}}, 8, true, 0.9},
+    // With more channels, arrays that are not aligned, and a halo in parts.
+    {{1, 64, {1, 10, 48}, {1, 3, 9}, false, {0, 1, 4}, {1, 2, 2}}, 40, false, 0.3},
+    {{1, 70, {1, 16, 16}, {1, 3, 3}, false, {0, 1, 1}, {1, 2, 1}}, 128, true, 0.2},
+    {{1, 6, {1, 16, 16}, {1, 3, 3}, false, {0, 1, 1}, {1, 2, 1}}, 6, false, 0.9, 1},
+    {{1, 7, {1, 2, 312}, {1, 1, 95}, false, {0, 0, 47}, {1, 1, 3}}, 7, true, 0.9, 0, 100},
     // A halo that shared memory holds in parts: of 2-D and flat grids.
     {{1, 7, {1, 2, 104}, {1, 1, 95}}, 7, true, 0.9, 0, 100},
     {{1, 70, {1, 1, 200}, {1, 1, 181}}, 70, false, 0.2},
@@ -189,9 +216,6 @@ void check_attention_mma(bool has_terms) {
 }
 
 void check_attention_mma_random(Case c) {
-  for (const int64_t dilation : c.dilation) {
-    if (dilation > 1) return;
-  }
   const auto below = [](int64_t n) { return static_cast<int64_t>(randomness() % n); };
   MmaCase a{c, 1 + below(40), below(2) == 0, (below(4) == 0 ? -2.0 : 2.0) / double(c.channels + 2)};
   a.shift = static_cast<int>(below(3));
@@ -199,10 +223,9 @@ void check_attention_mma_random(Case c) {
 }
 
 // An infinite value spoils pixels that have it in their windows, and others up to 14 columns and a
-// row further. The bits of the rest stay.
-void check_attention_mma_infinite() {
+// row further, of its class. The bits of the rest stay.
+void check_attention_mma_infinite(const Case& c) {
   using T = c10::Half;
-  const Case c{1, 16, {1, 24, 48}, {1, 3, 5}};
   const AttentionCase a{c, 16, false, 0.5};
   const int64_t C = c.channels, N = c.pixels(), at = 11 * 48 + 40;
   const std::vector<T> x = rounded<T>(random_eighths(C * N));
@@ -220,8 +243,10 @@ void check_attention_mma_infinite() {
     for (int64_t i = 0; i < C * N; ++i) {
       const int64_t down = std::abs(i % N / 48 - 11),
                     across = std::abs((i % 48 - 40 + 24 + 48) % 48 - 24);
-      const bool is_seen = i / N == 3 && down <= 1 && across <= 2;
-      const bool may_change = i / N == 3 && down <= 1 + 1 && across <= 2 + 14;
+      const int64_t h = c.dilation[1], w = c.dilation[2];
+      const bool same_class = i / N == 3 && down % h == 0 && across % w == 0;
+      const bool is_seen = same_class && down / h <= 1 && across / w <= 2;
+      const bool may_change = same_class && down / h <= 1 + 1 && across / w <= 2 + 14;
       if (is_seen ? !std::isfinite(float(after[i])) : may_change || before[i].x == after[i].x)
         continue;
       return report(c, "mma infinite",
@@ -231,6 +256,13 @@ void check_attention_mma_infinite() {
   } catch (const std::exception& error) {
     report(c, "mma infinite", error.what());
   }
+}
+
+void check_attention_mma_infinite() {
+  Case c{1, 16, {1, 24, 48}, {1, 3, 5}};
+  check_attention_mma_infinite(c);
+  c.dilation[1] = 2, c.dilation[2] = 3;
+  check_attention_mma_infinite(c);
 }
 
 // One pixel: S = lse and y = v. More groups than a launch can have.
@@ -325,19 +357,22 @@ void check_attention_mma_plan() {
   };
   const Case readme{2, 64, {1, 128, 96}, {1, 15, 15}}, small{1, 3, {1, 64, 64}, {1, 3, 3}},
       wide{1, 129, {1, 64, 64}, {1, 15, 15}};
-  Case truncated = readme, even = readme, dilated = readme;
+  const Case few{1, 48, {1, 96, 96}, {1, 7, 7}};
+  Case truncated = readme, even = readme, dilated = readme, by_pixels = few, by_rows = few;
   truncated.boundary[1] = kTruncated;
   even.window[2] = 16;
-  dilated.dilation[2] = 2;
+  dilated.dilation[1] = dilated.dilation[2] = 2;
+  by_pixels.dilation[2] = 2;
+  by_rows.dilation[1] = 2;
   const auto problem = [](const Case& c) {
     return AttentionCase{c, c.channels, false, 0.125}.problem();
   };
   for (const int shared_memory : {228, 164, 100}) {
     choose_device(108, shared_memory);
-    for (const Case& c : {readme, truncated, even}) {
+    for (const Case& c : {readme, truncated, even, dilated, few, by_rows}) {
       expect(c, circulant::uses_mma(problem(c)), "not on tensor cores");
     }
-    for (const Case& c : {small, wide, dilated}) {
+    for (const Case& c : {small, wide, by_pixels}) {
       expect(c, !circulant::uses_mma(problem(c)), "on tensor cores");
     }
     const circulant::MmaPlan plan = circulant::plan_mma(problem(readme), {64, 0, 2});
