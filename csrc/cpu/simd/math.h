@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../../common/constants.h"
 #include "vector.h"
@@ -112,11 +113,14 @@ template <class V>
 inline V scale_by_power(V p, V n) {
   using T = decltype(p[0] + p[0]);
   using I = Vec<Int<T>>;
+  using Unsigned = Vec<std::make_unsigned_t<Int<T>>>;
   using Format = FloatFormat<T>;
   // From here on the result is infinite.
   constexpr T most = 2 * (Format::bias - 1);
   const V bounded = -maximum(broadcast(-most), -n);
-  const I k = bit_cast<I>(bounded + Format::round_magic) - bit_cast<I>(V{} + Format::round_magic);
+  // Modulo 2^32, or 2^64: n far below the exponents is not bounded.
+  const I k = bit_cast<I>(bit_cast<Unsigned>(bounded + Format::round_magic) -
+                          bit_cast<Unsigned>(V{} + Format::round_magic));
   const I first = k >> 1, second = k - first;
   const V a = bit_cast<V>((first + Format::bias) << Format::mantissa_bits);
   const V b = bit_cast<V>((second + Format::bias) << Format::mantissa_bits);
