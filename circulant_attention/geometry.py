@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int
+from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int, is_sequence
 from circulant_attention.window import Window, WindowDim, dims_of, window_of_dims
 
 WindowLike = int | Sequence[int] | Window
@@ -256,10 +256,7 @@ def _general_geometry(window: Window, sizes: tuple[int, ...]) -> Geometry:
 
 
 def _checked_sizes(spatial_size: Sequence[int]) -> tuple[int, ...]:
-    # tuple includes torch.Size; the test of the abstract class is slow.
-    if not isinstance(spatial_size, tuple | list) and (
-        not isinstance(spatial_size, Sequence) or isinstance(spatial_size, str)
-    ):
+    if not is_sequence(spatial_size):
         raise TypeError(
             f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
         )
@@ -285,7 +282,7 @@ def _widths(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """The window length of each of ``dims`` spatial dims."""
     if is_int(window):
         return (int(window),) * dims
-    if not isinstance(window, Sequence) or isinstance(window, str):
+    if not is_sequence(window):
         raise TypeError(
             f"window W must be a Window, an odd int or one odd int per spatial dim, "
             f"got {type(window).__name__}"

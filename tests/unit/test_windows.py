@@ -52,6 +52,15 @@ def test_a_window_is_a_value():
         W.size = 3
 
 
+def test_arguments_become_plain_python():
+    size = [np.int32(4), torch.Size([1, 0])]
+    W = Window(size, dilation=np.int64(2), boundary=np.str_("truncated"))
+    assert repr(W) == "Window((4, (1, 0)), dilation=2, boundary='truncated')"
+    assert W == Window((4, (1, 0)), dilation=2, boundary="truncated")
+    assert type(W.boundary) is str
+    assert {type(x) for x in (W.size[0], *W.size[1], W.dilation)} == {int}
+
+
 @pytest.mark.parametrize("W, same", [(Window(3), 3), (Window((3, 1), boundary="circular"), (3, 1))])
 def test_an_odd_circular_window_is_that_of_an_int(W, same):
     x = torch.randn(1, 2, 4, 5)
