@@ -91,7 +91,7 @@ class Geometry:
         counts = [
             n * dim.length
             if dim.circular
-            else sum(max(0, n - dim.dilation * abs(o)) for o in range(-dim.before, dim.after + 1))
+            else n + sum(_present(n, dim.dilation, reach) for reach in (dim.before, dim.after))
             for n, dim in zip(self.spatial_size, self.dims, strict=True)
         ]
         return prod(counts)
@@ -127,6 +127,13 @@ class Geometry:
     def presence(self, device: torch.device | str = "cpu") -> Tensor | None:
         """Whether each slot ``(N, K)`` has an entry; None if all have; cached."""
         return _cached(_new_presence, self, torch.device(device))[0] if self.truncated else None
+
+
+def _present(size: int, dilation: int, reach: int) -> int:
+    """The entries of a truncated dim at offsets from 1 to ``reach``, ``dilation`` apart."""
+    # n pixels have n - d o neighbours at offset o, and none from offset n / d on.
+    offsets = min(reach, (size - 1) // dilation)
+    return offsets * size - dilation * (offsets * (offsets + 1) // 2)
 
 
 _New = Callable[[Geometry, torch.device], tuple[Tensor, ...]]
