@@ -176,3 +176,24 @@ x, y = torch.load(sys.argv[1] + "/data.pt")
 torch.testing.assert_close(program.module()(x), y)
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_inductor_trains_one_graph_on_grids_of_any_size():
+    torch.manual_seed(0)
+    network = Network()
+    compiled = torch.compile(network, fullgraph=True, dynamic=True)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape in ((2, 4, 6, 11), (3, 4, 7, 15)):
+            x = torch.randn(shape, requires_grad=True)
+            results = []
+            for function in (compiled, network):
+                y = function(x)
+                leaves = [x, *network.parameters()]
+                results.append([y, *torch.autograd.grad(y.square().sum(), leaves)])
+            # Sums of at most 1e3 products, some fused to one rounding.
+            for one, other in zip(*results, strict=True):
+                scale = max(1, other.abs().max().item())
+                torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * scale)
