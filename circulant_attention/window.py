@@ -130,19 +130,21 @@ def window_of_attributes(size: Any, dilation: Any, boundary: Any) -> Window:
 
 
 def window_of_dims(dims: Sequence[WindowDim]) -> Window:
-    """The Window with these dims; its form is the shortest."""
+    """The Window with these dims, in its shortest form."""
     sizes: tuple[Any, ...] = tuple(
         dim.length if dim.before - dim.after in (0, 1) else (dim.before, dim.after) for dim in dims
     )
     return Window(
         sizes[0] if len({*sizes}) == 1 and is_int(sizes[0]) else sizes,
-        dilation=_shortest(tuple(dim.dilation for dim in dims)),
-        boundary=_shortest(tuple(BOUNDARIES[not dim.circular] for dim in dims)),
+        dilation=_shortest([dim.dilation for dim in dims], sizes),
+        boundary=_shortest([BOUNDARIES[not dim.circular] for dim in dims], sizes),
     )
 
 
-def _shortest(values: tuple[Any, ...]) -> Any:
-    return values[0] if len({*values}) == 1 else values
+def _shortest(values: list[Any], sizes: tuple[Any, ...]) -> Any:
+    """One value for all dims if there is one; dims of one pixel take any."""
+    wide = {value for value, size in zip(values, sizes, strict=True) if size != 1}
+    return wide.pop() if len(wide) == 1 else tuple(values) if wide else values[0]
 
 
 def _dim(size: int | tuple[int, int], dilation: int, boundary: str) -> WindowDim:

@@ -84,6 +84,24 @@ def test_a_window_of_one_pixel_has_no_boundary():
     assert one == make_geometry(1, (4, 5))
 
 
+@pytest.mark.parametrize(
+    "W",
+    [
+        Window((1, (6, 0)), boundary="truncated"),
+        Window((4, 1), dilation=2, boundary="truncated"),
+        Window(((1, 2), 1), dilation=3),
+        Window(4, dilation=(1, 2), boundary=("truncated", "circular")),
+        Window(3, boundary="truncated"),
+    ],
+    ids=str,
+)
+def test_a_matrix_has_the_window_it_is_made_with(W):
+    A = Circulant(W, (1, 1, 12, 13))
+    assert A.window == W
+    assert A.mT.mT.window == W
+    assert repr(W) in repr(A)
+
+
 # --- the pattern ---
 
 
