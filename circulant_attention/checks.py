@@ -27,6 +27,14 @@ def is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int | Integral | torch.SymInt) and not isinstance(value, bool)
 
 
+def is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    """True for a list, a tuple and other sequences, not for strings and bytes."""
+    # tuple includes torch.Size; the test of the abstract class is slow.
+    return isinstance(value, tuple | list) or (
+        isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+    )
+
+
 def check_dtype(name: str, dtype: torch.dtype) -> None:
     """Raises TypeError unless ``dtype`` is supported."""
     if dtype not in DTYPES:
@@ -126,7 +134,7 @@ def check_odd(**numbers: int) -> None:
 
 def positive_ints(name: str, value: object, wanted: str = "a sequence of ints") -> tuple[int, ...]:
     """The positive ints of a sequence; raises for anything else."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not is_sequence(value):
         raise TypeError(f"expected {name} to be {wanted}, got {type(value).__name__}")
     check_positive(**{f"{name}[{i}]": size for i, size in enumerate(value)})
     return tuple(int(size) for size in value)

@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int
+from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int, is_sequence
 from circulant_attention.window import Window, WindowDim, dims_of, window_of_dims
 
 WindowLike = int | Sequence[int] | Window
@@ -91,7 +91,7 @@ class Geometry:
         counts = [
             n * dim.length
             if dim.circular
-            else sum(max(0, n - dim.dilation * abs(o)) for o in range(-dim.before, dim.after + 1))
+            else n + sum(_present(n, dim.dilation, reach) for reach in (dim.before, dim.after))
             for n, dim in zip(self.spatial_size, self.dims, strict=True)
         ]
         return prod(counts)
@@ -127,6 +127,13 @@ class Geometry:
     def presence(self, device: torch.device | str = "cpu") -> Tensor | None:
         """Whether each slot ``(N, K)`` has an entry; None if all have; cached."""
         return _cached(_new_presence, self, torch.device(device))[0] if self.truncated else None
+
+
+def _present(size: int, dilation: int, reach: int) -> int:
+    """The entries of a truncated dim at offsets from 1 to ``reach``, ``dilation`` apart."""
+    # n pixels have n - d o neighbours at offset o, and none from offset n / d on.
+    offsets = min(reach, (size - 1) // dilation)
+    return offsets * size - dilation * (offsets * (offsets + 1) // 2)
 
 
 _New = Callable[[Geometry, torch.device], tuple[Tensor, ...]]
@@ -256,10 +263,7 @@ def _general_geometry(window: Window, sizes: tuple[int, ...]) -> Geometry:
 
 
 def _checked_sizes(spatial_size: Sequence[int]) -> tuple[int, ...]:
-    # tuple includes torch.Size; the test of the abstract class is slow.
-    if not isinstance(spatial_size, tuple | list) and (
-        not isinstance(spatial_size, Sequence) or isinstance(spatial_size, str)
-    ):
+    if not is_sequence(spatial_size):
         raise TypeError(
             f"expected spatial_size to hold one int per dim, got {type(spatial_size).__name__}"
         )
@@ -285,7 +289,7 @@ def _widths(window: int | Sequence[int], dims: int) -> tuple[int, ...]:
     """The window length of each of ``dims`` spatial dims."""
     if is_int(window):
         return (int(window),) * dims
-    if not isinstance(window, Sequence) or isinstance(window, str):
+    if not is_sequence(window):
         raise TypeError(
             f"window W must be a Window, an odd int or one odd int per spatial dim, "
             f"got {type(window).__name__}"

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from circulant_attention.checks import is_int
+from circulant_attention.checks import MAX_SPATIAL_DIMS, is_int, is_sequence
 
 BOUNDARIES = ("circular", "truncated")
 """The boundaries by name; their numbers are those of the native ops."""
 
 _MOST = 2**30
+"""The largest size, reach and dilation that the native ops take."""
 
 
 class WindowDim(NamedTuple):
@@ -51,16 +52,18 @@ class Window:
 
     Args:
         size: One entry for all spatial dims, or a sequence with one entry per dim. An entry is a
-            number of pixels, or a pair ``(before, after)``. An odd size w looks w // 2 pixels to
-            both sides, an even one w / 2 before and w / 2 - 1 after. A pair for a single dim is
+            number of pixels, or a pair ``(before, after)`` of numbers of pixels beside the pixel
+            itself. An odd size w stands for w // 2 before and as many after, an even one for
+            w / 2 before and w / 2 - 1 after, as in NATTEN. A pair for a single dim is
             ``((before, after),)``.
         dilation: The distance between pixels that are seen, one for all dims or one per dim.
         boundary: ``"circular"`` or ``"truncated"``, one for all dims or one per dim.
 
     Raises:
         TypeError: If an argument has another type.
-        ValueError: If a size or a dilation is below 1, a reach is negative, a boundary is unknown,
-            or sequences have different lengths.
+        ValueError: If a size or a dilation is below 1, a number of a pair is negative, one of them
+            is above 2**30, a boundary is unknown, or a sequence has no entry, more than 3, or
+            another number than the others.
 
     Example:
         >>> causal = Window(((2, 0),), boundary="truncated")
@@ -127,40 +130,45 @@ def window_of_attributes(size: Any, dilation: Any, boundary: Any) -> Window:
 
 
 def window_of_dims(dims: Sequence[WindowDim]) -> Window:
-    """The Window with these dims; its form is the shortest."""
+    """The Window with these dims, in its shortest form."""
     sizes: tuple[Any, ...] = tuple(
         dim.length if dim.before - dim.after in (0, 1) else (dim.before, dim.after) for dim in dims
     )
     return Window(
         sizes[0] if len({*sizes}) == 1 and is_int(sizes[0]) else sizes,
-        dilation=_shortest(tuple(dim.dilation for dim in dims)),
-        boundary=_shortest(tuple(BOUNDARIES[not dim.circular] for dim in dims)),
+        dilation=_shortest([dim.dilation for dim in dims], sizes),
+        boundary=_shortest([BOUNDARIES[not dim.circular] for dim in dims], sizes),
     )
 
 
-def _shortest(values: tuple[Any, ...]) -> Any:
-    return values[0] if len({*values}) == 1 else values
+def _shortest(values: list[Any], sizes: tuple[Any, ...]) -> Any:
+    """One value for all dims if there is one; dims of one pixel take any."""
+    wide = {value for value, size in zip(values, sizes, strict=True) if size != 1}
+    return wide.pop() if len(wide) == 1 else tuple(values) if wide else values[0]
 
 
 def _dim(size: int | tuple[int, int], dilation: int, boundary: str) -> WindowDim:
     before, after = (size // 2, (size - 1) // 2) if isinstance(size, int) else size
     if before + after == 0:
-        # A window of one pixel has neither.
+        # One pixel: any dilation and boundary give the same pattern.
         return WindowDim(0, 0, 1, True)
     return WindowDim(before, after, dilation, boundary == "circular")
 
 
 def _per_dim(name: str, value: Any, checked: Any) -> Any:
     """The value for all dims, or a tuple with one per dim, checked."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if not value:
-            raise ValueError(f"expected {name} of a window to have entries, got {value!r}")
+    if is_sequence(value):
+        if not 1 <= len(value) <= MAX_SPATIAL_DIMS:
+            raise ValueError(
+                f"expected {name} of a window to have 1 to {MAX_SPATIAL_DIMS} entries, one per "
+                f"spatial dim, got {value!r}"
+            )
         return tuple(checked(name, one, value) for one in value)
     return checked(name, value, value)
 
 
 def _checked_size(name: str, one: object, given: object) -> int | tuple[int, int]:
-    if isinstance(one, Sequence) and not isinstance(one, str) and one is not given:
+    if one is not given and is_sequence(one):
         if len(one) != 2 or not all(is_int(reach) for reach in one):
             raise TypeError(f"expected a pair of ints (before, after) in {name}, got {one!r}")
         before, after = int(one[0]), int(one[1])
@@ -201,4 +209,4 @@ def _checked_boundary(name: str, one: object, given: object) -> str:
         raise ValueError(
             f"expected {name} of a window to be 'circular' or 'truncated', got {given!r}"
         )
-    return one
+    return str(one)

@@ -1,8 +1,10 @@
 """Tiles of an image: the pixels that each of them needs, and the best size of a tile.
 
 A tile with half a window around it has all keys of its pixels: it is a valid problem of the native
-ops, with its pixels as the queries. Only at a border that truncates windows keys are absent: there
-the halo, too, is computed, and cropped.
+ops, with its pixels as the queries. At a border that truncates windows keys are absent: there the
+tile is a truncated problem with the halo among its queries, which is cropped. In tiles of hundreds
+of pixels that takes no longer: absent keys are skipped, and where both dims are truncated the
+queries are the keys, without a copy.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class TensorLike:
     def col_indices(self) -> Tensor:
         """Columns of the entries of :attr:`data`, ascending in each row, ``(B, heads, N * K)``.
 
-        int32, or int64 from 2**31 on.
+        Of a truncated window there are fewer. int32, or int64 from 2**31 on.
         """
         return self.geometry.col_indices(self.device).expand(*self._source.shape[:2], -1)
 

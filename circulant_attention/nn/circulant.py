@@ -12,6 +12,8 @@ from circulant_attention.checks import (
     check_dropout,
     check_heads,
     check_odd,
+    is_int,
+    is_sequence,
     per_dim,
 )
 from circulant_attention.geometry import WindowLike
@@ -198,6 +200,11 @@ def _checked_window(window: WindowLike, dims: int) -> tuple[int, ...] | Window:
     if isinstance(window, Window):
         dims_of(window, dims)
         return window
+    if not is_int(window) and not is_sequence(window):
+        raise TypeError(
+            f"expected window to be a Window, an odd int or {dims} odd ints, "
+            f"got {type(window).__name__}"
+        )
     widths = per_dim("window", window, dims)
     check_odd(**{f"window[{i}]": width for i, width in enumerate(widths)})
     return widths

@@ -33,8 +33,8 @@ class NonlocalDenoiser(nn.Module):
         boundary: ``"circular"``: images wrap at the borders. ``"truncated"``: windows end there,
             and patches see the image mirrored; for photographs. Or one for rows and one for
             columns.
-        memory: Bytes for weights and patches. Larger images are computed in tiles; None computes
-            every image at once.
+        memory: Bytes for the patches. Larger images are computed in tiles; None computes every
+            image at once.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -42,7 +42,7 @@ class NonlocalDenoiser(nn.Module):
 
     Note:
         With N pixels of C channels, windows of K pixels and patches of P: O(N K C P) operations,
-        and O(N (K + C P)) memory or ``memory``, whichever is less.
+        and O(N C P) memory or ``memory``, whichever is less. Weights are not stored.
 
     Example:
         >>> import torch

@@ -4,6 +4,7 @@
 // inside their tensors.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -49,7 +50,9 @@ inline Dim checked_dim(int64_t size, bool of_keys, const int64_t* window, int64_
   }
   STD_TORCH_CHECK(boundary == 1 || reach < size, op, ": window of dim ", dim, " spans ", reach + 1,
                   " pixels, more than the spatial size ", size);
-  return {size, size, before, count, dilation, boundary == 0 || count == 1};
+  // From the size on, every dilation leaves the pixel alone; the memory of kernels grows with it.
+  const int64_t step = std::min(dilation, std::max<int64_t>(size, 1));
+  return {size, size, before, count, step, boundary == 0 || count == 1};
 }
 
 // The geometry of spatial sizes `size[0..dims)` and `window`: one odd length per dim, or four

@@ -200,7 +200,10 @@ TYPE_ERRORS = [
         "simfun to be DotSimilarity... add parentheses",
     ),
     ("CirculantAttention2d(4, 2.0, 3)", "heads"),
-    ("CirculantAttention2d(4, 2, 3.0)", "window to be an int or 2 ints, got float"),
+    (
+        "CirculantAttention2d(4, 2, 3.0)",
+        "window to be a Window, an odd int or 2 odd ints, got float",
+    ),
     ("CosAttn2d(4, 2.0)", "n_head to be an int, got float"),
     ("CosAttn2d(4.0)", "expected N to be an int or 2 ints, got float"),
     ("CosAttn2d(4, 2, (8.0, 8))", "expected M[0] to be an int, got float"),

@@ -121,6 +121,9 @@ def windows(
         size = draw(st.integers(1, max(1, left if at == count - 1 else round(left**0.5))))
         boundary = draw(st.sampled_from(boundaries))
         dilation = draw(st.integers(1, 3))
+        if boundary != VALID and draw(st.booleans()):
+            # Up to classes of one pixel; the keys of a valid dim would become many.
+            dilation = draw(st.integers(1, size + 1))
         longest = (size - 1) // dilation if boundary == CIRCULAR else size + 2
         length = draw(st.integers(0, min(longest, 12 if count == 1 else 6)))
         before = draw(st.integers(0, length))

@@ -19,6 +19,7 @@ from circulant_attention.denoising import (
     tile_size,
     tiling,
 )
+from circulant_attention.ops.windows import CIRCULAR, TRUNCATED, VALID
 
 SIGMA = 0.3
 WINDOW = 5
@@ -187,6 +188,19 @@ def test_tiles_give_what_the_whole_image_gives(size, window, patch, tile, dtype,
     whole = nonlocal_means(image, SIGMA, **options)
     tiled = nonlocal_means(image, SIGMA, tile=tile, **options)
     assert_close(tiled, whole, rtol=0, atol=rounding(image, window, patch, 0.7 * SIGMA))
+
+
+def test_halos_are_computed_at_truncated_borders_only() -> None:
+    """Other tiles are valid problems, of their own pixels."""
+    for boundary, at_borders in ((CIRCULAR, VALID), (TRUNCATED, TRUNCATED)):
+        tiles = tiling.spans(31, 8, 3, boundary)
+        assert [tile.boundary for tile in tiles] == [at_borders, VALID, VALID, at_borders]
+        for tile in tiles:
+            queries = range(tile.stop - tile.start)[tile.queries]
+            assert queries[tile.crop] == range(tile.stop - tile.start)[tile.inner]
+            if tile.boundary == VALID:
+                assert len(queries) == 8 or tile is tiles[-1]
+                assert tile.stop - tile.start == len(queries) + 6
 
 
 def test_borders_wrap(device: str) -> None:

@@ -52,6 +52,15 @@ def test_a_window_is_a_value():
         W.size = 3
 
 
+def test_arguments_become_plain_python():
+    size = [np.int32(4), torch.Size([1, 0])]
+    W = Window(size, dilation=np.int64(2), boundary=np.str_("truncated"))
+    assert repr(W) == "Window((4, (1, 0)), dilation=2, boundary='truncated')"
+    assert W == Window((4, (1, 0)), dilation=2, boundary="truncated")
+    assert type(W.boundary) is str
+    assert {type(x) for x in (W.size[0], *W.size[1], W.dilation)} == {int}
+
+
 @pytest.mark.parametrize("W, same", [(Window(3), 3), (Window((3, 1), boundary="circular"), (3, 1))])
 def test_an_odd_circular_window_is_that_of_an_int(W, same):
     x = torch.randn(1, 2, 4, 5)
@@ -73,6 +82,24 @@ def test_a_dilated_circle_is_not_that_of_an_int():
 def test_a_window_of_one_pixel_has_no_boundary():
     one = make_geometry(Window(1, dilation=3, boundary="truncated"), (4, 5))
     assert one == make_geometry(1, (4, 5))
+
+
+@pytest.mark.parametrize(
+    "W",
+    [
+        Window((1, (6, 0)), boundary="truncated"),
+        Window((4, 1), dilation=2, boundary="truncated"),
+        Window(((1, 2), 1), dilation=3),
+        Window(4, dilation=(1, 2), boundary=("truncated", "circular")),
+        Window(3, boundary="truncated"),
+    ],
+    ids=str,
+)
+def test_a_matrix_has_the_window_it_is_made_with(W):
+    A = Circulant(W, (1, 1, 12, 13))
+    assert A.window == W
+    assert A.mT.mT.window == W
+    assert repr(W) in repr(A)
 
 
 # --- the pattern ---
