@@ -28,6 +28,10 @@ constexpr int most_columns(int rows) {
   return (kRegisters == 32 ? wide : narrow)[rows - 1];
 }
 
+// How many channels ahead `score` prefetches keys, from the second-level cache, which holds the key
+// rows of a block. With few registers it reads every key more often, and this would not pay.
+constexpr int64_t kAhead = kRegisters == 32 ? 8 : 0;
+
 // What scores start at: keys[d step] + offsets[d - r row] for offset d and query row r; null for
 // zero. A value of -infinity says that the key is absent.
 template <class T>
@@ -69,6 +73,7 @@ void score(const T* q, const T* k, int64_t step, int64_t pitch, int64_t channels
   if constexpr (!distance) add_start();
   for (int64_t c = 0; c < channels; ++c) {
     Vec<T> query[rows];
+    if constexpr (kAhead > 0) __builtin_prefetch(k + kAhead * pitch + (offsets - 1) * step + L - 1);
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) query[r] = load(q + r * L);
     if constexpr (offsets > 1) {
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) pin(query[r]);
