@@ -227,11 +227,12 @@ using ColumnNumbers = std::make_integer_sequence<int, most_columns(rows)>;
 // Calls f(begin, size) for parts of [0, total) of nearly equal size, none larger than `most`.
 template <class F>
 inline void for_equal_parts(int64_t total, int64_t most, F&& f) {
-  int64_t begin = 0;
-  for (int64_t left = divide_up(total, most); left > 0; --left) {
-    const int64_t size = divide_up(total - begin, left);
-    f(begin, size);
-    begin += size;
+  const int64_t parts = divide_up(total, most);
+  if (parts == 1) return f(0, total);
+  const int64_t size = total / parts, longer = total % parts;
+  for (int64_t n = 0, begin = 0; n < parts; ++n) {
+    f(begin, size + (n < longer));
+    begin += size + (n < longer);
   }
 }
 
