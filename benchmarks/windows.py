@@ -1,17 +1,14 @@
 """Other windows against circular ones, on the same problem with the same number of offsets.
 
 ``python -m benchmarks.windows`` prints the tables; with ``--output`` it writes them too. With
-``--before LIBRARY``, the CPU library of another commit, circular windows are timed with it as well.
+``--before LIBRARY``, the CPU library of another commit, circular windows are timed with it as well,
+in processes of their own.
 All times are the processor time of one thread, except beside FlexAttention and NATTEN.
 """
 
 import argparse
 import importlib.util
-import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import circulant_attention
 from benchmarks import report
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import in_turns, spread
-from circulant_attention import Window, circulant_attention
+from benchmarks.window_kernels import NAMES, beside, inputs, kernel_calls
+from circulant_attention import Window
 from circulant_attention.geometry import Geometry, make_geometry
-from circulant_attention.ops.library import LIBRARY_VARIABLE
+from circulant_attention.ops.library import library_paths
 
-NAMES = ("readme", "many_small")
 PEER_CASE = "many_small"
 AGREEMENT = 1e-3  # of the largest element
-LIBRARY_ROUNDS = 4
-
-ops = torch.ops.circulant_attention
 
 
 def windows(w: int) -> dict[str, Window]:
@@ -52,35 +47,12 @@ def windows(w: int) -> dict[str, Window]:
     }
 
 
-def inputs(case: Case) -> list[Tensor]:
-    """q, k and v."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(case.shape, generator=generator) for _ in range(3)]
-
-
-def kernel_calls(
-    case: Case, window: Window, q: Tensor, k: Tensor, v: Tensor
-) -> dict[str, Callable[[], object]]:
-    """Every kernel of the matrix and of the fused attention."""
-    W = list(make_geometry(window, case.spatial).op_window)
-    A = ops.adjacency(q, k, W, 0, case.scale)
-    y, lse = ops.attention(q, k, v, W, 0, case.scale)
-    return {
-        "forward": lambda: ops.attention(q, k, v, W, 0, case.scale),
-        "backward": lambda: ops.attention_backward(y, q, k, v, y, lse, W, 0, case.scale),
-        "similarity": lambda: ops.similarity(q, k, W, 0),
-        "adjacency": lambda: ops.adjacency(q, k, W, 0, case.scale),
-        "apply": lambda: ops.apply(A, v, W),
-        "transposed apply": lambda: ops.apply_transposed(A, v, W),
-        "transpose": lambda: ops.transpose(A, list(case.spatial), W),
-    }
-
-
 def against_circular(case: Case, seconds: float) -> list[dict[str, Any]]:
     """The ratio of each window's time to the circular one's in the same turn, for each kernel."""
     qkv = inputs(case)
     calls = {
-        name: kernel_calls(case, window, *qkv) for name, window in windows(case.window).items()
+        name: kernel_calls(case, list(make_geometry(window, case.spatial).op_window), *qkv)
+        for name, window in windows(case.window).items()
     }
     rows: dict[str, dict[str, Any]] = {name: {} for name in calls}
     for kernel in calls["circular"]:
@@ -91,46 +63,6 @@ def against_circular(case: Case, seconds: float) -> list[dict[str, Any]]:
                 "ratio": statistics.median(turn[at] / turn[0] for turn in turns),
             }
     return [{"case": case.name, "window": name, "kernels": row} for name, row in rows.items()]
-
-
-def circular_milliseconds(seconds: float) -> dict[str, float]:
-    """The shortest times of the kernels with circular windows, by case and kernel."""
-    found = {}
-    for name in NAMES:
-        calls = kernel_calls(CASES[name], Window(CASES[name].window), *inputs(CASES[name]))
-        turns = in_turns(list(calls.values()), seconds, time.thread_time)
-        for kernel, times in zip(calls, zip(*turns, strict=True), strict=True):
-            found[f"{name}, {kernel}"] = min(times) * 1e3
-    return found
-
-
-def beside(library: Path, seconds: float) -> list[dict[str, Any]]:
-    """Circular windows with this library and another, in processes that take turns."""
-    rounds: list[list[dict[str, float]]] = []
-    for at in range(LIBRARY_ROUNDS):
-        order = [str(library.resolve()), None]
-        times = [_in_process(one, seconds) for one in (order, order[::-1])[at % 2]]
-        rounds.append((times, times[::-1])[at % 2])
-    return [
-        {
-            "kernel": kernel,
-            "before": min(before[kernel] for before, _ in rounds),
-            "now": min(now[kernel] for _, now in rounds),
-            "ratio": statistics.median(now[kernel] / before[kernel] for before, now in rounds),
-        }
-        for kernel in rounds[0][0]
-    ]
-
-
-def _in_process(library: str | None, seconds: float) -> dict[str, float]:
-    variables = {LIBRARY_VARIABLE: library} if library else {}
-    command = [sys.executable, "-m", __spec__.name, "--circular", "--seconds", str(seconds)]
-    environment = {**os.environ, **variables}
-    done = subprocess.run(
-        command, cwd=report.ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True
-    )
-    found: dict[str, float] = json.loads(done.stdout)
-    return found
 
 
 def mask_of(geometry: Geometry) -> Callable[..., Tensor]:
@@ -202,7 +134,7 @@ def peer(case: Case, name: str, kind: str, seconds: float) -> dict[str, Any]:
         return {**result, "reason": "not installed"}
 
     def own() -> Tensor:
-        return circulant_attention(*images, window)[0]
+        return circulant_attention.circulant_attention(*images, window)[0]
 
     try:
         run = PEERS[name][0](case, window)
@@ -252,10 +184,11 @@ def markdown(run: dict[str, Any]) -> str:
 def measure(cases: list[Case], before: Path | None, seconds: float) -> dict[str, Any]:
     """Everything, with this many seconds for each table row's kernel, library and peer."""
     peers = [(name, kind) for name, (_, kinds) in PEERS.items() for kind in kinds]
+    own = library_paths(Path(circulant_attention.__file__).parent)[0]
     return {
         **report.surroundings("benchmarks.windows"),
         "windows": [row for case in cases for row in against_circular(case, seconds)],
-        "before": beside(before, seconds) if before else [],
+        "before": beside(before, own, seconds) if before else [],
         "peers": [peer(CASES[PEER_CASE], *one, seconds) for one in peers],
     }
 
@@ -266,12 +199,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write OUTPUT.json and OUTPUT.md")
     parser.add_argument("--before", type=Path, help="the CPU library of another commit")
     parser.add_argument("--seconds", type=float, default=2.0, help="of turns, for each kernel")
-    parser.add_argument("--circular", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.circular:
-        print(json.dumps(circular_milliseconds(options.seconds)))
-        return
     run = measure([CASES[name] for name in NAMES], options.before, options.seconds)
     report.publish(run, markdown(run), options.output)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from windows import mask, sizes, window
 from windows import windows as random_windows
 
-from benchmarks import windows
+import circulant_attention
+from benchmarks import window_kernels, windows
 from benchmarks.cases import Case
+from benchmarks.tasks import ROOT
 from circulant_attention import Window
 from circulant_attention.geometry import make_geometry
+from circulant_attention.ops.library import library_paths
 
 SMALL = Case("small", 1, 2, (12, 12), 3)
 
@@ -38,7 +45,7 @@ def run(monkeypatch):
     monkeypatch.setattr(windows.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(windows, "kernel_calls", kernel_calls)
     before = [{"kernel": "small, forward", "before": 2.0, "now": 1.0, "ratio": 0.5}]
-    monkeypatch.setattr(windows, "beside", lambda library, seconds: before)
+    monkeypatch.setattr(windows, "beside", lambda library, own, seconds: before)
     return windows.measure([SMALL], "library", 0.0)
 
 
@@ -82,3 +89,39 @@ def test_the_peer_is_given_the_same_problem(monkeypatch):
     monkeypatch.setitem(windows.PEERS, "dense", (dense, ("causal",)))
     found = windows.peer(SMALL, "dense", "causal", 0.0)
     assert found["ratio"] > 0
+
+
+def test_two_libraries_in_processes_that_take_turns(monkeypatch):
+    seen = []
+
+    def in_process(library, seconds):
+        seen.append(library)
+        return {"small, forward": 3.0 if library == "before" else 1.5}
+
+    monkeypatch.setattr(window_kernels, "_in_process", in_process)
+    monkeypatch.setattr(window_kernels, "ROUNDS", 3)
+    found = window_kernels.beside("before", "now", 1.0)
+    assert found == [{"kernel": "small, forward", "before": 3.0, "now": 1.5, "ratio": 0.5}]
+    assert seen == ["before", "now", "now", "before", "before", "now"]
+
+
+def test_a_library_is_timed_without_the_package():
+    library = library_paths(Path(circulant_attention.__file__).parent)[0]
+    program = """
+import sys, torch
+from benchmarks import window_kernels
+from benchmarks.cases import Case
+torch.ops.load_library(sys.argv[1])
+window_kernels.NAMES, window_kernels.CASES = ("small",), {"small": Case("small", 1, 2, (12, 12), 3)}
+print(*window_kernels.circular_milliseconds(0.0), sep="\\n")
+assert "circulant_attention" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, library],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    kernels = ["forward", "backward", "similarity", "adjacency", "apply", "transposed apply"]
+    assert done.stdout.splitlines() == [f"small, {name}" for name in [*kernels, "transpose"]]

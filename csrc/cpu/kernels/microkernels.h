@@ -28,6 +28,10 @@ constexpr int most_columns(int rows) {
   return (kRegisters == 32 ? wide : narrow)[rows - 1];
 }
 
+// How many channels ahead `score` prefetches keys, from the second-level cache, which holds the key
+// rows of a block. With few registers it reads every key more often, and this would not pay.
+constexpr int64_t kAhead = kRegisters == 32 ? 8 : 0;
+
 // What scores start at: keys[d step] + offsets[d - r row] for offset d and query row r; null for
 // zero. A value of -infinity says that the key is absent.
 template <class T>
@@ -69,6 +73,7 @@ void score(const T* q, const T* k, int64_t step, int64_t pitch, int64_t channels
   if constexpr (!distance) add_start();
   for (int64_t c = 0; c < channels; ++c) {
     Vec<T> query[rows];
+    if constexpr (kAhead > 0) __builtin_prefetch(k + kAhead * pitch + (offsets - 1) * step + L - 1);
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) query[r] = load(q + r * L);
     if constexpr (offsets > 1) {
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) pin(query[r]);
@@ -222,11 +227,12 @@ using ColumnNumbers = std::make_integer_sequence<int, most_columns(rows)>;
 // Calls f(begin, size) for parts of [0, total) of nearly equal size, none larger than `most`.
 template <class F>
 inline void for_equal_parts(int64_t total, int64_t most, F&& f) {
-  int64_t begin = 0;
-  for (int64_t left = divide_up(total, most); left > 0; --left) {
-    const int64_t size = divide_up(total - begin, left);
-    f(begin, size);
-    begin += size;
+  const int64_t parts = divide_up(total, most);
+  if (parts == 1) return f(0, total);
+  const int64_t size = total / parts, longer = total % parts;
+  for (int64_t n = 0, begin = 0; n < parts; ++n) {
+    f(begin, size + (n < longer));
+    begin += size + (n < longer);
   }
 }
 
