@@ -60,13 +60,13 @@ struct ApplyBlock : MapBlock<T, D> {
     for (int q = threadIdx.x; q < p.image_pixels; q += blockDim.x) {
       const int j = first_run() + q;
       const bool exists = transposed ? has_key(w, j) : j < w.size;
-      const int pixel = !exists ? -1 : transposed ? some_key(w, j) : j;
+      const int pixel = !exists ? -1 : transposed ? wrapped(j, w.keys, p.columns_present) : j;
       const int first = owner.first_offset(max(pixel, 0));
       // What is met across a border has its own window across it.
       columns_of_runs[q] = {pixel != j && first == 0 ? -1 : pixel, first};
     }
   }
-  // Fills the runs of a step in a group whose entries begin at `values`.
+  // Fills the runs of a step. `values` are those of a group.
   __device__ __forceinline__ void tabulate_runs(const T* values, int64_t g,
                                                 const MapStep& step) const {
     const Pattern& pattern = p.pattern;
@@ -79,7 +79,7 @@ struct ApplyBlock : MapBlock<T, D> {
       int width = pattern.size.w;
       if (transposed) {
         d = step.d;
-        h = some_key(of_h, this->step_row(step));
+        h = wrapped(this->step_row(step), of_h.keys, p.rows_present);
         of_d = of_d.transposed();
         of_h = of_h.transposed();
         a = window.d - 1 - a;
@@ -131,10 +131,10 @@ struct ApplyBlock : MapBlock<T, D> {
   __device__ __forceinline__ bool copied_spoiled(const MapStep& step, int channels) const {
     constexpr uint32_t one = std::is_same<T, c10::Half>::value ? 0x0400 : 0x0080;
     uint32_t found = 0;
-    this->each_octet(p.positions, [&](int o, int channel, int step_channels) {
-      const T* from = this->halo(step.stage) + o * Base::kOctetValues + channel * kMapOctet;
+    this->each_octet(p.positions, [&](int o, const Share& share) {
+      const T* from = this->halo(step.stage) + o * Base::kOctetValues + share.channel * kOctet;
 #pragma unroll 1
-      for (int c = channel; c < channels; c += step_channels, from += step_channels * kMapOctet) {
+      for (int c = share.channel; c < channels; c += share.step, from += share.step * kOctet) {
         const auto octet = *reinterpret_cast<const Pack<uint32_t, 4>*>(from);
 #pragma unroll
         for (int i = 0; i < 4; ++i) found |= (octet.at[i] & 0x7fff7fffu) + (one << 16 | one);

@@ -32,13 +32,13 @@
 #include <cuda_runtime.h>
 
 #include "kernels.h"
+#include "octets.h"
 #include "score_terms.h"
 #include "tile.cuh"
 
 namespace circulant {
 
 constexpr int kMmaWarps = 8, kMmaThreads = 32 * kMmaWarps;
-constexpr int kOctet = 8;
 // Octets of both lines whose scores are in registers at the same time. Steps, but for the last of a
 // band, have a multiple.
 constexpr int kTogether = 3;
@@ -47,11 +47,6 @@ constexpr int kMostOctets = 16;
 // Features have at most this many channels. Kernels are compiled for 32, 64 and 128: others are
 // filled up with zeros.
 constexpr int kMmaMaxChannels = 128;
-
-// The first and the last position in a dim.
-struct MmaLimits {
-  int low, high;
-};
 
 // The grid of the tile, or that of the halo.
 struct MmaGrid {
@@ -67,7 +62,7 @@ struct MmaPlan {
   Extents window{}, before{}, after{};
   // Positions of neighbours that exist, in the longest classes. On a circle, the halo of the grid:
   // later ones are in no window.
-  MmaLimits planes_present{}, rows_present{}, columns_present{};
+  Limits planes_present{}, rows_present{}, columns_present{};
   Stride stride_d, stride_h, stride_w;
   Extents classes{1, 1, 1};
   int class_count = 1;
@@ -100,9 +95,9 @@ struct MmaPlan {
   int table = 0;          // where the table of MmaPlace begins
   // Where its parts begin: planes, rows and columns of the halo, rows and columns of the tile.
   int rows_at = 0, columns_at = 0, tile_rows_at = 0, tile_columns_at = 0, table_size = 0;
-  int shared = 0;        // bytes per block
-  int granule = 0;       // pixels that are copied at a time, at least: 8, 4, 2 or 1
-  MmaLimits granules{};  // columns of the halo that begin a granule and exist
+  int shared = 0;     // bytes per block
+  int granule = 0;    // see octets.h
+  Limits granules{};  // columns of the halo where a granule begins
 
   __host__ __device__ bool is_flat() const { return line_h == 0; }
   int64_t blocks() const {

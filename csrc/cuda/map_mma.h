@@ -20,13 +20,12 @@
 
 #include <cuda_runtime.h>
 
+#include "octets.h"
 #include "problem.h"
 
 namespace circulant {
 
 constexpr int kMapWarps = 8, kMapRows = 2, kMapPixels = 16;
-// In shared memory, an octet of a row of the halo is [channel][8 pixels].
-constexpr int kMapOctet = 8;
 // Entries of 16 bytes.
 constexpr int kRunWord = 8;
 // Octets that a word of bits describes.
@@ -35,11 +34,6 @@ constexpr int kWordOctets = 16;
 constexpr int kMapChannels = 128, kApplyChannels = 64;
 
 enum MapOp { kMapSimilarity, kMapApply, kMapTransposed };
-
-// The first and the last column at which a granule may begin.
-struct GranuleRange {
-  int low, high;
-};
 
 struct MapMmaPlan {
   Pattern pattern;  // from the pixels of a tile to those of its halo
@@ -54,8 +48,10 @@ struct MapMmaPlan {
   int log_positions = 0;  // of those that are copied at a time
   int steps = 0;          // per plane of the window
   int stages = 0;
-  int granule = 0;  // pixels that are copied at a time: 8, 4, 2 or 1
-  GranuleRange tile_granules{}, halo_granules{};
+  // Positions of neighbours that exist, see octets.h.
+  Limits planes_present{}, rows_present{}, columns_present{};
+  int granule = 0;                          // see octets.h
+  Limits tile_granules{}, halo_granules{};  // columns where a granule begins
   // Entries of A, as runs of neighbouring pixels: from one to the next, of window rows in a run,
   // log2 of the lanes that share one. Runs of `image_pixels` pixels per row of the tile.
   int pitch = 0, rows = 1, log_lanes = 0, image_pixels = 0;

@@ -55,12 +55,6 @@ Slots slots_of(MapOp op, int D) {
   return {D == 32 ? 36.0 : 40.0, 145, 60, 90, 28, 50, 13};
 }
 
-// More of an octet that is copied in parts, since rows of the grid are not a multiple of 8 wide.
-double granule_slots(const Axis& w) {
-  const int both = w.size | w.keys;
-  return both % 8 == 0 ? 0 : both % 4 == 0 ? 3 : both % 2 == 0 ? 9 : 23;
-}
-
 // Of `runs` runs that 2^log lanes each share.
 double run_slots(int words, int runs, int log, const Slots& s) {
   return divide_up(runs, 32 >> log) * (s.run + s.word * divide_up(words, 1 << log));
@@ -83,7 +77,7 @@ double block_slots(const MapMmaPlan& p, MapOp op) {
   const Slots s = slots_of(op, D);
   const double steps = double(window.d) * p.steps, met = double(window.d) * (window.h + 1);
   const double copies = divide_up(p.positions, 1 << p.log_positions) *
-                        (s.copy + (s.channel + granule_slots(p.pattern.w())) *
+                        (s.copy + (s.channel + copy_slots(p.granule) - copy_slots(8)) *
                                       divide_up(D, threads >> p.log_positions));
   double runs;  // of a warp
   if (op == kMapSimilarity) {
@@ -100,7 +94,7 @@ double block_slots(const MapMmaPlan& p, MapOp op) {
 
 // Cycles of a multiprocessor: of issue slots, four of each, or of copies, 24 bytes of each.
 double block_cycles(const MapMmaPlan& p, MapOp op) {
-  const int D = map_channels(p.channels, op), octet_bytes = 2 * kMapOctet;
+  const int D = map_channels(p.channels, op), octet_bytes = 2 * kOctet;
   double words = double(p.steps) * p.positions * std::min(D, p.channels);
   if (op != kMapSimilarity)
     words += double(p.pattern.window.h) * p.tile_h * p.image_pixels * (p.pattern.window.w / 8 + 2);
@@ -128,7 +122,7 @@ void lay_out(MapMmaPlan& p, MapOp op) {
   const Extents& window = p.pattern.window;
   const int64_t K = p.pattern.offsets();
   const Slots s = slots_of(op, D);
-  const int features = p.positions * kMapOctet * D * half_bytes;
+  const int features = p.positions * kOctet * D * half_bytes;
   const int tile = p.tile_h * p.tile_w * D * half_bytes;
   int numbers;
   if (op == kMapSimilarity) {
@@ -141,10 +135,10 @@ void lay_out(MapMmaPlan& p, MapOp op) {
     const int entries = p.warps * kMapRows * map_image(p.pitch);
     p.numbers = round_up(p.image + entries * half_bytes, 16);
     p.numbers = std::max(p.numbers, tile);
-    numbers = p.positions * kMapOctet * static_cast<int>(sizeof(float));
+    numbers = p.positions * kOctet * static_cast<int>(sizeof(float));
   } else {
     const bool transposed = op == kMapTransposed;
-    p.image_pixels = transposed ? p.positions * kMapOctet : p.tile_w;
+    p.image_pixels = transposed ? p.positions * kOctet : p.tile_w;
     p.image_inverse = static_cast<unsigned>(((uint64_t(1) << 32) - 1) / p.image_pixels + 1);
     p.pitch = choose_pitch(window.w + 14, K, transposed);
     p.log_lanes = choose_lanes(window.w / kRunWord + 2, 32, s);
@@ -170,7 +164,7 @@ double map_time(const MapMmaPlan& p, MapOp op, const Device& device) {
 
 MapMmaPlan make_plan(const Problem& problem, MapOp op, int log_warps, int log_across, int stages) {
   MapMmaPlan p{op == kMapTransposed ? problem.pattern.transposed() : problem.pattern};
-  const Axis w = p.pattern.w();
+  const Axis d = p.pattern.d(), h = p.pattern.h(), w = p.pattern.w();
   p.groups = problem.groups;
   p.channels = problem.channels;
   if (op != kMapSimilarity)
@@ -181,13 +175,17 @@ MapMmaPlan make_plan(const Problem& problem, MapOp op, int log_warps, int log_ac
   p.tile_w = kMapPixels << log_across;
   p.tiles_down = divide_up(p.pattern.size.h, p.tile_h);
   p.tiles_across = divide_up(w.size, p.tile_w);
-  p.margin = divide_up(w.before, kMapOctet);
-  p.octets = p.margin + 2 + divide_up(w.after(), kMapOctet);
+  p.margin = divide_up(w.before, kOctet);
+  p.octets = p.margin + 2 + divide_up(w.after(), kOctet);
   if (op != kMapSimilarity) p.octets = round_up(p.octets, 2);
   p.positions = p.octets + (2 << log_across) - 2;
   while (1 << p.log_positions < p.positions && p.log_positions < log_warps + 2) ++p.log_positions;
   p.steps = p.tile_h + p.pattern.window.h - 1;
   p.stages = stages;
+  p.planes_present = present(d, p.pattern.classes[0]);
+  p.rows_present = present(h, p.pattern.classes[1]);
+  p.columns_present = present(w, p.pattern.classes[2]);
+  p.granule = granule_of(p.pattern);
   lay_out(p, op);
   return p;
 }
