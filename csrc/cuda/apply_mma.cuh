@@ -17,14 +17,14 @@ __device__ __forceinline__ uint32_t pair_of(T low, T high) {
 // All bits of the halves for which bits 0 and 16 are set.
 __device__ __forceinline__ uint32_t mask_of(uint32_t bits) { return (bits & 0x10001u) * 0xffffu; }
 
-// Steps of which the runs are in a table: more than are copied at a time.
+// Steps that have a table of runs at a time: up to three in shared memory, and the next one.
 constexpr int kTables = 4;
 
 // The runs of a row of the tile in a step.
 struct alignas(16) RunsOfRow {
-  int64_t entries;  // where that of the owner in column 0 begins in a group of A, -1 for none
+  int64_t entries;  // in a group of A, the run of the pixel in column 0; -1 if there are none
   int shift;        // of the first run, see run_shift
-  int has_words;    // whether the words of 16 bytes that runs end in lie in A
+  int has_words;    // whether the last word of 16 bytes of each run lies in A
 };
 
 template <class T, int D, bool transposed>
@@ -62,7 +62,7 @@ struct ApplyBlock : MapBlock<T, D> {
       const bool exists = transposed ? has_key(w, j) : j < w.size;
       const int pixel = !exists ? -1 : transposed ? wrapped(j, w.keys, p.columns_present) : j;
       const int first = owner.first_offset(max(pixel, 0));
-      // What is met across a border has its own window across it.
+      // A pixel of the tile meets one across a border only if that one's window crosses it, too.
       columns_of_runs[q] = {pixel != j && first == 0 ? -1 : pixel, first};
     }
   }
@@ -90,7 +90,7 @@ struct ApplyBlock : MapBlock<T, D> {
           (of_d.slot_of_offset(d, a) * window.h + of_h.slot_of_offset(h, b)) * window.w;
       const int64_t of_row = int64_t(width) * K, rows = of_d.size * of_h.size;
       const int64_t row = d * of_h.size + h, entries = row * of_row + slot;
-      // The first run begins at a multiple of 8 columns.
+      // The first run has the shift of column 0: it is a multiple of 8 columns away.
       table[step.index % kTables * p.tile_h + i] = {
           meets ? entries : -1,
           static_cast<int>((run_shift(values) + unsigned(entries)) & (kRunWord - 1)),

@@ -39,8 +39,8 @@
 namespace circulant {
 
 constexpr int kMmaWarps = 8, kMmaThreads = 32 * kMmaWarps;
-// Octets of both lines whose scores are in registers at the same time. Steps, but for the last of a
-// band, have a multiple.
+// Octets of both lines of which a warp computes the scores together. The steps of a band, but for
+// the last one, have a multiple of it.
 constexpr int kTogether = 3;
 // The most octets of a step: MmaWindow has bits for them.
 constexpr int kMostOctets = 16;
@@ -55,13 +55,12 @@ struct MmaGrid {
   int64_t pixels;
 };
 
-// Made once per launch. All that kernels need is a member: what they computed themselves, they
-// would keep in registers.
+// Made once per launch. It has all numbers that kernels need: they have no registers to keep what
+// they would compute themselves.
 struct MmaPlan {
   MmaGrid tile{}, halo{};  // dims of one pixel come first
   Extents window{}, before{}, after{};
-  // Positions of neighbours that exist, in the longest classes. On a circle, the halo of the grid:
-  // later ones are in no window.
+  // Positions of neighbours that exist, see octets.h.
   Limits planes_present{}, rows_present{}, columns_present{};
   Stride stride_d, stride_h, stride_w;
   Extents classes{1, 1, 1};
@@ -88,7 +87,7 @@ struct MmaPlan {
   int half = 0;           // values of x or z in a step
   int numbers = 0;        // where the numbers of the halo begin in shared memory, in bytes
   int step_numbers = 0;   // of one kind in a step
-  int bias = 0;           // where that of offset 0 is in shared memory
+  int bias = 0;           // where that of offset 0 is in shared memory, in bytes
   int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
   int place = 0;          // where the MmaClass of the tile is
   int resident = 1;       // blocks of a multiprocessor
@@ -126,8 +125,8 @@ constexpr int kRingPitch = 20, kRingRows = 8 * kRingPitch + 8, kRingFloats = 3 *
 // The number of channels that kernels for `channels` are compiled for.
 inline int mma_channels(int channels) { return channels <= 32 ? 32 : channels <= 64 ? 64 : 128; }
 
-// The same of the keys: the queries that have a key in their windows are those in its transposed
-// window.
+// The problem with keys as pixels and queries as their neighbours: the queries that have a key in
+// their windows are those in its transposed window.
 inline AttentionProblem transposed(const AttentionProblem& problem) {
   return {problem.groups, problem.pattern.transposed(), problem.shape};
 }

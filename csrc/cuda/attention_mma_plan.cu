@@ -34,11 +34,11 @@ Stride stride(const Axis& dim, const Classes& classes) {
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
 double octet_slots(int D) { return D == 32 ? 95 : D == 64 ? 110 : 135; }
 double step_slots(const MmaPlan& p, int D) {
-  const int columns = p.granule == 1 ? 4 * 16 : 0;
+  const int columns = p.granule == 1 ? 4 * 16 : 0;  // of four lines, found pixel by pixel
   return 340 + columns + copy_slots(p.granule) * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
 }
-// Cycles for which a block waits in a step: for pixels that pass through registers. A line of an
-// input at a time, and about 300 for a load from the L2 cache. An estimate, not measured.
+// Cycles that a block waits in a step for pixels that pass through registers: about 300 for each
+// line of an input, a load from the L2 cache. An estimate, not measured.
 double step_wait(const MmaPlan& p, int D) {
   if (p.granule > 1) return 0;
   return 4.0 * divide_up(D << p.log_positions, kMmaThreads) * 300;
@@ -84,7 +84,7 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   p.numbers = stages * 2 * p.half * half_bytes;
   p.step_numbers = p.positions * pixels;
   const int numbers = stages * needs.numbers * p.step_numbers;
-  // The tile, too: each warp's octet is a position of a step, or a line of one.
+  // The tile fits in the memory of the steps: 8 octets, where these have at least 4 times 2.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
   p.place = p.shared;
   p.table = p.place + static_cast<int>(sizeof(MmaClass));

@@ -77,7 +77,11 @@ struct MapBlock : ThreadPlace {
   __device__ __forceinline__ int first_column() const { return origin.w - p.margin * kOctet; }
 
   // What this thread copies of each 2^log_positions octets of a row.
-  __device__ __forceinline__ Share share() const { return Share(p.log_positions, blockDim.x); }
+  __device__ __forceinline__ Share share() const {
+    Share own(p.log_positions, blockDim.x);
+    own.step = opaque(own.step);  // or loops compute it again in each round
+    return own;
+  }
   // Calls f(octet, share) for this thread's octets of a row.
   template <class F>
   __device__ __forceinline__ void each_octet(int octets, const F& f) const {

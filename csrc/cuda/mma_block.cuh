@@ -139,8 +139,7 @@ struct MmaBlock : MmaPlace {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
         T* const to = y + c * p.tile.pixels + tile_start(line);
         if (p.granule == kOctet) {
-          *reinterpret_cast<Pack<T, kOctet>*>(to + columns[0]) =
-              *reinterpret_cast<const Pack<T, kOctet>*>(from);
+          copy_pack<kOctet>(from, to + columns[0]);
         } else {
 #pragma unroll 1
           for (int i = 0; i < kOctet && w + i < length.w; ++i) to[columns[i]] = from[i];
@@ -150,7 +149,7 @@ struct MmaBlock : MmaPlace {
   }
 
  private:
-  // The tile of the first warp of a band, in a line of the tile.
+  // Where a line of the tile begins: with the tile of the first warp of its band.
   __device__ __forceinline__ T* tile_memory(int line) const {
     return shared() + (line / 2 << p.log_across) * kPair + line % 2 * kLine;
   }

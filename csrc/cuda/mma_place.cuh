@@ -56,7 +56,7 @@ struct MmaPlace : ThreadPlace {
   __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
   __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
 
-  // The first pixel of a line of the tile, or of any line beyond the grid.
+  // The first pixel of a line of the tile; beyond the grid, of any line.
   __device__ __forceinline__ int tile_start(int line) const {
     return table()[p.tile_rows_at + line];
   }
@@ -76,7 +76,7 @@ struct MmaPlace : ThreadPlace {
   __device__ __forceinline__ int top(const MmaStep& step) const {
     return origin.h + 2 * step.band - p.before.h;
   }
-  // The first column of a step, from that of the tile on.
+  // The first column of a step, relative to that of the tile.
   __device__ __forceinline__ int first_column(const MmaStep& step) const {
     return (step.chunk * p.span - p.margin) * p.octet_step;
   }
@@ -148,11 +148,11 @@ struct MmaPlace : ThreadPlace {
   }
 
   // Fills the table: where planes, rows and columns of the halo are in memory, and rows and columns
-  // of the tile. All pixels are found without more arithmetic.
+  // of the tile. The place of a pixel is a sum of these.
   __device__ __forceinline__ void tabulate(const Extents& class_number, int last_plane,
                                            const MmaClass& c) const {
     const Extents &size = p.halo.size, &length = p.halo.length;
-    // A class without neighbours reads any, at position 0.
+    // A class without neighbours reads any pixels.
     const Extents first{min(class_number.d, size.d - 1), min(class_number.h, size.h - 1),
                         min(class_number.w, size.w - 1)};
     for (int i = threadIdx.x; i < p.table_size; i += kMmaThreads) {

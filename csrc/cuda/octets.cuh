@@ -35,7 +35,7 @@ struct Share {
     const unsigned thread = opaque(threadIdx.x), eight = thread / 8;
     octet = static_cast<int>(eight & ((1u << log_octets) - 1));
     channel = static_cast<int>((eight >> log_octets) * 8 + thread % 8);
-    step = opaque(threads >> log_octets);  // or loops compute it again in each round
+    step = threads >> log_octets;
   }
 };
 

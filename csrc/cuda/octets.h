@@ -27,7 +27,7 @@ inline Limits present(const Axis& dim, const Classes& classes) {
   return {0, classes.key_length - 1};
 }
 
-// The granule of grids of which each row is aligned where the first one is.
+// The largest granule that begins at a multiple of its pixels in each row of both grids.
 inline int granule_of(const Pattern& p) {
   if (p.dilation.w > 1) return 1;
   int granule = kOctet;

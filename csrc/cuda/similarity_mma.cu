@@ -18,7 +18,7 @@
 namespace circulant {
 namespace {
 
-// The squared norms of the channels of a pixel of some octets, which four lanes share.
+// The squared norm of a pixel of some octets, which four lanes compute together.
 template <class T, int D>
 __device__ __forceinline__ float squared_norm(const T* octets, int pixel, int part) {
   const T* const from = octets + pixel / kOctet * MapBlock<T, D>::kOctetValues + pixel % kOctet;
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
   const int image_row = map_image(p.pitch);
   T* const image =
       reinterpret_cast<T*>(dynamic_shared_memory + p.image) + block.warp() * kMapRows * image_row;
-  // Of tap 0 of this thread's pixel and column.
+  // The entry of this thread's first pixel and column, in a run without a shift.
   T* const own_image =
       image + (block.r() * (p.pitch - 1) + 2 * block.t() + of_w.before - p.margin * kOctet);
   const int lower = 8 * (p.pitch - 1);  // from pixel r to pixel r + 8
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       const bool lacks = !exists || !has_key(of_w, first_column) ||
                          !has_key(of_w, first_column + p.octets * kOctet - 1);
 
-      // Entry 0 of the run of a row that ends with this step.
+      // Where the run that ends with this step begins, for pixel 0 of a row of this warp.
       const auto run = [&](int i) {
         const int b = first_b - i + 1 - rows[i];
         const int slot =
@@ -149,7 +149,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       for (int i = 0; i < kMapRows; ++i) {
         meets[i] = unsigned(first_b - i) < unsigned(window.h) && h + i < size.h;
         if (meets[i] && ++rows[i] == 1) shift[i] = run_shift(run(i));
-        // Without a row of the window, what is written is dropped: the image has no run.
+        // Without a row of the window, nothing reads what is written.
         to[i] = own_image + (i * image_row + shift[i] + max(rows[i] - 1, 0) * window.w);
       }
       const T* keys = halo + block.column() / kOctet * Block::kOctetValues + block.lane() * kOctet;
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       }
 #pragma unroll
       for (int i = 0; i < kMapRows; ++i) {
-        // Runs end where they are full, and where CSR order begins again.
+        // A run ends when it is full, and where CSR order begins again.
         const int next = first_b - i + 1;
         if (!meets[i] || (rows[i] < p.rows && next < window.h && next != of_h.first_offset(h + i)))
           continue;

@@ -148,5 +148,5 @@ MUTANTS = [
     of_maps("old-device", P, "if (current_device().major < 8) return false;", "", "plan"),
     of_maps("dilated", P, "dilation.d > 1 || dilation.h > 1 || dilation.w > 1", "false", "plan"),
     of_maps("too-wide", P, "problem.channels > kMapChannels) return", "false) return", "plan"),
-    of_maps("not-counted", P, "map_slots(*plan, op) * kLeastGain <", "0 <", "plan"),
+    of_maps("not-counted", P, "slots.mma * kLeastGain <", "0 <", "plan"),
 ]
