@@ -14,6 +14,7 @@ from benchmarks.cuda.estimates import (
     FLOPS,
     MULTIPROCESSORS,
     Counts,
+    in_one,
 )
 
 README = Path(__file__).parent / "README.md"
@@ -28,11 +29,12 @@ OPS = {
     "attention_backward": (5, 8, 0, 2),
 }
 FUSED = ("attention", "attention_backward")
+COMPOSED = "attention, composed"
 
 
 def floor(case: Case, op: str) -> tuple[float, float]:
     """Seconds for the least operations and for the least bytes of an op in float32."""
-    products, features, values, numbers = OPS[op]
+    products, features, values, numbers = (OPS | {COMPOSED: (2, 4, 4, 0)})[op]
     groups, channels, *_ = case.group_shape
     moved = groups * case.pixels * (features * channels + values * case.offsets + numbers)
     return products * case.product_flops / FLOPS, 4 * moved / BANDWIDTH
@@ -58,7 +60,7 @@ def limits(counts: Counts, name: str, op: str, dtype: str) -> list[tuple[str, fl
 
 
 def ceilings(_: Counts) -> Iterator[list[str]]:
-    ops = ("apply", "transpose", *FUSED)
+    ops = ("apply", "transpose", *FUSED, COMPOSED)
     yield ["B, C, H, W, window", "similarity, apply, apply_transposed", *ops[1:]]
     for case in CASES.values():
         yield [problem(case), *(" \\| ".join(map(duration, floor(case, op))) for op in ops)]
@@ -89,6 +91,7 @@ MULTIPLYING = {
     "apply_transposed, 8 taps": (512, "apply_kernel<float, true>"),
     "attention, scores, a channel": (32, "attention_kernel<float, false>"),
     "attention, sums, 4 taps of 4 channels": (64, "attention_kernel<float, false>"),
+    "attention_backward, sums, the same": (64, "attention_backward_kernel<float, false>"),
 }
 
 
@@ -136,6 +139,27 @@ def tensor_cores(counts: Counts) -> Iterator[list[str]]:
         yield [problem(case), *cells]
 
 
+def maps(counts: Counts) -> Iterator[list[str]]:
+    """Slots of a warp per entry: without and with tensor cores, and in the time of the bytes."""
+    ops = ("similarity", "apply", "apply_transposed")
+    yield ["B, C, H, W, window", *ops]
+    for name, case in CASES.items():
+        entries = case.group_shape[0] * case.pixels * case.offsets
+        cells = []
+        for op in ops:
+            [slots] = counts.contents[f"{name} {op} bfloat16"]
+            bandwidth = floor(case, op)[1] / 2 * CLOCK * 4 * MULTIPROCESSORS
+            numbers = (slots["fma"], slots["mma"], bandwidth)
+            cells.append(", ".join(f"{number / entries:.1f}" for number in numbers))
+        yield [problem(case), *cells]
+
+
+def granules(counts: Counts) -> Iterator[list[str]]:
+    copies = counts.contents["sm_90 similarity_mma_kernel<Half, 64>"]["copy"]
+    yield ["pixels that are copied at a time", *(str(8 // loads) for _, _, loads in copies)]
+    yield ["slots", *(str(slots) for slots, _, _ in copies)]
+
+
 # Up to the argument that says whether there are terms of the scores, and octets per round.
 OCTETS = {
     "attention": ("attention_mma_kernel<Half, 64, ", 3),
@@ -162,6 +186,42 @@ def octets(counts: Counts) -> Iterator[list[str]]:
         yield [name, *cells, f"{step}, and {copy} per 4 KiB that are copied"]
 
 
+def phrases(counts: Counts) -> Iterator[str]:
+    """What the text of README.md says of the counts, beside its tables."""
+    slots, _ = counts.move("attention_kernel<float, false>", "loads")
+    yield f"A copy takes {slots:.1f} issue slots"
+    forward, backward = (counts.sums(f"{op}_kernel<float, false>")[0] for op in FUSED)
+    yield f"sums take {forward} slots in the forward pass and {backward} in the gradients"
+    launches = counts.launches("readme", "attention_backward")
+    ratio = in_one(launches) / sum(launch.seconds(True) for launch in launches)
+    yield f"one takes by count {ratio:.1f} of their time"
+
+    kernel = "attention_mma_kernel<Half, 64, false>"
+    of_octets = counts.of_step(kernel) + counts.loop(kernel, "products")[0]
+    copies = counts.contents["sm_90 similarity_mma_kernel<Half, 64>"]["copy"]
+    # Four octets of a channel per thread, and pixels that are found one by one in four lines.
+    dilated, usual = of_octets + 4 * copies[-1][0] + 4 * 16, of_octets + 4 * copies[0][0]
+    yield f"{round(dilated, -1)} slots of a warp where columns are dilated, {round(usual, -1)} "
+    more = [
+        counts.of_step(name.replace("64", "128")) - counts.of_step(name)
+        for name in (f"{kernel}false>" for kernel, _ in OCTETS.values())
+    ]
+    yield f"takes {round(min(more), -1)} to {round(max(more), -1)} slots more"
+
+    # With two channels of an octet per thread.
+    onto, back = "similarity_mma_kernel<Half, 64>", "apply_mma_kernel<Half, 64, false>"
+    rows = [
+        sum(counts.loop(name, role)[0] * (1 + (role in ("copy", "check"))) for role in roles)
+        for name, roles in (
+            (onto, ("step", "line", "copy")),
+            (back, ("step", "line", "copy", "checked line", "check")),
+        )
+    ]
+    a, b = (50 * round(row / 50) for row in rows)
+    yield f"takes a warp about {a} slots in similarity, {b} in apply"
+    yield f"{counts.loop(back, 'check')[0]} slots per 16 bytes"
+
+
 TABLES = {
     "ceilings": ceilings,
     "shares": shares,
@@ -169,6 +229,8 @@ TABLES = {
     "moving": moving,
     "tensor cores": tensor_cores,
     "octets": octets,
+    "granules": granules,
+    "maps": maps,
 }
 
 

@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.cuda.estimates`` writes the tables of README.md from ``counts.json``;
 ``... --count`` makes that file first: it compiles the CUDA library and counts the rounds of its
-loops (``tests/native/issue_slots.py``), and prints the plans of the problems by the kernels' own
+loops (``tests/native/loop_rounds.py``), and prints the plans of the problems by the kernels' own
 code, compiled for the host (``plans.cpp``).
 
 A block keeps a multiprocessor busy for its issue slots, four per cycle, for its cycles of shared
@@ -237,8 +237,8 @@ def compiler() -> str:
 
 def count() -> dict[str, Any]:
     """Counts of the machine code, by architecture and kernel."""
-    found = native("issue_slots").all_counts(native("resource_report").build().library)
-    return {name: loops for name, loops in found.items() if name.startswith(ARCHITECTURES)}
+    library = native("resource_report").build().library
+    return native("loop_rounds").all_counts(library, ARCHITECTURES)
 
 
 def plan() -> dict[str, Any]:

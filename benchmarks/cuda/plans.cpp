@@ -6,6 +6,7 @@
 
 #include "../../csrc/common/constants.h"
 #include "../../csrc/cuda/kernels.h"
+#include "../../csrc/cuda/map_mma.h"
 
 namespace circulant {
 
@@ -26,6 +27,12 @@ void print_attention(const AttentionProblem& problem, const char* dtype) {
                         {}, {}, problem, nullptr);
 }
 
+// Of the half types, what their plans count: see MapSlots.
+void print_slots(const Problem& problem, MapOp op, const char* name) {
+  const MapSlots slots = map_slots(problem, op);
+  std::printf("\"%s bfloat16\"\n{\"fma\": %.0f, \"mma\": %.0f}\n", name, slots.fma, slots.mma);
+}
+
 void print(int64_t groups, int channels, int64_t rows, int64_t columns, int64_t window) {
   const Pattern pattern(Geometry({1, rows, columns}, {1, window, window}));
   const Problem problem{groups, channels, pattern};
@@ -36,6 +43,9 @@ void print(int64_t groups, int channels, int64_t rows, int64_t columns, int64_t 
   apply(none, none, none, problem, false, nullptr);
   std::printf("\"apply_transposed float32\"\n");
   apply(none, none, none, problem, true, nullptr);
+  print_slots(problem, kMapSimilarity, "similarity");
+  print_slots(problem, kMapApply, "apply");
+  print_slots(problem, kMapTransposed, "apply_transposed");
   const double scale = 1 / std::sqrt(double(channels));
   const AttentionProblem attention{
       groups, pattern, {channels, channels, false, scale, scale * kLog2E}};

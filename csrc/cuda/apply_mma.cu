@@ -11,7 +11,7 @@
 // inf is NaN: threads look for such values in what they copied, and a step with one is computed
 // without tensor cores, neighbour by neighbour.
 #include "apply_mma.cuh"
-#include "map_mma_launch.h"
+#include "mma_launch.h"
 
 namespace circulant {
 namespace {
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
   const uint32_t in_window[2] = {block.columns(r, 0, true), block.columns(r + 8, 0, true)};
   // In the runs of a row: the entry of pixel 0 of this warp and column 0 of its halo; from one
   // pixel to the next; from one column to the next.
-  const int from_first = of_w.before - p.margin * kMapOctet;
+  const int from_first = of_w.before - p.margin * kOctet;
   const int first_entry = column * p.pitch + (transposed ? window.w - 1 - from_first : from_first);
   const int by_pixel = transposed ? 1 : p.pitch - 1, by_column = transposed ? p.pitch - 1 : 1;
   const int row_entries = p.image_pixels * p.pitch;
@@ -47,8 +47,9 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
     __syncthreads();  // the results of the group before have been read
     const T* const entries = values + g * entry_count;
     const T* const x_channel =
-        kept(x + (g * p.channels + first_channel + block.first_channel()) * x_pixels);
-    for (int i = 0; i < p.stages; ++i) block.fill_channels(block.halo(i), p.positions, channels);
+        kept(x + (g * p.channels + first_channel + block.share().channel) * x_pixels);
+    for (int i = 0; i < p.stages; ++i)
+      clear_channels<D>(block.halo(i), p.positions, channels, p.warps);
 
     MapStep step(p, block.origin.d), ahead = step, tabulated = step;
     const auto tabulate = [&] {
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
 #pragma unroll 1
     for (; step.plane < window.d; step.advance(p, block.origin.d)) {
       ++number;
-      block.wait_for_step();
+      wait_for_step(p.stages);
       if (block.copied_spoiled(step, channels)) block.spoiled[step.stage] = number;
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
@@ -91,11 +92,11 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
             block.runs(step.stage) + (row + i) * row_entries + first_entry + of_rows[i].shift;
       }
       if (!any) continue;
-      const T* const halo = block.halo(step.stage) + column / kMapOctet * Block::kOctetValues;
+      const T* const halo = block.halo(step.stage) + column / kOctet * Block::kOctetValues;
       if (block.spoiled[step.stage] == number) {
         const int at = block.first_column() + column;
 #pragma unroll 1
-        for (int j = 0; j < p.octets * kMapOctet; ++j) {
+        for (int j = 0; j < p.octets * kOctet; ++j) {
 #pragma unroll
           for (int i = 0; i < 2 * kMapRows; ++i) {
             const int pixel = r + i % 2 * 8, tap = j - pixel + from_first;
@@ -106,15 +107,15 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
             for (int c = 0; c < D / 4; ++c) {
               const int channel = c / 2 * 8 + 2 * t + c % 2;
               sum[i / 2][c / 2][i % 2 * 2 + c % 2] +=
-                  entry * static_cast<float>(halo[j / kMapOctet * Block::kOctetValues +
-                                                  channel * kMapOctet + j % kMapOctet]);
+                  entry *
+                  static_cast<float>(
+                      halo[j / kOctet * Block::kOctetValues + channel * kOctet + j % kOctet]);
             }
           }
         }
         continue;
       }
-      const T* right_rows = halo + block.lane() / 8 % 2 * Block::kOctetValues +
-                            (block.lane() / 16 * 8 + block.lane() % 8) * kMapOctet;
+      const T* right_rows = rows_of_octets(halo, Block::kOctetValues);
       uint32_t inside[2] = {in_window[0], in_window[1]};
 #pragma unroll
       for (int i = 0; i < kMapRows; ++i) of_row[i] += r * by_pixel + 2 * t * by_column;
@@ -133,7 +134,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
 #pragma unroll
         for (int c = 0; c < D / 16; ++c) {
           uint32_t right[4];
-          load_matrices<false>(right, right_rows + c * 16 * kMapOctet);
+          load_matrices<false>(right, right_rows + c * 16 * kOctet);
 #pragma unroll
           for (int i = 0; i < kMapRows; ++i) {
             multiply_add<T>(sum[i][c * 2], left[i], right[0], right[1]);
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
           inside[1] = block.columns(r + 8, o + 2, true);
         }
 #pragma unroll
-        for (int i = 0; i < kMapRows; ++i) of_row[i] += 2 * kMapOctet * by_column;
+        for (int i = 0; i < kMapRows; ++i) of_row[i] += 2 * kOctet * by_column;
       }
     }
 
@@ -159,30 +160,30 @@ __global__ void __launch_bounds__(32 * kMapWarps, 2)
 #pragma unroll
     for (int i = 0; i < 2 * kMapRows; ++i) {
       T* const to = tile +
-                    ((row + i / 2) * across + column / kMapOctet + i % 2) * Block::kOctetValues +
-                    2 * t * kMapOctet + r;
+                    ((row + i / 2) * across + column / kOctet + i % 2) * Block::kOctetValues +
+                    2 * t * kOctet + r;
 #pragma unroll
       for (int c = 0; c < D / 4; ++c)
-        to[(c / 2 * 8 + c % 2) * kMapOctet] = T(sum[i / 2][c / 2][i % 2 * 2 + c % 2]);
+        to[(c / 2 * 8 + c % 2) * kOctet] = T(sum[i / 2][c / 2][i % 2 * 2 + c % 2]);
     }
     __syncthreads();  // the results are complete
 #pragma unroll 1
     for (int i = 0; i < p.tile_h && block.origin.h + i < size.h; ++i) {
       const int start = (block.origin.d * size.h + block.origin.h + i) * size.w;
-      block.each_octet(across, [&](int o, int channel, int step_channels) {
-        const int w = block.origin.w + o * kMapOctet;
+      block.each_octet(across, [&](int o, const Share& share) {
+        const int w = block.origin.w + o * kOctet;
         if (w >= size.w) return;
-        const T* from = tile + (i * across + o) * Block::kOctetValues + channel * kMapOctet;
-        T* to = y + ((g * p.channels + first_channel + channel) * y_pixels + start + w);
+        const T* from = tile + (i * across + o) * Block::kOctetValues + share.channel * kOctet;
+        T* to = y + ((g * p.channels + first_channel + share.channel) * y_pixels + start + w);
 #pragma unroll 1
-        for (int c = channel; c < channels; c += step_channels) {
-          if (p.granule == kMapOctet) {
-            copy_pack<kMapOctet>(from, to);
+        for (int c = share.channel; c < channels; c += share.step) {
+          if (p.granule == kOctet) {
+            copy_pack<kOctet>(from, to);
           } else {
-            for (int j = 0; j < kMapOctet && w + j < size.w; ++j) to[j] = from[j];
+            for (int j = 0; j < kOctet && w + j < size.w; ++j) to[j] = from[j];
           }
-          from += step_channels * kMapOctet;
-          to += step_channels * y_pixels;
+          from += share.step * kOctet;
+          to += share.step * y_pixels;
         }
       });
     }

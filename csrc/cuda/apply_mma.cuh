@@ -17,14 +17,14 @@ __device__ __forceinline__ uint32_t pair_of(T low, T high) {
 // All bits of the halves for which bits 0 and 16 are set.
 __device__ __forceinline__ uint32_t mask_of(uint32_t bits) { return (bits & 0x10001u) * 0xffffu; }
 
-// Steps of which the runs are in a table: more than are copied at a time.
+// Steps that have a table of runs at a time: up to three in shared memory, and the next one.
 constexpr int kTables = 4;
 
 // The runs of a row of the tile in a step.
 struct alignas(16) RunsOfRow {
-  int64_t entries;  // where that of the owner in column 0 begins in a group of A, -1 for none
+  int64_t entries;  // in a group of A, the run of the pixel in column 0; -1 if there are none
   int shift;        // of the first run, see run_shift
-  int has_words;    // whether the words of 16 bytes that runs end in lie in A
+  int has_words;    // whether the last word of 16 bytes of each run lies in A
 };
 
 template <class T, int D, bool transposed>
@@ -60,13 +60,13 @@ struct ApplyBlock : MapBlock<T, D> {
     for (int q = threadIdx.x; q < p.image_pixels; q += blockDim.x) {
       const int j = first_run() + q;
       const bool exists = transposed ? has_key(w, j) : j < w.size;
-      const int pixel = !exists ? -1 : transposed ? some_key(w, j) : j;
+      const int pixel = !exists ? -1 : transposed ? wrapped(j, w.keys, p.columns_present) : j;
       const int first = owner.first_offset(max(pixel, 0));
-      // What is met across a border has its own window across it.
+      // A pixel of the tile meets one across a border only if that one's window crosses it, too.
       columns_of_runs[q] = {pixel != j && first == 0 ? -1 : pixel, first};
     }
   }
-  // Fills the runs of a step in a group whose entries begin at `values`.
+  // Fills the runs of a step. `values` are those of a group.
   __device__ __forceinline__ void tabulate_runs(const T* values, int64_t g,
                                                 const MapStep& step) const {
     const Pattern& pattern = p.pattern;
@@ -79,7 +79,7 @@ struct ApplyBlock : MapBlock<T, D> {
       int width = pattern.size.w;
       if (transposed) {
         d = step.d;
-        h = some_key(of_h, this->step_row(step));
+        h = wrapped(this->step_row(step), of_h.keys, p.rows_present);
         of_d = of_d.transposed();
         of_h = of_h.transposed();
         a = window.d - 1 - a;
@@ -90,7 +90,7 @@ struct ApplyBlock : MapBlock<T, D> {
           (of_d.slot_of_offset(d, a) * window.h + of_h.slot_of_offset(h, b)) * window.w;
       const int64_t of_row = int64_t(width) * K, rows = of_d.size * of_h.size;
       const int64_t row = d * of_h.size + h, entries = row * of_row + slot;
-      // The first run begins at a multiple of 8 columns.
+      // The first run has the shift of column 0: it is a multiple of 8 columns away.
       table[step.index % kTables * p.tile_h + i] = {
           meets ? entries : -1,
           static_cast<int>((run_shift(values) + unsigned(entries)) & (kRunWord - 1)),
@@ -131,10 +131,10 @@ struct ApplyBlock : MapBlock<T, D> {
   __device__ __forceinline__ bool copied_spoiled(const MapStep& step, int channels) const {
     constexpr uint32_t one = std::is_same<T, c10::Half>::value ? 0x0400 : 0x0080;
     uint32_t found = 0;
-    this->each_octet(p.positions, [&](int o, int channel, int step_channels) {
-      const T* from = this->halo(step.stage) + o * Base::kOctetValues + channel * kMapOctet;
+    this->each_octet(p.positions, [&](int o, const Share& share) {
+      const T* from = this->halo(step.stage) + o * Base::kOctetValues + share.channel * kOctet;
 #pragma unroll 1
-      for (int c = channel; c < channels; c += step_channels, from += step_channels * kMapOctet) {
+      for (int c = share.channel; c < channels; c += share.step, from += share.step * kOctet) {
         const auto octet = *reinterpret_cast<const Pack<uint32_t, 4>*>(from);
 #pragma unroll
         for (int i = 0; i < 4; ++i) found |= (octet.at[i] & 0x7fff7fffu) + (one << 16 | one);

@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(kMmaThreads, forward_blocks(D, has_terms))
     float sum[D / 8][4] = {}, total[2] = {}, largest[2] = {lowest, lowest};
 #pragma unroll 1
     for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
-      block.wait_for_step();
+      wait_for_step(p.stages);
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
       if (!block.meets(step)) continue;

@@ -32,26 +32,21 @@
 #include <cuda_runtime.h>
 
 #include "kernels.h"
+#include "octets.h"
 #include "score_terms.h"
 #include "tile.cuh"
 
 namespace circulant {
 
 constexpr int kMmaWarps = 8, kMmaThreads = 32 * kMmaWarps;
-constexpr int kOctet = 8;
-// Octets of both lines whose scores are in registers at the same time. Steps, but for the last of a
-// band, have a multiple.
+// Octets of both lines of which a warp computes the scores together. The steps of a band, but for
+// the last one, have a multiple of it.
 constexpr int kTogether = 3;
 // The most octets of a step: MmaWindow has bits for them.
 constexpr int kMostOctets = 16;
 // Features have at most this many channels. Kernels are compiled for 32, 64 and 128: others are
 // filled up with zeros.
 constexpr int kMmaMaxChannels = 128;
-
-// The first and the last position in a dim.
-struct MmaLimits {
-  int low, high;
-};
 
 // The grid of the tile, or that of the halo.
 struct MmaGrid {
@@ -60,14 +55,13 @@ struct MmaGrid {
   int64_t pixels;
 };
 
-// Made once per launch. All that kernels need is a member: what they computed themselves, they
-// would keep in registers.
+// Made once per launch. It has all numbers that kernels need: they have no registers to keep what
+// they would compute themselves.
 struct MmaPlan {
   MmaGrid tile{}, halo{};  // dims of one pixel come first
   Extents window{}, before{}, after{};
-  // Positions of neighbours that exist, in the longest classes. On a circle, the halo of the grid:
-  // later ones are in no window.
-  MmaLimits planes_present{}, rows_present{}, columns_present{};
+  // Positions of neighbours that exist, see octets.h.
+  Limits planes_present{}, rows_present{}, columns_present{};
   Stride stride_d, stride_h, stride_w;
   Extents classes{1, 1, 1};
   int class_count = 1;
@@ -93,16 +87,16 @@ struct MmaPlan {
   int half = 0;           // values of x or z in a step
   int numbers = 0;        // where the numbers of the halo begin in shared memory, in bytes
   int step_numbers = 0;   // of one kind in a step
-  int bias = 0;           // where that of offset 0 is in shared memory
+  int bias = 0;           // where that of offset 0 is in shared memory, in bytes
   int offset_sums = 0;    // where the sums of the warps begin, see mma_terms.cuh
   int place = 0;          // where the MmaClass of the tile is
   int resident = 1;       // blocks of a multiprocessor
   int table = 0;          // where the table of MmaPlace begins
   // Where its parts begin: planes, rows and columns of the halo, rows and columns of the tile.
   int rows_at = 0, columns_at = 0, tile_rows_at = 0, tile_columns_at = 0, table_size = 0;
-  int shared = 0;        // bytes per block
-  int granule = 0;       // pixels that are copied at a time, at least: 8, 4, 2 or 1
-  MmaLimits granules{};  // columns of the halo that begin a granule and exist
+  int shared = 0;     // bytes per block
+  int granule = 0;    // see octets.h
+  Limits granules{};  // columns of the halo where a granule begins
 
   __host__ __device__ bool is_flat() const { return line_h == 0; }
   int64_t blocks() const {
@@ -131,8 +125,8 @@ constexpr int kRingPitch = 20, kRingRows = 8 * kRingPitch + 8, kRingFloats = 3 *
 // The number of channels that kernels for `channels` are compiled for.
 inline int mma_channels(int channels) { return channels <= 32 ? 32 : channels <= 64 ? 64 : 128; }
 
-// The same of the keys: the queries that have a key in their windows are those in its transposed
-// window.
+// The problem with keys as pixels and queries as their neighbours: the queries that have a key in
+// their windows are those in its transposed window.
 inline AttentionProblem transposed(const AttentionProblem& problem) {
   return {problem.groups, problem.pattern.transposed(), problem.shape};
 }

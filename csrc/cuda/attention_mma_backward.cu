@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kMmaThreads, D <= 32 && !has_terms ? 2 : 1)
     float x_sum[D / 8][4] = {}, z_sum[D / 8][4] = {}, total[2] = {};
 #pragma unroll 1
     for (; step.plane <= block.planes.high; step.advance(p, block.bands)) {
-      block.wait_for_step();
+      wait_for_step(p.stages);
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
       if (!block.meets(step)) continue;

@@ -27,34 +27,18 @@ Pattern squeezed(Pattern p) {
   return p;
 }
 
-// The positions of neighbours that exist in a dim, in its longest classes.
-MmaLimits present(const Axis& dim, const Classes& classes) {
-  if (dim.circular) return {-dim.before, classes.length - 1 + dim.after()};
-  return {0, classes.key_length - 1};
-}
-
 Stride stride(const Axis& dim, const Classes& classes) {
   return {dim.dilation, dim.size, classes.turn};
 }
 
-// The most neighbouring pixels, up to an octet, that begin at multiples of their number together.
-int granule(const Pattern& p) {
-  if (p.dilation.w > 1) return 1;
-  int pixels = kOctet;
-  while (p.size.w % pixels != 0 || p.keys.w % pixels != 0) pixels /= 2;
-  return pixels;
-}
-
 // Issue slots of a warp, counted for sm_90: for an octet of both lines, and for a step beside them.
-// Of these, 12 to 35 copy an octet of a channel.
 double octet_slots(int D) { return D == 32 ? 95 : D == 64 ? 110 : 135; }
 double step_slots(const MmaPlan& p, int D) {
-  const int copy = p.granule == 8 ? 12 : p.granule == 4 ? 15 : p.granule == 2 ? 21 : 35;
-  const int columns = p.granule == 1 ? 4 * 16 : 0;
-  return 340 + columns + copy * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
+  const int columns = p.granule == 1 ? 4 * 16 : 0;  // of four lines, found pixel by pixel
+  return 340 + columns + copy_slots(p.granule) * (4.0 * D * (1 << p.log_positions)) / kMmaThreads;
 }
-// Cycles for which a block waits in a step: for pixels that pass through registers. A line of an
-// input at a time, and about 300 for a load from the L2 cache. An estimate, not measured.
+// Cycles that a block waits in a step for pixels that pass through registers: about 300 for each
+// line of an input, a load from the L2 cache. An estimate, not measured.
 double step_wait(const MmaPlan& p, int D) {
   if (p.granule > 1) return 0;
   return 4.0 * divide_up(D << p.log_positions, kMmaThreads) * 300;
@@ -100,7 +84,7 @@ void lay_out(MmaPlan& p, const MmaNeeds& needs, int chunks, int stages) {
   p.numbers = stages * 2 * p.half * half_bytes;
   p.step_numbers = p.positions * pixels;
   const int numbers = stages * needs.numbers * p.step_numbers;
-  // The tile, too: each warp's octet is a position of a step, or a line of one.
+  // The tile fits in the memory of the steps: 8 octets, where these have at least 4 times 2.
   p.shared = p.numbers + numbers * static_cast<int>(sizeof(float));
   p.place = p.shared;
   p.table = p.place + static_cast<int>(sizeof(MmaClass));
@@ -162,7 +146,7 @@ std::optional<MmaPlan> make_plan(const AttentionProblem& problem, const MmaNeeds
     p.stride_w = stride(w, of_w);
     p.classes = {of_d.count, of_h.count, of_w.count};
     p.class_count = pattern.class_count();
-    p.granule = granule(pattern);
+    p.granule = granule_of(pattern);
     p.groups = static_cast<int>(problem.groups);
     p.log_octet_step = is_flat ? 4 : 3;
     p.octet_step = 1 << p.log_octet_step;

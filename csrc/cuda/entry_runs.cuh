@@ -21,12 +21,6 @@ __device__ __forceinline__ int run_shift(const T* at) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(at) / sizeof(T)) & (kRunWord - 1);
 }
 
-// Copies `count` entries that begin at a multiple of their size.
-template <int count, class T>
-__device__ __forceinline__ void copy_pack(const T* from, T* to) {
-  *reinterpret_cast<Pack<T, count>*>(to) = *reinterpret_cast<const Pack<T, count>*>(from);
-}
-
 // Copies entries `at` to `end` of 8 that begin at a multiple of 16 bytes; none if both are 0.
 template <class T>
 __device__ __forceinline__ void copy_part(const T* from, T* to, int at, int end) {
@@ -45,7 +39,7 @@ __device__ __forceinline__ void write_runs(const T* image, int pitch, T* to, int
                                            int rows, const Axis& of_w, int w, int log_lanes,
                                            int lane) {
   const int length = rows * of_w.window, shift = run_shift(to);
-  // Whole words; then a lane has what lies before the first one, or behind the last one.
+  // Whole words first. Then a lane copies what lies before them, and another what lies behind.
 #pragma unroll 1
   for (int q = lane >> log_lanes; q < count; q += 32 >> log_lanes) {
     if (of_w.first_offset(w + q) != 0) continue;
@@ -62,7 +56,7 @@ __device__ __forceinline__ void write_runs(const T* image, int pitch, T* to, int
     const int begin = q * pitch + shift, end = begin + length;
     const int first = begin & -kRunWord, last = end & -kRunWord;
     const int word = lane % 2 ? last : first;
-    // One of the two has a run that lies in a word.
+    // The first of them copies a run that lies within one word.
     const bool is_first = lane % 2 == 0 && begin > first, is_last = lane % 2 == 1 && last > first;
     if (is_first || is_last || (lane % 2 == 0 && first == last)) {
       T* const of_run = to + (int64_t(q) * K - begin);

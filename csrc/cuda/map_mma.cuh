@@ -6,8 +6,7 @@
 
 #include "launch.h"
 #include "map_mma.h"
-#include "packed.cuh"
-#include "warp.cuh"
+#include "octets.cuh"
 
 namespace circulant {
 
@@ -17,12 +16,7 @@ __device__ __forceinline__ Axis undilated(Axis a) {
   return a;
 }
 
-// The key at position j of a halo; where there is none, or none that a window meets, another one.
-__device__ __forceinline__ int some_key(const Axis& a, int j) {
-  if (!a.circular) return min(max(j, 0), a.keys - 1);
-  j = min(max(j, -a.before), a.keys - 1 + a.after());
-  return j < 0 ? j + a.keys : (j >= a.keys ? j - a.keys : j);
-}
+// Whether there is a key at position j of the halo.
 __device__ __forceinline__ bool has_key(const Axis& a, int j) {
   return a.circular || unsigned(j) < unsigned(a.keys);
 }
@@ -34,7 +28,7 @@ struct MapStep {
   int d;  // the plane of the grid, or any if it does not exist
 
   __device__ __forceinline__ MapStep(const MapMmaPlan& p, int origin_d) {
-    d = some_key(p.pattern.d(), origin_d - p.pattern.before.d);
+    d = plane_of(p, origin_d);
   }
   __device__ __forceinline__ void advance(const MapMmaPlan& p, int origin_d) {
     ++index;
@@ -42,13 +36,18 @@ struct MapStep {
     if (++row < p.steps) return;
     row = 0;
     ++plane;
-    d = some_key(p.pattern.d(), origin_d + plane - p.pattern.before.d);
+    d = plane_of(p, origin_d);
+  }
+
+ private:
+  __device__ __forceinline__ int plane_of(const MapMmaPlan& p, int origin_d) const {
+    return wrapped(origin_d + plane - p.pattern.before.d, p.pattern.keys.d, p.planes_present);
   }
 };
 
 template <class T, int D>
-struct MapBlock {
-  static constexpr int kOctetValues = D * kMapOctet;
+struct MapBlock : ThreadPlace {
+  static constexpr int kOctetValues = D * kOctet;
 
   const MapMmaPlan& p;
   Extents origin;  // the first pixel of the tile
@@ -58,12 +57,7 @@ struct MapBlock {
     origin = {row / p.tiles_down, row % p.tiles_down * p.tile_h, tile % p.tiles_across * p.tile_w};
   }
 
-  // Of the thread: see warp.cuh.
-  static __device__ __forceinline__ int lane() { return opaque(threadIdx.x) % 32; }
-  static __device__ __forceinline__ int r() { return lane() / 4; }
-  static __device__ __forceinline__ int t() { return lane() % 4; }
   // Of the warp: its first row and column in the tile.
-  static __device__ __forceinline__ int warp() { return opaque(threadIdx.x) / 32; }
   __device__ __forceinline__ int row() const { return (warp() >> p.log_across) * kMapRows; }
   __device__ __forceinline__ int column() const {
     return (warp() & ((1 << p.log_across) - 1)) * kMapPixels;
@@ -80,43 +74,42 @@ struct MapBlock {
   __device__ __forceinline__ int step_row(const MapStep& step) const {
     return origin.h + step.row - p.pattern.before.h;
   }
-  __device__ __forceinline__ int first_column() const { return origin.w - p.margin * kMapOctet; }
+  __device__ __forceinline__ int first_column() const { return origin.w - p.margin * kOctet; }
 
-  // Calls f(octet, channel, step) for this thread's octets of a row: its channels are `channel`,
-  // channel + step, ... Eight threads have 128 bytes of shared memory without a gap.
+  // What this thread copies of each 2^log_positions octets of a row.
+  __device__ __forceinline__ Share share() const {
+    Share own(p.log_positions, blockDim.x);
+    own.step = opaque(own.step);  // or loops compute it again in each round
+    return own;
+  }
+  // Calls f(octet, share) for this thread's octets of a row.
   template <class F>
   __device__ __forceinline__ void each_octet(int octets, const F& f) const {
-    const int part = opaque(threadIdx.x) / 8, log = p.log_positions;
-    const int channel = first_channel(), step = blockDim.x >> log;
+    const Share own = share();
 #pragma unroll 1
-    for (int o = part & ((1 << log) - 1); o < octets; o += 1 << log) f(o, channel, step);
+    for (int o = own.octet; o < octets; o += 1 << p.log_positions) f(o, own);
   }
 
-  // The first channel of this thread in each_octet.
-  __device__ __forceinline__ int first_channel() const {
-    return (opaque(threadIdx.x) / 8 >> p.log_positions) * 8 + opaque(threadIdx.x) % 8;
-  }
-
-  // Starts to copy octets of each channel of a row, which begins at pixel `start`, from `column`
-  // on. `x` is that of this thread's first channel.
+  // Starts to copy octets, from `column` on, of a row of n pixels of x, the first of which is
+  // `start`. `x` is that of this thread's first channel.
   __device__ __forceinline__ void copy_row(const T* x, int channels, int64_t pixels, int start,
-                                           int column, int n, const GranuleRange& granules,
-                                           int octets, T* to) const {
-    each_octet(octets, [&](int o, int channel, int step) {
+                                           int column, int n, const Limits& granules, int octets,
+                                           T* to) const {
+    each_octet(octets, [&](int o, const Share& share) {
       const T* const from = x + start;
-      T* const at = to + o * kOctetValues + channel * kMapOctet;
-      const int first = column + o * kMapOctet, count = channels - channel;
-      if (p.granule == 8) copy_octets<8>(from, pixels, count, step, first, n, granules, at);
-      if (p.granule == 4) copy_octets<4>(from, pixels, count, step, first, n, granules, at);
-      if (p.granule == 2) copy_octets<2>(from, pixels, count, step, first, n, granules, at);
-      if (p.granule == 1) copy_octets<1>(from, pixels, count, step, first, n, granules, at);
+      T* const at = to + o * kOctetValues + share.channel * kOctet;
+      const int first = column + o * kOctet;
+      const auto pixel_of = [&](int i) { return wrapped(first + i, n, granules); };
+      by_granule(p.granule, [&](auto granule) {
+        copy_octet<decltype(granule)::value>(from, channels, pixels, share, at, pixel_of);
+      });
     });
   }
 
   // Starts to copy the row of the halo of a step.
   __device__ __forceinline__ void copy_halo(const T* x, int channels, const MapStep& step) const {
     const Pattern& pattern = p.pattern;
-    const int h = some_key(pattern.h(), step_row(step));
+    const int h = wrapped(step_row(step), pattern.keys.h, p.rows_present);
     copy_row(x, channels, pattern.key_pixels(), (step.d * pattern.keys.h + h) * pattern.keys.w,
              first_column(), pattern.keys.w, p.halo_granules, p.positions, halo(step.stage));
   }
@@ -125,35 +118,14 @@ struct MapBlock {
     return has_key(p.pattern.d(), step_plane(step)) && has_key(p.pattern.h(), step_row(step));
   }
 
-  // Sets the channels that octets lack to zero.
-  __device__ __forceinline__ void fill_channels(T* to, int octets, int channels) const {
-    const int missing = (D - channels) * kMapOctet;
-    if (missing == 0) return;
-#pragma unroll 1
-    for (int o = warp(); o < octets; o += p.warps) {
-#pragma unroll 1
-      for (int i = lane(); i < missing; i += 32)
-        to[o * kOctetValues + channels * kMapOctet + i] = T(0);
-    }
-  }
-
-  // Waits for this thread's copies of the oldest step.
-  __device__ __forceinline__ void wait_for_step() const {
-    if (p.stages == 3) {
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
-    }
-  }
-
   // Bits o and 16 + o: whether columns 2t and 2t + 1 of octet first + o of a warp's row of the halo
   // lie in the window of pixel `m` of the warp, and with `present` exist.
   __device__ __forceinline__ uint32_t columns(int m, int first, bool present) const {
     const Axis w = p.pattern.w();
     const int at = first_column() + column();
-    int low = m + p.margin * kMapOctet - w.before, end = low + w.window;
+    int low = m + p.margin * kOctet - w.before, end = low + w.window;
     if (present && !w.circular) low = max(low, -at), end = min(end, w.keys - at);
-    const int from = first * kMapOctet + 2 * t();
+    const int from = first * kOctet + 2 * t();
     uint32_t word = 0;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -165,33 +137,7 @@ struct MapBlock {
  private:
   // A bit per octet of which the first column lies before `column`.
   static __device__ __forceinline__ uint32_t octets_before(int column) {
-    return (uint32_t(1) << min(divide_up(max(column, 0), kMapOctet), kWordOctets)) - 1;
-  }
-
-  template <int granule>
-  static __device__ __forceinline__ void copy_octets(const T* x, int64_t pixels, int count,
-                                                     int step, int column, int n,
-                                                     const GranuleRange& granules, T* to) {
-    int at[kMapOctet / granule];
-#pragma unroll
-    for (int i = 0; i < kMapOctet / granule; ++i) {
-      const int j = min(max(column + i * granule, granules.low), granules.high);
-      at[i] = j < 0 ? j + n : (j >= n ? j - n : j);
-    }
-    const int64_t x_step = step * pixels;
-#pragma unroll 1
-    for (int c = 0; c < count; c += step, x += x_step, to += step * kMapOctet) {
-      if constexpr (granule == 1) {  // smaller than asynchronous copies are
-        T octet[kMapOctet];
-#pragma unroll
-        for (int i = 0; i < kMapOctet; ++i) octet[i] = x[at[i]];
-        store_packed(to, octet);
-      } else {
-#pragma unroll
-        for (int i = 0; i < kMapOctet / granule; ++i)
-          copy_async<granule * sizeof(T)>(to + i * granule, x + at[i]);
-      }
-    }
+    return (uint32_t(1) << min(divide_up(max(column, 0), kOctet), kWordOctets)) - 1;
   }
 };
 

@@ -20,26 +20,20 @@
 
 #include <cuda_runtime.h>
 
+#include "octets.h"
 #include "problem.h"
 
 namespace circulant {
 
 constexpr int kMapWarps = 8, kMapRows = 2, kMapPixels = 16;
-// In shared memory, an octet of a row of the halo is [channel][8 pixels].
-constexpr int kMapOctet = 8;
-// Entries of 16 bytes.
+// Entries of a word of 16 bytes.
 constexpr int kRunWord = 8;
-// Octets that a word of bits describes.
+// Octets that a word of bits describes, see MapBlock.
 constexpr int kWordOctets = 16;
 // The kernels of apply are compiled for up to 64 channels, and others take several blocks.
 constexpr int kMapChannels = 128, kApplyChannels = 64;
 
 enum MapOp { kMapSimilarity, kMapApply, kMapTransposed };
-
-// The first and the last column at which a granule may begin.
-struct GranuleRange {
-  int low, high;
-};
 
 struct MapMmaPlan {
   Pattern pattern;  // from the pixels of a tile to those of its halo
@@ -54,15 +48,20 @@ struct MapMmaPlan {
   int log_positions = 0;  // of those that are copied at a time
   int steps = 0;          // per plane of the window
   int stages = 0;
-  int granule = 0;  // pixels that are copied at a time: 8, 4, 2 or 1
-  GranuleRange tile_granules{}, halo_granules{};
-  // Entries of A, as runs of neighbouring pixels: from one to the next, of window rows in a run,
-  // log2 of the lanes that share one. Runs of `image_pixels` pixels per row of the tile.
-  int pitch = 0, rows = 1, log_lanes = 0, image_pixels = 0;
+  // Positions of neighbours that exist, see octets.h.
+  Limits planes_present{}, rows_present{}, columns_present{};
+  int granule = 0;                          // see octets.h
+  Limits tile_granules{}, halo_granules{};  // columns where a granule begins
+  int pitch = 0;               // entries from the run of a pixel to that of the next one
+  int rows = 1;                // of the window in a run
+  int log_lanes = 0;           // of the lanes that copy a run together
+  int image_pixels = 0;        // in apply, pixels that have a run, per row of the tile
   unsigned image_inverse = 0;  // 2^32 / image_pixels, rounded up
-  // In shared memory, in bytes: the runs, in a stage or, in similarity, in the block; a stage;
-  // other numbers; all.
-  int image = 0, stage = 0, numbers = 0, shared = 0;
+  // In shared memory, in bytes.
+  int image = 0;    // where the runs begin: in a stage or, in similarity, in the block
+  int stage = 0;    // the size of a stage
+  int numbers = 0;  // where norms or tables begin
+  int shared = 0;   // the size of all
 
   int64_t blocks() const {
     return int64_t(pattern.size.d) * tiles_down * tiles_across * channel_blocks;
@@ -81,8 +80,15 @@ inline int map_channels(int channels, MapOp op) {
 std::vector<MapMmaPlan> map_mma_plans(const Problem& problem, MapOp op);
 MapMmaPlan plan_map_mma(const Problem& problem, MapOp op);
 
-// Whether tensor cores compute a map of the half types: if there is no dilation and a plan, the
-// device has the instructions, and by count they are faster.
+// Issue slots of all warps, by count, without tensor cores and with them: infinitely many if there
+// is no plan.
+struct MapSlots {
+  double fma, mma;
+};
+MapSlots map_slots(const Problem& problem, MapOp op);
+
+// Whether tensor cores compute a map of the half types: if there is no dilation, the device has the
+// instructions, and by count they are faster.
 bool uses_map_mma(const Problem& problem, MapOp op);
 
 // The maps on tensor cores, for c10::Half and c10::BFloat16. similarity_mma takes up to

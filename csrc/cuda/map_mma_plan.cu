@@ -1,6 +1,7 @@
 // Chooses tile, stages and runs of the maps on tensor cores, and whether they are used at all.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 
 #include "launch.h"
@@ -25,7 +26,7 @@ int conflicts(int pitch, bool transposed) {
   for (int r = 0; r < 8; ++r) {
     for (int t = 0; t < 4; ++t) {
       const int at = transposed ? r + 2 * t * (pitch - 1) : r * (pitch - 1) + 2 * t;
-      // Two neighbours have a word together.
+      // Two neighbours are in a word together.
       if (transposed && r % 2 == 1) continue;
       most = std::max(most, ++words[at / 2 % 32]);
     }
@@ -43,22 +44,19 @@ int choose_pitch(int least, int64_t K, bool transposed) {
   return best;
 }
 
-// Issue slots of a warp, counted for sm_90: of an octet of a row of the halo, with both rows of the
-// warp; of a step, and of one that the warp meets, beside them; of an octet that a thread copies,
-// and of each of its channels; of a run, and of each of its words of 16 bytes.
+// Issue slots of a warp, counted for sm_90, each without those of its parts.
 struct Slots {
-  double octet, step, met, copy, channel, run, word;
+  double octet;          // of a row of the halo, with both rows of the warp
+  double step, met;      // a step, and more if the warp meets it
+  double line, channel;  // an octet that a thread copies, and each of its channels
+  double run, word;      // a run of entries, and each of its words of 16 bytes
+  double written;        // runs of a row that are written together
+  double tile, row;      // a tile, and each of its rows
 };
 Slots slots_of(MapOp op, int D) {
   if (op == kMapSimilarity)
-    return {D == 32 ? 65.0 : D == 64 ? 68.0 : 82.0, 90, 110, 50, 13, 20, 22};
-  return {D == 32 ? 36.0 : 40.0, 145, 60, 90, 28, 50, 13};
-}
-
-// More of an octet that is copied in parts, since rows of the grid are not a multiple of 8 wide.
-double granule_slots(const Axis& w) {
-  const int both = w.size | w.keys;
-  return both % 8 == 0 ? 0 : both % 4 == 0 ? 3 : both % 2 == 0 ? 9 : 23;
+    return {D == 32 ? 59. : D == 64 ? 64. : 78., 77, 89, 51, 12, 36, 11, 190, 130, 37};
+  return {D == 32 ? 37. : 40., 150, 44, 51, 27, 50, 13, 0, 310, 50};
 }
 
 // Of `runs` runs that 2^log lanes each share.
@@ -82,44 +80,49 @@ double block_slots(const MapMmaPlan& p, MapOp op) {
   const Extents& window = p.pattern.window;
   const Slots s = slots_of(op, D);
   const double steps = double(window.d) * p.steps, met = double(window.d) * (window.h + 1);
-  const double copies = divide_up(p.positions, 1 << p.log_positions) *
-                        (s.copy + (s.channel + granule_slots(p.pattern.w())) *
-                                      divide_up(D, threads >> p.log_positions));
+  // Of a row of octets, copied or written.
+  const auto line = [&](int octets, double channel) {
+    return divide_up(octets, 1 << p.log_positions) *
+           (s.line + channel * divide_up(D, threads >> p.log_positions));
+  };
+  const double copies = line(p.positions, s.channel + copy_slots(p.granule) - copy_slots(8));
+  const double tile = s.tile + p.tile_h * (s.row + line(2 << p.log_across, copy_slots(p.granule)));
   double runs;  // of a warp
   if (op == kMapSimilarity) {
     const int words = p.rows * window.w / kRunWord + 1;
     runs = double(window.d) * divide_up(window.h, p.rows) * kMapRows *
-           (run_slots(words, kMapPixels, p.log_lanes, s) + 90);
+           (run_slots(words, kMapPixels, p.log_lanes, s) + s.written);
   } else {
     const int of_warp = divide_up(p.tile_h * p.image_pixels, p.warps);
     runs =
         double(window.d) * window.h * run_slots(window.w / kRunWord + 2, of_warp, p.log_lanes, s);
   }
-  return p.warps * (steps * (s.step + copies) + met * (s.met + p.octets * s.octet) + runs);
+  return p.warps * (tile + steps * (s.step + copies) + met * (s.met + p.octets * s.octet) + runs);
 }
 
-// Cycles of a multiprocessor: of issue slots, four of each, or of copies, 24 bytes of each.
+// Cycles that a block takes of a multiprocessor: four issue slots each, or, an estimate, 24 bytes
+// of copies each.
 double block_cycles(const MapMmaPlan& p, MapOp op) {
-  const int D = map_channels(p.channels, op), octet_bytes = 2 * kMapOctet;
+  const int D = map_channels(p.channels, op), octet_bytes = 2 * kOctet;
   double words = double(p.steps) * p.positions * std::min(D, p.channels);
   if (op != kMapSimilarity)
     words += double(p.pattern.window.h) * p.tile_h * p.image_pixels * (p.pattern.window.w / 8 + 2);
   return std::max(block_slots(p, op) / 4, p.pattern.window.d * words * octet_bytes / 24);
 }
 
-double map_slots(const MapMmaPlan& p, MapOp op) {
-  return double(p.groups) * double(p.blocks()) * block_slots(p, op);
-}
-
-// The same for the kernels without tensor cores.
+// Issue slots of all warps without tensor cores, counted for sm_90 in float16.
 double fma_slots(const Problem& problem, MapOp op) {
   const Pattern pattern = op == kMapTransposed ? problem.pattern.transposed() : problem.pattern;
   const Extents& window = pattern.window;
-  const double strips = double(window.d) * window.h * divide_up(window.w, kStripTaps);
+  const double rows = double(window.d) * window.h, strips = rows * divide_up(window.w, kStripTaps);
   const double warps = double(problem.groups) * std::ceil(pattern.pixels() / 128.0);
-  // Per 128 pixels and 8 taps: FMA of each channel, and 32 entries per lane.
-  if (op == kMapSimilarity) return warps * strips * (problem.channels * 44.0 + 32 * 15.0);
-  return warps * strips * (problem.channels * 40.0 + divide_up(problem.channels, 64) * 32 * 40.0);
+  const int C = problem.channels;
+  // Per strip and 128 pixels: of each channel the multiply-adds, and the loads of its halo, 32
+  // values each; 32 stores or loads of 32 entries. similarity computes 256 pixels of a strip
+  // together. apply computes 16 channels together, with entries that are loaded once for up to 64.
+  if (op == kMapSimilarity) return warps * strips * (C * (75 / 2. + 1.8 * 9) + 32 * 15 + 230 / 2.);
+  return warps * (rows * C * (113 / 16.) +
+                  strips * (C * (700 / 16. + 0.9 * 8) + divide_up(C, 64) * 32 * 16));
 }
 
 // Sets what lies in shared memory.
@@ -128,7 +131,7 @@ void lay_out(MapMmaPlan& p, MapOp op) {
   const Extents& window = p.pattern.window;
   const int64_t K = p.pattern.offsets();
   const Slots s = slots_of(op, D);
-  const int features = p.positions * kMapOctet * D * half_bytes;
+  const int features = p.positions * kOctet * D * half_bytes;
   const int tile = p.tile_h * p.tile_w * D * half_bytes;
   int numbers;
   if (op == kMapSimilarity) {
@@ -141,10 +144,10 @@ void lay_out(MapMmaPlan& p, MapOp op) {
     const int entries = p.warps * kMapRows * map_image(p.pitch);
     p.numbers = round_up(p.image + entries * half_bytes, 16);
     p.numbers = std::max(p.numbers, tile);
-    numbers = p.positions * kMapOctet * static_cast<int>(sizeof(float));
+    numbers = p.positions * kOctet * static_cast<int>(sizeof(float));
   } else {
     const bool transposed = op == kMapTransposed;
-    p.image_pixels = transposed ? p.positions * kMapOctet : p.tile_w;
+    p.image_pixels = transposed ? p.positions * kOctet : p.tile_w;
     p.image_inverse = static_cast<unsigned>(((uint64_t(1) << 32) - 1) / p.image_pixels + 1);
     p.pitch = choose_pitch(window.w + 14, K, transposed);
     p.log_lanes = choose_lanes(window.w / kRunWord + 2, 32, s);
@@ -170,7 +173,7 @@ double map_time(const MapMmaPlan& p, MapOp op, const Device& device) {
 
 MapMmaPlan make_plan(const Problem& problem, MapOp op, int log_warps, int log_across, int stages) {
   MapMmaPlan p{op == kMapTransposed ? problem.pattern.transposed() : problem.pattern};
-  const Axis w = p.pattern.w();
+  const Axis d = p.pattern.d(), h = p.pattern.h(), w = p.pattern.w();
   p.groups = problem.groups;
   p.channels = problem.channels;
   if (op != kMapSimilarity)
@@ -181,13 +184,17 @@ MapMmaPlan make_plan(const Problem& problem, MapOp op, int log_warps, int log_ac
   p.tile_w = kMapPixels << log_across;
   p.tiles_down = divide_up(p.pattern.size.h, p.tile_h);
   p.tiles_across = divide_up(w.size, p.tile_w);
-  p.margin = divide_up(w.before, kMapOctet);
-  p.octets = p.margin + 2 + divide_up(w.after(), kMapOctet);
+  p.margin = divide_up(w.before, kOctet);
+  p.octets = p.margin + 2 + divide_up(w.after(), kOctet);
   if (op != kMapSimilarity) p.octets = round_up(p.octets, 2);
   p.positions = p.octets + (2 << log_across) - 2;
   while (1 << p.log_positions < p.positions && p.log_positions < log_warps + 2) ++p.log_positions;
   p.steps = p.tile_h + p.pattern.window.h - 1;
   p.stages = stages;
+  p.planes_present = present(d, p.pattern.classes[0]);
+  p.rows_present = present(h, p.pattern.classes[1]);
+  p.columns_present = present(w, p.pattern.classes[2]);
+  p.granule = granule_of(p.pattern);
   lay_out(p, op);
   return p;
 }
@@ -221,13 +228,20 @@ std::vector<MapMmaPlan> map_mma_plans(const Problem& problem, MapOp op) {
 
 MapMmaPlan plan_map_mma(const Problem& problem, MapOp op) { return best_plan(problem, op).value(); }
 
+MapSlots map_slots(const Problem& problem, MapOp op) {
+  const auto plan = best_plan(problem, op);
+  const double mma = plan ? double(plan->groups) * double(plan->blocks()) * block_slots(*plan, op)
+                          : std::numeric_limits<double>::infinity();
+  return {fma_slots(problem, op), mma};
+}
+
 bool uses_map_mma(const Problem& problem, MapOp op) {
   if (op == kMapSimilarity && problem.channels > kMapChannels) return false;
   const Extents& dilation = problem.pattern.dilation;
   if (dilation.d > 1 || dilation.h > 1 || dilation.w > 1) return false;
   if (current_device().major < 8) return false;
-  const auto plan = best_plan(problem, op);
-  return plan && map_slots(*plan, op) * kLeastGain < fma_slots(problem, op);
+  const MapSlots slots = map_slots(problem, op);
+  return slots.mma * kLeastGain < slots.fma;
 }
 
 }  // namespace circulant

@@ -16,6 +16,7 @@
 
 #include "launch.h"
 #include "mma_place.cuh"
+#include "octets.cuh"
 #include "packed.cuh"
 #include "warp.cuh"
 
@@ -53,16 +54,16 @@ struct MmaBlock : MmaPlace {
   // Starts to copy the halo of x and z.
   __device__ __forceinline__ void copy_halo(const T* x, int x_channels, const T* z, int z_channels,
                                             const MmaStep& step) const {
-    by_granule([&](auto granule) {
-      const Share once(p.log_positions, p.halo.pixels);
+    by_kept_granule([&](auto granule) {
+      const LineShare once(p.log_positions, p.halo.pixels);
 #pragma unroll 1
       for (int i = 0; i < 2; ++i) {
         const int start = halo_start(step, i);
 #pragma unroll 1
         for (int which = 0; which < 2; ++which) {
-          const Share share = kKeeps ? once : Share(p.log_positions, p.halo.pixels);
+          const LineShare share = kKeeps ? once : LineShare(p.log_positions, p.halo.pixels);
           if (share.octet >= p.positions) continue;
-          copy_octet<decltype(granule)::value>(
+          copy_line<decltype(granule)::value>(
               (which ? z : x) + start, which ? z_channels : x_channels, p.halo.pixels,
               halo_columns(step, i), share, halo(step.stage, which) + i * kLine);
         }
@@ -84,27 +85,27 @@ struct MmaBlock : MmaPlace {
   __device__ __forceinline__ void fill_channels(int x_channels, int z_channels) const {
 #pragma unroll 1
     for (int i = 0; i < 2 * p.stages; ++i) {
-      fill_lines(halo(i >> 1, i & 1), 2 * p.positions, i & 1 ? z_channels : x_channels);
+      clear_channels<D>(halo(i >> 1, i & 1), 2 * p.positions, i & 1 ? z_channels : x_channels,
+                        kMmaWarps);
     }
   }
 
   // The tile of x as left factors: the four 8 x 8 matrices of 16 channels.
   __device__ __forceinline__ void load_tile(const T* x, int channels,
                                             uint32_t (&left)[D / 16][4]) const {
-    by_granule([&](auto granule) {
-      const Share share(p.log_across, p.tile.pixels);
+    by_kept_granule([&](auto granule) {
+      const LineShare share(p.log_across, p.tile.pixels);
 #pragma unroll 1
       for (int line = 0; line < p.tile_lines; ++line) {
-        copy_octet<decltype(granule)::value>(x + tile_start(line), channels, p.tile.pixels,
-                                             tile_columns(line), share, tile_memory(line));
+        copy_line<decltype(granule)::value>(x + tile_start(line), channels, p.tile.pixels,
+                                            tile_columns(line), share, tile_memory(line));
       }
     });
     commit_copies();
-    fill_lines(shared(), 2 * kMmaWarps, channels);
+    clear_channels<D>(shared(), 2 * kMmaWarps, channels, kMmaWarps);
     wait_copies<0>();
     __syncthreads();  // the tile is complete
-    const int l = lane();
-    const T* const from = tile(l / 8 % 2) + (l / 16 * 8 + l % 8) * kOctet;
+    const T* const from = rows_of_octets(tile(0), kLine);
 #pragma unroll
     for (int c = 0; c < D / 16; ++c) load_matrices<true>(left[c], from + c * 16 * kOctet);
     __syncthreads();  // the tile has been read
@@ -138,8 +139,7 @@ struct MmaBlock : MmaPlace {
         const T* const from = tile_memory(line) + of_octet * kPair + c * kOctet;
         T* const to = y + c * p.tile.pixels + tile_start(line);
         if (p.granule == kOctet) {
-          *reinterpret_cast<Pack<T, kOctet>*>(to + columns[0]) =
-              *reinterpret_cast<const Pack<T, kOctet>*>(from);
+          copy_pack<kOctet>(from, to + columns[0]);
         } else {
 #pragma unroll 1
           for (int i = 0; i < kOctet && w + i < length.w; ++i) to[columns[i]] = from[i];
@@ -148,99 +148,49 @@ struct MmaBlock : MmaPlace {
     }
   }
 
-  // Waits for this thread's copies of the oldest step.
-  __device__ __forceinline__ void wait_for_step() const {
-    if (p.stages == 3) {
-      wait_copies<1>();
-    } else {
-      wait_copies<0>();
-    }
-  }
-
  private:
-  // The tile of the first warp of a band, in a line of the tile.
+  // Where a line of the tile begins: with the tile of the first warp of its band.
   __device__ __forceinline__ T* tile_memory(int line) const {
     return shared() + (line / 2 << p.log_across) * kPair + line % 2 * kLine;
-  }
-
-  // Sets the channels from `channels` on of some lines to zero.
-  static __device__ __forceinline__ void fill_lines(T* to, int lines, int channels) {
-    const int missing = (D - channels) * kOctet;
-    if (missing == 0) return;
-#pragma unroll 1
-    for (int line = warp(); line < lines; line += kMmaWarps) {
-#pragma unroll 1
-      for (int i = lane(); i < missing; i += 32) to[line * kLine + channels * kOctet + i] = T(0);
-    }
   }
 
   // Whether threads have registers to keep what is the same for all lines.
   static constexpr bool kKeeps = D < 128;
 
-  // Calls f with the number of pixels that are copied at a time, 0 for any.
+  // Calls f with the granule, or with 0, which stands for any.
   template <class F>
-  __device__ __forceinline__ void by_granule(const F& f) const {
-    if constexpr (!kKeeps) {
-      f(std::integral_constant<int, 0>());
+  __device__ __forceinline__ void by_kept_granule(const F& f) const {
+    if constexpr (kKeeps) {
+      by_granule(p.granule, f);
     } else {
-      if (p.granule == 8) f(std::integral_constant<int, 8>());
-      if (p.granule == 4) f(std::integral_constant<int, 4>());
-      if (p.granule == 2) f(std::integral_constant<int, 2>());
-      if (p.granule == 1) f(std::integral_constant<int, 1>());
+      f(std::integral_constant<int, 0>());
     }
   }
 
-  // What a thread copies of each line: an octet of some channels. Eight threads write 128 bytes
-  // without a gap.
-  struct Share {
-    int octet, channel, step;  // the first channel, and from one to the next
-    int64_t from;              // values before the first channel
+  // A thread's share of each line, and how many values are before its first channel.
+  struct LineShare : Share {
+    int64_t from;
 
-    __device__ __forceinline__ Share(int log_octets, int64_t pixels) {
-      const unsigned thread = opaque(threadIdx.x), eight = thread / 8;
-      octet = static_cast<int>(eight & ((1u << log_octets) - 1));
-      channel = static_cast<int>((eight >> log_octets) * 8 + thread % 8);
-      step = kMmaThreads >> log_octets;
-      from = channel * pixels;
-    }
+    __device__ __forceinline__ LineShare(int log_octets, int64_t pixels)
+        : Share(log_octets, kMmaThreads), from(channel * pixels) {}
   };
 
-  // Starts to copy this thread's octet of a line of x, of which `columns` has the pixels.
+  // Starts to copy this thread's share of a line of x, of which `columns` has the pixels.
   template <int granule>
-  __device__ __forceinline__ void copy_octet(const T* x, int channels, int64_t pixels,
-                                             const int* columns, const Share& share, T* to) const {
+  __device__ __forceinline__ void copy_line(const T* x, int channels, int64_t pixels,
+                                            const int* columns, const LineShare& share,
+                                            T* to) const {
     x += share.from;
     columns += share.octet * p.octet_step;
     to += share.octet * kPair + share.channel * kOctet;
-    const auto is = [&](int n) { return granule == n || (granule == 0 && p.granule == n); };
-    if (is(8)) copy_granules<8>(x, channels, pixels, columns, share, to);
-    if (is(4)) copy_granules<4>(x, channels, pixels, columns, share, to);
-    if (is(2)) copy_granules<2>(x, channels, pixels, columns, share, to);
-    if (is(1)) copy_granules<1>(x, channels, pixels, columns, share, to);
-  }
-  // Single pixels, less than asynchronous copies move, pass through registers.
-  template <int granule>
-  static __device__ __forceinline__ void copy_granules(const T* x, int channels, int64_t pixels,
-                                                       const int* columns, const Share& share,
-                                                       T* to) {
-    int at[kOctet / granule];
-#pragma unroll
-    for (int i = 0; i < kOctet / granule; ++i) at[i] = columns[i * granule];
-    const int64_t x_step = share.step * pixels;
-#pragma unroll 1
-    for (int c = share.channel; c < channels; c += share.step) {
-      if constexpr (granule > 1) {
-#pragma unroll
-        for (int i = 0; i < kOctet / granule; ++i)
-          copy_async<granule * sizeof(T)>(to + i * granule, x + at[i]);
-      } else {
-        T octet[kOctet];
-#pragma unroll
-        for (int i = 0; i < kOctet; ++i) octet[i] = x[at[i]];
-        store_packed(to, octet);
-      }
-      x += x_step;
-      to += share.step * kOctet;
+    const auto copy = [&](auto any) {
+      copy_octet<decltype(any)::value>(x, channels, pixels, share, to,
+                                       [&](int i) { return columns[i]; });
+    };
+    if constexpr (granule == 0) {
+      by_granule(p.granule, copy);
+    } else {
+      copy(std::integral_constant<int, granule>());
     }
   }
 };

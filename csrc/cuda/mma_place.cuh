@@ -7,21 +7,14 @@
 #include "attention_mma.h"
 #include "launch.h"
 #include "mma_step.cuh"
-#include "packed.cuh"
+#include "octets.cuh"
 
 namespace circulant {
 
-// The coordinate of a position of the halo in a dim of n pixels. Positions beyond `limits` are in
-// no window; they are clamped, so that one addition wraps.
-__device__ __forceinline__ int wrapped(int i, int n, const MmaLimits& limits) {
-  i = min(max(i, limits.low), limits.high);
-  return i < 0 ? i + n : (i >= n ? i - n : i);
-}
-
-struct MmaPlace {
+struct MmaPlace : ThreadPlace {
   const MmaPlan& p;
-  Extents origin;           // the first position of the tile in its class
-  MmaLimits planes, bands;  // of the halo that exist
+  Extents origin;        // the first position of the tile in its class
+  Limits planes, bands;  // of the halo that exist
 
   // After the next barrier, of_class() and the tables are complete.
   __device__ __forceinline__ explicit MmaPlace(const MmaPlan& p) : p(p) {
@@ -53,22 +46,17 @@ struct MmaPlace {
     return *reinterpret_cast<MmaClass*>(dynamic_shared_memory + p.place);
   }
   // Positions of neighbours that exist.
-  __device__ __forceinline__ MmaLimits rows() const {
+  __device__ __forceinline__ Limits rows() const {
     return {p.rows_present.low, of_class().row_end - 1};
   }
-  __device__ __forceinline__ MmaLimits columns() const {
+  __device__ __forceinline__ Limits columns() const {
     return {p.columns_present.low, of_class().column_end - 1};
   }
-  // Of the thread: see warp.cuh.
-  static __device__ __forceinline__ int lane() { return opaque(threadIdx.x) % 32; }
-  static __device__ __forceinline__ int r() { return lane() / 4; }
-  static __device__ __forceinline__ int t() { return lane() % 4; }
   // Of the warp, in the tile.
-  static __device__ __forceinline__ int warp() { return opaque(threadIdx.x) / 32; }
   __device__ __forceinline__ int band() const { return warp() >> p.log_across; }
   __device__ __forceinline__ int octet() const { return warp() & (p.across - 1); }
 
-  // The first pixel of a line of the tile, or of any line beyond the grid.
+  // The first pixel of a line of the tile; beyond the grid, of any line.
   __device__ __forceinline__ int tile_start(int line) const {
     return table()[p.tile_rows_at + line];
   }
@@ -88,7 +76,7 @@ struct MmaPlace {
   __device__ __forceinline__ int top(const MmaStep& step) const {
     return origin.h + 2 * step.band - p.before.h;
   }
-  // The first column of a step, from that of the tile on.
+  // The first column of a step, relative to that of the tile.
   __device__ __forceinline__ int first_column(const MmaStep& step) const {
     return (step.chunk * p.span - p.margin) * p.octet_step;
   }
@@ -126,7 +114,7 @@ struct MmaPlace {
   // and exist: a word of MmaWindow.
   __device__ __forceinline__ uint32_t columns(const MmaStep& step, int line, int of_line) const {
     const int w = first_pixel(of_line) + r();
-    const MmaLimits present = columns();
+    const Limits present = columns();
     const int low = max(w - p.before.w, present.low);
     const int end = min(w + p.after.w, present.high) + 1;
     const int first = first_pixel(line) + first_column(step) + 2 * t();
@@ -137,7 +125,7 @@ struct MmaPlace {
   __device__ __forceinline__ MmaWindow window(const MmaStep& step, uint32_t in_line) const {
     const int rows = 2 * (step.band - band());  // from the window's first row of the upper pixel
     const bool differs = p.is_flat() || p.chunks > 1;
-    const MmaLimits present = this->rows();
+    const Limits present = this->rows();
     MmaWindow window;
 #pragma unroll
     for (int line = 0; line < 2; ++line) {
@@ -160,11 +148,11 @@ struct MmaPlace {
   }
 
   // Fills the table: where planes, rows and columns of the halo are in memory, and rows and columns
-  // of the tile. All pixels are found without more arithmetic.
+  // of the tile. The place of a pixel is a sum of these.
   __device__ __forceinline__ void tabulate(const Extents& class_number, int last_plane,
                                            const MmaClass& c) const {
     const Extents &size = p.halo.size, &length = p.halo.length;
-    // A class without neighbours reads any, at position 0.
+    // A class without neighbours reads any pixels.
     const Extents first{min(class_number.d, size.d - 1), min(class_number.h, size.h - 1),
                         min(class_number.w, size.w - 1)};
     for (int i = threadIdx.x; i < p.table_size; i += kMmaThreads) {
@@ -195,7 +183,7 @@ struct MmaPlace {
   }
   // The pixel at column `w`, wrapped, of `n` from the first one on. Pixels of a granule stay
   // together, of which the first one is in `limits`.
-  __device__ __forceinline__ int pixel_at(int w, int n, const MmaLimits& limits) const {
+  __device__ __forceinline__ int pixel_at(int w, int n, const Limits& limits) const {
     const int of_granule = w & (p.granule - 1);
     return p.stride_w.at(wrapped(w - of_granule, n, limits)) + of_granule;
   }

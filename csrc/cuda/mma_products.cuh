@@ -15,8 +15,7 @@ __device__ __forceinline__ const T* rows_of_line(const T* octet) {
 }
 template <class T, int D>
 __device__ __forceinline__ const T* rows_of_lines(const T* octet) {
-  const int lane = MmaBlock<T, D>::lane();
-  return octet + lane / 8 % 2 * MmaBlock<T, D>::kLine + (lane / 16 * 8 + lane % 8) * kOctet;
+  return rows_of_octets(octet, MmaBlock<T, D>::kLine);
 }
 
 // sum += left * right for an octet of a line of the halo, over the channels.

@@ -14,7 +14,7 @@ struct MmaStep {
   int plane, band, chunk = 0;
   int stage = 0;  // where it is in shared memory
 
-  __device__ __forceinline__ void advance(const MmaPlan& p, const MmaLimits& bands) {
+  __device__ __forceinline__ void advance(const MmaPlan& p, const Limits& bands) {
     stage = stage + 1 < p.stages ? stage + 1 : 0;
     if (++chunk < p.chunks) return;
     chunk = 0;

@@ -17,6 +17,12 @@ struct alignas(count * sizeof(T)) Pack {
 template <class T>
 constexpr int kPack = 16 / static_cast<int>(sizeof(T));
 
+// Copies `count` values, with both addresses aligned to their bytes, by way of registers.
+template <int count, class T>
+__device__ __forceinline__ void copy_pack(const T* from, T* to) {
+  *reinterpret_cast<Pack<T, count>*>(to) = *reinterpret_cast<const Pack<T, count>*>(from);
+}
+
 // Reads `count` values from `from`, which is aligned to 16 bytes.
 template <int count, class T>
 __device__ __forceinline__ void load_packed(const T* from, T (&to)[count]) {

@@ -13,20 +13,19 @@
 // Products of neighbours outside of the window are never written.
 #include "entry_runs.cuh"
 #include "map_mma.cuh"
-#include "map_mma_launch.h"
+#include "mma_launch.h"
 
 namespace circulant {
 namespace {
 
-// The squared norms of the channels of a pixel of some octets, which four lanes share.
+// The squared norm of a pixel of some octets, which four lanes compute together.
 template <class T, int D>
 __device__ __forceinline__ float squared_norm(const T* octets, int pixel, int part) {
-  const T* const from =
-      octets + pixel / kMapOctet * MapBlock<T, D>::kOctetValues + pixel % kMapOctet;
+  const T* const from = octets + pixel / kOctet * MapBlock<T, D>::kOctetValues + pixel % kOctet;
   float sum = 0;
 #pragma unroll 4
   for (int c = part; c < D; c += 4) {
-    const float value = static_cast<float>(from[c * kMapOctet]);
+    const float value = static_cast<float>(from[c * kOctet]);
     sum += value * value;
   }
   sum += from_lane_xor(sum, 1);
@@ -60,9 +59,9 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
   const int image_row = map_image(p.pitch);
   T* const image =
       reinterpret_cast<T*>(dynamic_shared_memory + p.image) + block.warp() * kMapRows * image_row;
-  // Of tap 0 of this thread's pixel and column.
+  // The entry of this thread's first pixel and column, in a run without a shift.
   T* const own_image =
-      image + (block.r() * (p.pitch - 1) + 2 * block.t() + of_w.before - p.margin * kMapOctet);
+      image + (block.r() * (p.pitch - 1) + 2 * block.t() + of_w.before - p.margin * kOctet);
   const int lower = 8 * (p.pitch - 1);  // from pixel r to pixel r + 8
 
   for (int64_t g = blockIdx.z; g < p.groups; g += gridDim.z) {
@@ -71,7 +70,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
     float norm[kMapRows][2] = {};
     const int across = 2 << p.log_across;  // octets of a row of the tile
     T* const tile = block.halo(0);
-    const int first_channel = block.first_channel();
+    const int first_channel = block.share().channel;
     const T* const x_channel = x + (g * p.channels + first_channel) * int64_t(pattern.pixels());
     const T* const y_channel =
         kept(y + (g * p.channels + first_channel) * int64_t(pattern.key_pixels()));
@@ -82,24 +81,24 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
                      p.tile_granules, across, tile + i * across * Block::kOctetValues);
     }
     commit_copies();
-    block.fill_channels(tile, p.tile_h * across, p.channels);
+    clear_channels<D>(tile, p.tile_h * across, p.channels, p.warps);
     wait_copies<0>();
     __syncthreads();  // the tile is complete
 #pragma unroll
     for (int i = 0; i < kMapRows; ++i) {
       const T* const from =
-          tile + ((row + i) * across + block.column() / kMapOctet) * Block::kOctetValues;
-      const T* const rows = from + block.lane() / 8 % 2 * Block::kOctetValues +
-                            (block.lane() / 16 * 8 + block.lane() % 8) * kMapOctet;
+          tile + ((row + i) * across + block.column() / kOctet) * Block::kOctetValues;
+      const T* const rows = rows_of_octets(from, Block::kOctetValues);
 #pragma unroll
-      for (int c = 0; c < D / 16; ++c) load_matrices<true>(left[i][c], rows + c * 16 * kMapOctet);
+      for (int c = 0; c < D / 16; ++c) load_matrices<true>(left[i][c], rows + c * 16 * kOctet);
       if (!distance) continue;
 #pragma unroll
       for (int half = 0; half < 2; ++half)
         norm[i][half] = squared_norm<T, D>(from, block.r() + 8 * half, block.t());
     }
     __syncthreads();  // the tile has been read
-    for (int i = 0; i < p.stages; ++i) block.fill_channels(block.halo(i), p.positions, p.channels);
+    for (int i = 0; i < p.stages; ++i)
+      clear_channels<D>(block.halo(i), p.positions, p.channels, p.warps);
 
     MapStep step(p, block.origin.d), ahead = step;
     const auto start_copies = [&] {
@@ -114,13 +113,13 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
     int rows[kMapRows] = {}, shift[kMapRows] = {};  // of the runs in the image
 #pragma unroll 1
     for (; step.plane < window.d; step.advance(p, block.origin.d)) {
-      block.wait_for_step();
+      wait_for_step(p.stages);
       __syncthreads();  // the step is complete, and the one before has been read
       start_copies();
       const T* const halo = block.halo(step.stage);
       if (distance) {
 #pragma unroll 1
-        for (int i = threadIdx.x / 4; i < p.positions * kMapOctet; i += blockDim.x / 4) {
+        for (int i = threadIdx.x / 4; i < p.positions * kOctet; i += blockDim.x / 4) {
           const float of_pixel = squared_norm<T, D>(halo, i, threadIdx.x % 4);
           if (threadIdx.x % 4 == 0) norms[i] = of_pixel;
         }
@@ -132,9 +131,9 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       const bool exists = block.exists(step);
       const int first_column = block.first_column() + block.column();
       const bool lacks = !exists || !has_key(of_w, first_column) ||
-                         !has_key(of_w, first_column + p.octets * kMapOctet - 1);
+                         !has_key(of_w, first_column + p.octets * kOctet - 1);
 
-      // Entry 0 of the run of a row that ends with this step.
+      // Where the run that ends with this step begins, for pixel 0 of a row of this warp.
       const auto run = [&](int i) {
         const int b = first_b - i + 1 - rows[i];
         const int slot =
@@ -150,11 +149,10 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       for (int i = 0; i < kMapRows; ++i) {
         meets[i] = unsigned(first_b - i) < unsigned(window.h) && h + i < size.h;
         if (meets[i] && ++rows[i] == 1) shift[i] = run_shift(run(i));
-        // Without a row of the window, what is written is dropped: the image has no run.
+        // Without a row of the window, nothing reads what is written.
         to[i] = own_image + (i * image_row + shift[i] + max(rows[i] - 1, 0) * window.w);
       }
-      const T* keys =
-          halo + block.column() / kMapOctet * Block::kOctetValues + block.lane() * kMapOctet;
+      const T* keys = halo + block.column() / kOctet * Block::kOctetValues + block.lane() * kOctet;
       const float* number = norms + block.column() + 2 * block.t();
       uint32_t inside[2] = {in_window[0], in_window[1]};
 #pragma unroll 1
@@ -174,7 +172,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
 #pragma unroll
         for (int c = 0; c < D / 32; ++c) {
           uint32_t right[4];
-          load_matrices<true>(right, keys + c * 32 * kMapOctet);
+          load_matrices<true>(right, keys + c * 32 * kOctet);
 #pragma unroll
           for (int i = 0; i < kMapRows; ++i) {
             multiply_add<T>(score[i], left[i][c * 2], right[0], right[1]);
@@ -191,7 +189,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
         if (lacks) {
 #pragma unroll
           for (int j = 0; j < 2; ++j) {
-            if (exists && has_key(of_w, first_column + o * kMapOctet + 2 * block.t() + j)) continue;
+            if (exists && has_key(of_w, first_column + o * kOctet + 2 * block.t() + j)) continue;
 #pragma unroll
             for (int i = 0; i < kMapRows; ++i) score[i][j] = score[i][2 + j] = 0;
           }
@@ -203,10 +201,10 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
             if (inside[j / 2] & (j % 2 ? 0x10000u : 1u))
               to[i][j / 2 * lower + j % 2] = T(score[i][j]);
           }
-          to[i] += kMapOctet;
+          to[i] += kOctet;
         }
         keys += Block::kOctetValues;
-        number += kMapOctet;
+        number += kOctet;
         inside[0] >>= 1;
         inside[1] >>= 1;
         if (o % kWordOctets == kWordOctets - 1) {
@@ -216,7 +214,7 @@ __global__ void __launch_bounds__(32 * kMapWarps, D <= 64 ? 2 : 1)
       }
 #pragma unroll
       for (int i = 0; i < kMapRows; ++i) {
-        // Runs end where they are full, and where CSR order begins again.
+        // A run ends when it is full, and where CSR order begins again.
         const int next = first_b - i + 1;
         if (!meets[i] || (rows[i] < p.rows && next < window.h && next != of_h.first_offset(h + i)))
           continue;

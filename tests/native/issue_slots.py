@@ -8,9 +8,6 @@ the low 12 bits say what it does, and few kinds matter here. An instruction take
 its warp. A wavefront is a cycle of shared memory, 128 bytes for a warp; conflicts of banks would
 add to what is counted.
 
-Of branches, ``rounds`` follows those that are taken in full tiles and inside of grids, for the
-estimates of ``benchmarks/cuda``.
-
 ``python tests/native/issue_slots.py LIBRARY``: a library that was compiled with ``--no-compress``.
 """
 
@@ -44,8 +41,8 @@ PRODUCTS = ("HMMA", "DFMA", "FFMA")
 # 32 lanes with 1, 2, 4, 8 or 16 bytes.
 WAVEFRONTS = {0: 1, 1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 4}
 EM_CUDA = 190
-# Predicates: always true, and never true.
-ALWAYS, NEVER = 7, 15
+# A predicate that is never true.
+NEVER = 15
 # Of a loop that is counted. Single values are moved in loops for absent neighbours only.
 LEAST_PRODUCTS, LEAST_MATRIX_PRODUCTS, LEAST_MOVES = 12, 4, 4
 # Slots and wavefronts per product that a loop may take.
@@ -205,130 +202,6 @@ def wavefronts(words: Words) -> int:
         elif name == "LDSM":
             total += (1, 2, 4)[min(high >> 8 & 3, 2)]
     return total
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round of a loop, without the loops inside of it: the path with the most products and
-    copies of 16 bytes, and of these the one with the fewest slots."""
-
-    depth: int
-    everything: int  # instructions of the loop, with the loops inside
-    slots: int
-    wavefronts: int
-    products: int
-    loads: int
-    stores: int
-    wide: int  # copies of 16 bytes, which are among the loads
-
-
-def rounds(code: bytes) -> list[Round]:
-    """The loops of a kernel, from the outside to the inside and from first to last."""
-    words, names, targets = decoded(code)
-    ends: dict[int, int] = {}
-    for i, target in targets.items():
-        if 0 <= target <= i:
-            ends[target] = max(ends.get(target, 0), i + 1)
-    # What branches back from behind a loop into it is no loop.
-    ranges = [
-        (start, end)
-        for start, end in sorted(ends.items())
-        if not any(first < start < last < end for first, last in ends.items())
-    ]
-    product = next((name for name in PRODUCTS if name in names), "")
-    found = []
-    for start, end in ranges:
-        inside = [(a, b) for a, b in ranges if start <= a and b <= end and (a, b) != (start, end)]
-        own = [not any(a <= i < b for a, b in inside) for i in range(start, end)]
-        # From each instruction on: products and copies, slots (negative), and the path.
-        best: dict[int, tuple[int, int, tuple[int, ...]] | None] = {}
-        for i in reversed(range(start, end)):
-            low, high = words[i]
-            target = targets.get(i, i + 1)
-            # Also without the second predicate and the form of a branch for threads that diverge.
-            is_certain = i in targets and low >> 12 & 15 == ALWAYS and high >> 23 & 31 == ALWAYS
-            nexts = [] if is_certain or i + 1 == end else [best[i + 1]]
-            if target == start:
-                nexts.append((0, 0, ()))
-            elif i < target < end:
-                nexts.append(best[target])
-            elif start < target <= i and is_certain:
-                nexts.append(best[i + 1])
-            most = max((one for one in nexts if one is not None), default=None)
-            if most is not None:
-                gain = names[i] == product or is_wide(low, high)
-                mine = own[i - start]
-                path = (i, *most[2]) if mine else most[2]
-                best[i] = (most[0] + gain, most[1] - mine, path)
-            else:
-                best[i] = None
-        if (way := best[start]) is None:
-            continue
-        kinds = Counter(names[i] for i in way[2])
-        found.append(
-            Round(
-                sum(a <= start and end <= b for a, b in ranges),
-                end - start,
-                len(way[2]),
-                wavefronts([words[i] for i in way[2]]),
-                kinds[product] if product else 0,
-                kinds["LDG"] + kinds["LDGSTS"],
-                kinds["STG"],
-                sum(is_wide(*words[i]) for i in way[2]),
-            )
-        )
-    return found
-
-
-def is_wide(low: int, high: int) -> bool:
-    """Whether it copies 16 bytes per thread to shared memory."""
-    return NAMES.get(low & 0x1FF) == "LDGSTS" and high >> 9 & 7 == 6
-
-
-Counts = dict[str, list[list[int]]]
-
-
-def counts(every: list[Round]) -> Counts:
-    """The inner loops of a kernel, each once, by what they do: see benchmarks/cuda/estimates.py."""
-    found: dict[str, set[tuple[int, ...]]] = {}
-    step = 0
-    for i, one in enumerate(every):
-        if i + 1 < len(every) and every[i + 1].depth > one.depth:
-            continue
-        numbers = (one.slots, one.wavefronts, one.products, one.everything)
-        if one.products >= LEAST_PRODUCTS:
-            found.setdefault("products", set()).add(numbers)
-            step = max((j for j in range(i) if every[j].depth < one.depth), default=0)
-        elif one.loads >= LEAST_MOVES or one.stores >= LEAST_MOVES:
-            moved = (one.slots, one.wavefronts, one.loads + one.stores)
-            found.setdefault("loads" if one.loads else "stores", set()).add(moved)
-    if step:
-        tile = max(j for j in range(step + 1) if every[j].depth == 1)
-        for role, j in ("step", step), ("tile", tile):
-            found[role] = {(every[j].slots, every[j].wavefronts)}
-        inside = every[step + 1 :]
-        copies = [i for i, one in enumerate(inside) if one.loads == 1]
-        for i in copies[:2]:
-            if inside[i].wide:
-                found["line"] = {(inside[i - 1].slots, inside[i - 1].wavefronts)}
-                found["row"] = {(inside[i - 2].slots, inside[i - 2].wavefronts)}
-            found["copy" if inside[i].wide else "number"] = {
-                (inside[i].slots, inside[i].wavefronts)
-            }
-    return {role: [list(numbers) for numbers in sorted(some)] for role, some in found.items()}
-
-
-def all_counts(library: Path) -> dict[str, Counts]:
-    """By architecture and kernel: maps and attention in float32, tensor cores in float16."""
-    found = {}
-    for architecture, elf in cubins(library):
-        named = list(functions(elf))
-        for name, (_, code) in zip(demangled([n for n, _ in named]), named, strict=True):
-            kernel = short_name(name)
-            if re.search(r"_mma\w*<Half|<(float|unsigned int)\b", kernel):
-                if of_kernel := counts(rounds(code)):
-                    found[f"{architecture} {kernel}"] = of_kernel
-    return dict(sorted(found.items()))
 
 
 Found = dict[str, dict[str, list[Loop]]]

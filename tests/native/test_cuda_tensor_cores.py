@@ -3,6 +3,8 @@ on."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import test_biased_attention_kernels as biased
 import test_window_kernels
@@ -45,6 +47,12 @@ problems = pytest.mark.parametrize("dims", PROBLEMS.values(), ids=PROBLEMS)
 dtypes = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 
 
+def check_the_same_bits(compute: Callable[[], list[torch.Tensor]]):
+    first, *others = (compute() for _ in range(5))
+    for other in others:
+        assert all(map(torch.equal, first, other))
+
+
 @problems
 @dtypes
 @pytest.mark.parametrize("channels", [32, 64, 96])
@@ -67,13 +75,13 @@ def test_the_same_bits_in_every_run(dims, dtype, cuda: torch.device):
         q, dy = torch.randn(2, 4, 64, *sizes(dims)).to(dtype)
         k, v = torch.randn(2, 4, 64, *(dim.keys for dim in dims)).to(dtype)
         both = biased.random_biases(dims, 2, 2, 0.1, dtype)
-        results = []
-        for _ in range(5):
+
+        def compute():
             y, lse = ops.biased_attention(q, k, v, *both, W, 1, 0.1)
             back = ops.biased_attention_backward(dy, q, k, v, *both, y, lse, None, W, 1, 0.1)
-            results.append([y, lse, *back])
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
+            return [y, lse, *back]
+
+        check_the_same_bits(compute)
 
 
 @wide
@@ -114,9 +122,9 @@ def test_the_same_bits_of_maps(dims, dtype, cuda: torch.device):
     with cuda:
         x = torch.randn(2, 64, *sizes(dims)).to(dtype)
         y = torch.randn(2, 64, *(dim.keys for dim in dims)).to(dtype)
-        results = []
-        for _ in range(5):
+
+        def compute():
             A = ops.similarity(x, y, W, 1)
-            results.append([A, ops.apply(A, y, W), ops.apply_transposed(A, x, W)])
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
+            return [A, ops.apply(A, y, W), ops.apply_transposed(A, x, W)]
+
+        check_the_same_bits(compute)

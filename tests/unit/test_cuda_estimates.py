@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 
-import issue_slots
+import loop_rounds
 import pytest
-from issue_slots import Round
+from loop_rounds import Round
 
 from benchmarks.cuda import estimate_tables, estimates
 from benchmarks.report import ROOT
 
-COUNTS = estimates.load()
+COUNTS, CASES = estimates.load(), estimates.CASES
 
 
 def test_the_tables_are_those_of_the_counts():
@@ -20,11 +21,17 @@ def test_the_tables_are_those_of_the_counts():
     assert estimate_tables.with_tables(text, COUNTS) == text, "run: " + estimates.WRITE
 
 
+def test_the_text_follows_the_counts():
+    text = " ".join(estimate_tables.README.read_text().split())
+    assert [phrase for phrase in estimate_tables.phrases(COUNTS) if phrase not in text] == []
+
+
 # Numbers of the cost functions in csrc/cuda, and the counts that they stand for.
 FLOAT, MMA = "<float, false>", [f"attention_mma_kernel<Half, {D}, false>" for D in (32, 64, 128)]
 ATTENTION, SIMILARITY, APPLY = (
     f"{op}_kernel{FLOAT}" for op in ("attention", "similarity", "apply")
 )
+HALF = {op: f"{op}_kernel<Half, false>" for op in ("similarity", "apply")}
 STEP = COUNTS.loop(ATTENTION, "step")[0]
 OF_SUMS = COUNTS.sums(ATTENTION)[1] / 2  # of 64 channels: half a strip and 4 channels at a time
 STAGED = COUNTS.move(ATTENTION, "loads")[0] / 4
@@ -34,7 +41,85 @@ SUMMED, OF_HALO, OF_ENTRIES = (
     COUNTS.move(APPLY, "loads"),
 )
 MULTIPLIED, COPIED = COUNTS.loop(SIMILARITY, "products"), COUNTS.move(SIMILARITY, "loads")
+# Maps on tensor cores: `map_counts` of loop_rounds.py.
+ONTO = [f"similarity_mma_kernel<Half, {D}>" for D in (32, 64, 128)]
+FROM = [f"apply_mma_kernel<Half, {D}, false>" for D in (32, 64)]
+
+
+def of_step(kernel: str) -> list[float]:
+    """Slots of a step, of one that a warp meets beside, and of runs that are written beside."""
+    slots, _, copying, storing = COUNTS.loop(kernel, "step")
+    return [copying, slots - copying, (storing - slots) / 2]
+
+
+def slots_of(kernel: str, *roles: str) -> float:
+    return sum(COUNTS.loop(kernel, role)[0] for role in roles)
+
+
+def mean(of_case: Callable[[estimates.Case, estimates.Plan], float], op: str) -> float:
+    plans = [(case, COUNTS.contents[f"{name} {op} float32"][0]) for name, case in CASES.items()]
+    return sum(of_case(*one) for one in plans) / len(plans)
+
+
+def halo_loads(case: estimates.Case, p: estimates.Plan) -> float:
+    """Of apply: loads of the halo, of 32 columns each, per channel and strip."""
+    rows = (case.window + p["h"] - 1) / case.window
+    return rows * estimates.up(p["w"] + case.window - 1, 32) / estimates.up(case.window, 8)
+
+
 CONSTANTS = [
+    (
+        "octets.h",
+        r"granule == 8 \? (\d+) : granule == 4 \? (\d+) : granule == 2 \? (\d+) : (\d+);",
+        [slots for slots, *_ in COUNTS.contents[f"sm_90 {ONTO[1]}"]["copy"]],
+    ),
+    (
+        "map_mma_plan.cu",
+        r"D == 32 \? (\d+)\. : D == 64 \? (\d+)\. : (\d+)\." + 9 * r",\s+(\d+)" + r"\};",
+        [
+            *(slots_of(kernel, "products") for kernel in ONTO),
+            *of_step(ONTO[1])[:2],
+            *(slots_of(ONTO[1], role) for role in ("line", "copy", "run", "word")),
+            of_step(ONTO[1])[2],
+            *(slots_of(ONTO[1], role) for role in ("tile", "row")),
+        ],
+    ),
+    (
+        "map_mma_plan.cu",
+        r"\{D == 32 \? (\d+)\. : (\d+)\." + 9 * r",\s+(\d+)" + r"\};",
+        [
+            *(slots_of(kernel, "products") / 2 for kernel in FROM),
+            *of_step(FROM[1])[:2],
+            slots_of(FROM[1], "line", "checked line"),
+            slots_of(FROM[1], "copy", "check"),
+            *(slots_of(FROM[1], role) for role in ("run", "word")),
+            of_step(FROM[1])[2],
+            *(slots_of(FROM[1], role) for role in ("tile", "row")),
+        ],
+    ),
+    (
+        "map_mma_plan.cu",
+        r"\((\d+) / 2\. \+ ([\d.]+) \* (\d+)\) \+ 32 \* (\d+) \+ (\d+) / 2\.\)",
+        [
+            slots_of(HALF["similarity"], "products"),
+            mean(lambda _, p: p["channel"] / 32 / 16, "similarity"),
+            COUNTS.move(HALF["similarity"], "loads")[0],
+            COUNTS.move(HALF["similarity"], "stores")[0],
+            slots_of(HALF["similarity"], "tile"),
+        ],
+    ),
+    (
+        "map_mma_plan.cu",
+        r"rows \* C \* \((\d+) / 16\.\) \+\s+"
+        r"strips \* \(C \* \((\d+) / 16\. \+ ([\d.]+) \* (\d+)\) \+ .* 32 \* (\d+)\)",
+        [
+            slots_of(HALF["apply"], "step"),
+            slots_of(HALF["apply"], "products"),
+            mean(halo_loads, "apply"),
+            COUNTS.move(HALF["apply"], "loads", 0)[0],
+            COUNTS.move(HALF["apply"], "loads")[0],
+        ],
+    ),
     (
         "attention_mma_plan.cu",
         r"D == 32 \? (\d+) : D == 64 \? (\d+) : (\d+);",
@@ -42,8 +127,8 @@ CONSTANTS = [
     ),
     (
         "attention_mma_plan.cu",
-        r"p\.granule == 8 \? (\d+) :.*\n.*\n +return (\d+) \+ columns \+ copy",
-        [COUNTS.loop(MMA[1], "copy")[0], COUNTS.of_step(MMA[1])],
+        r"return (\d+) \+ columns \+ copy_slots",
+        [COUNTS.of_step(MMA[1])],
     ),
     (
         "attention_mma_plan.cu",
@@ -118,7 +203,7 @@ def test_parts_of_a_launch_fill_idle_multiprocessors():
 
 
 OTHER, SUM, LOAD, SKIPPED_LOAD = (0x7918, 0), (0x7223, 0), (0x7984, 4 << 9), (0xF984, 4 << 9)
-COPY = (0x7FAE, 6 << 9)
+COPY, STORE = (0x7FAE, 6 << 9), (0x7986, 0)
 
 
 def branch(at: int, target: int, guard: int = 0, high: int = 7 << 23) -> tuple[int, int]:
@@ -141,8 +226,67 @@ def test_the_usual_path_is_counted():
         branch(20, 14, 7),  # back into the loop from behind it, no loop
         branch(21, 21, 7),
     ]
-    assert issue_slots.rounds(b"".join(struct.pack("<QQ", *words) for words in code)) == [
-        Round(depth=1, everything=16, slots=3, wavefronts=0, products=0, loads=0, stores=0, wide=0),
-        Round(depth=2, everything=2, slots=2, wavefronts=4, products=0, loads=1, stores=0, wide=1),
-        Round(depth=2, everything=9, slots=7, wavefronts=1, products=2, loads=0, stores=0, wide=0),
+    found = loop_rounds.rounds(b"".join(struct.pack("<QQ", *words) for words in code))
+    assert [(one.depth, one.everything, one.slots, one.wavefronts) for one in found] == [
+        (1, 16, 3, 0),
+        (2, 2, 2, 4),
+        (2, 9, 7, 1),
     ]
+    assert [(one.products, one.loads, one.wide) for one in found] == [
+        (0, 0, 0),
+        (0, 1, 1),
+        (2, 0, 0),
+    ]
+
+
+def test_other_paths_are_counted():
+    """A loop that copies, multiplies if there is something to multiply, and stores at times."""
+    code = [
+        *(COPY, OTHER),
+        *(branch(2, 9, 0), SUM, OTHER, OTHER),
+        *(branch(6, 9, 0), STORE, OTHER),
+        branch(9, 0),
+        branch(10, 10, 7),
+    ]
+    [found] = loop_rounds.rounds(b"".join(struct.pack("<QQ", *words) for words in code))
+    assert (found.copying, found.slots, found.storing) == (4, 8, 10)
+
+
+def a_round(depth: int, slots: int, **of: int) -> Round:
+    """A round of a loop with the same slots on every path, unless they are given."""
+    kinds = {"wavefronts": 0, "products": 0, "loads": 0, "stores": 0, "wide": 0}
+    return Round(
+        **{
+            "depth": depth,
+            "everything": slots,
+            "slots": slots,
+            "copying": slots,
+            "storing": slots,
+            **kinds,
+            **of,
+        }
+    )
+
+
+def test_the_loops_of_maps_are_told_apart():
+    """similarity: a row of the tile, a step, its copies, products, and runs that are written."""
+    copies = [a_round(4, 10 + i, loads=2**i, wide=i == 0) for i in range(4)]
+    found = loop_rounds.map_counts(
+        [
+            a_round(1, 100),
+            *(a_round(2, 37), a_round(3, 50), *copies),
+            *(a_round(2, 160, copying=77, storing=540), a_round(3, 52), *copies),
+            a_round(3, 64, wavefronts=16, products=8, everything=193),
+            *(a_round(3, 9, storing=31), a_round(4, 11, wavefronts=4, stores=1)),
+        ]
+    )
+    assert found == {
+        "products": [[64, 16, 8, 193]],
+        "step": [[160, 0, 77, 540]],
+        "copy": [[10, 0, 1], [11, 0, 2], [12, 0, 4], [13, 0, 8]],
+        "line": [[52, 0]],
+        "word": [[11, 4]],
+        "run": [[31, 0]],
+        "tile": [[100, 0]],
+        "row": [[37, 0]],
+    }

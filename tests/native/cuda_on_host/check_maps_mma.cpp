@@ -250,17 +250,20 @@ void check_maps_mma_plan() {
            "op " + std::to_string(op) + (is_on_tensor_cores ? " not" : "") + " on tensor cores");
   };
   const Case readme{2, 64, {1, 128, 96}, {1, 15, 15}}, small{1, 3, {1, 64, 64}, {1, 3, 3}};
-  Case truncated = readme, even = readme, dilated = readme, wide = readme;
+  const Case five{8, 64, {1, 256, 256}, {1, 5, 5}}, nine{8, 64, {1, 256, 256}, {1, 9, 9}};
+  Case truncated = readme, even = readme, dilated = readme, wide = readme, half = nine, few = nine;
   truncated.boundary[1] = kTruncated;
   even.window[2] = 16;
   dilated.dilation[2] = 2;
   wide.channels = 129;
+  half.channels = 32;
+  few.channels = 16;
   for (const MapOp op :
        {circulant::kMapSimilarity, circulant::kMapApply, circulant::kMapTransposed}) {
     for (const int shared_memory : {228, 164, 100}) {
       choose_device(108, shared_memory);
-      for (const Case& c : {readme, truncated, even}) expect(c, op, true);
-      for (const Case& c : {small, dilated}) expect(c, op, false);
+      for (const Case& c : {readme, truncated, even, nine, half}) expect(c, op, true);
+      for (const Case& c : {small, dilated, five, few}) expect(c, op, false);
       expect(wide, op, op != circulant::kMapSimilarity);
     }
     choose_device(72, 64);

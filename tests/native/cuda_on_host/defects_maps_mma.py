@@ -5,7 +5,8 @@ from __future__ import annotations
 from cuda_on_host.mutant import RESULTS, STEP, Mutant
 
 S, A, P = "similarity_mma.cu", "apply_mma.cu", "map_mma_plan.cu"
-B, R, T, L = "map_mma.cuh", "entry_runs.cuh", "apply_mma.cuh", "map_mma_launch.h"
+B, R, T = "map_mma.cuh", "entry_runs.cuh", "apply_mma.cuh"
+C, G = "octets.cuh", "octets.h"
 
 
 def of_maps(
@@ -37,7 +38,7 @@ MUTANTS = [
     barrier_of_maps(A, "the last step has been read", "before-result"),
     barrier_of_maps(A, "the results are complete", "of-result"),
     of_maps("wait-tile", S, "    wait_copies<0>();\n", ""),
-    of_maps("wait-step", B, "wait_copies<1>();", "wait_copies<2>();"),
+    of_maps("wait-step", C, "wait_copies<1>();", "wait_copies<2>();"),
     of_maps("no-groups-of-copies", A, "      commit_copies();\n", ""),
     of_maps("stages", B, "stage + 1 < p.stages ?", "stage + 1 < p.stages - 1 ?"),
     of_maps("tables", T, "kTables = 4;", "kTables = 2;"),
@@ -47,7 +48,7 @@ MUTANTS = [
     of_maps("not-transposed", S, "load_matrices<true>(right", "load_matrices<false>(right"),
     of_maps("transposed", A, "load_matrices<false>(", "load_matrices<true>("),
     of_maps("channels", S, "left[i][c * 2 + 1], right[2]", "left[i][c * 2], right[2]"),
-    of_maps("octets", A, "halo + block.lane() / 8 % 2 * Block::kOctetValues", "halo"),
+    of_maps("octets", A, "rows_of_octets(halo, Block::kOctetValues)", "rows_of_octets(halo, 0)"),
     of_maps("pixels", A, "j % 2 * 8 * by_pixel", "j / 2 * 8 * by_pixel"),
     of_maps("pair", A, "pair_of(at[0], at[by_column])", "pair_of(at[by_column], at[0])"),
     of_maps("rows", A, "(row + i) * row_entries", "row * row_entries"),
@@ -69,14 +70,14 @@ MUTANTS = [
         "exists && has_key(of_w, 0 * o",
     ),
     of_maps("absent-rows", S, "lacks = !exists ||", "lacks ="),
-    of_maps("absent-last", S, "+ p.octets * kMapOctet - 1);", ");"),
+    of_maps("absent-last", S, "+ p.octets * kOctet - 1);", ");"),
     of_maps("absent-planes", B, "return has_key(p.pattern.d(), step_plane(step)) &&", "return"),
     of_maps("meets", T, "unsigned(b) < unsigned(window.h) &&", ""),
     of_maps("last-row", S, "window.h + kMapRows - 1 ||", "window.h ||"),
-    of_maps("no-wrap", B, "at[i] = j < 0 ? j + n :", "at[i] = j < 0 ? 0 :"),
-    of_maps("no-wrap-row", B, "return j < 0 ? j + a.keys :", "return j < 0 ? 0 :"),
-    of_maps("no-clamp", B, "j = min(max(j, -a.before), a.keys - 1 + a.after());", ""),
-    of_maps("margin", P, "divide_up(w.before, kMapOctet)", "divide_up(w.after(), kMapOctet)"),
+    of_maps("no-wrap", C, "return i < 0 ? i + n :", "return i < 0 ? 0 :"),
+    of_maps("no-wrap-row", B, "wrapped(step_row(step), pattern.keys.h, p.rows_present)", "0"),
+    of_maps("no-clamp", C, "i = min(max(i, limits.low), limits.high);", ""),
+    of_maps("margin", P, "divide_up(w.before, kOctet)", "divide_up(w.after(), kOctet)"),
     of_maps("odd-octets", P, "p.octets = round_up(p.octets, 2);", "p.octets = p.octets / 2 * 2;"),
     # values that are not finite,
     of_maps("spoiled", A, "block.spoiled[step.stage] == number", "false"),
@@ -118,8 +119,8 @@ MUTANTS = [
     of_maps("halo-rows", B, "step.d * pattern.keys.h + h", "step.d * pattern.size.h + h"),
     of_maps("entries-of-group", A, "(transposed ? x_pixels : y_pixels)", "y_pixels"),
     # channels and pixels that do not exist,
-    of_maps("no-zeros", B, "if (missing == 0) return;", "return;", "", S),
-    of_maps("channel-guard", A, "c < channels; c += step", "c < D; c += step"),
+    of_maps("no-zeros", C, "if (missing == 0) return;", "return;", "", S),
+    of_maps("channel-guard", A, "c < channels; c += share", "c < D; c += share"),
     of_maps("column-guard", A, "if (w >= size.w) return;", ""),
     of_maps("row-guard", A, " && block.origin.h + i < size.h; ++i", "; ++i"),
     of_maps("octet-guard", A, " && w + j < size.w; ++j", "; ++j"),
@@ -127,13 +128,14 @@ MUTANTS = [
         "row-guard-similarity", S, "unsigned(window.h) && h + i < size.h;", "unsigned(window.h);"
     ),
     of_maps("pixels-guard", S, "min(kMapPixels, size.w - w)", "kMapPixels"),
-    of_maps("short-norms", P, "numbers = p.positions * kMapOctet *", "numbers = p.positions *"),
+    of_maps("short-norms", P, "numbers = p.positions * kOctet *", "numbers = p.positions *"),
     # copies of more pixels than are aligned; sums that are wrong,
-    of_maps("align-width", L, "w.size % granule != 0 || ", "", "", S),
-    of_maps("align-halo", L, " || w.keys % granule != 0", ""),
-    of_maps("align-arrays", L, "% (granule * sizeof(T)) != 0) return", "% 1 != 0) return"),
+    of_maps("align-width", G, "p.size.w % granule != 0 || ", "", "", P),
+    of_maps("align-halo", G, " || p.keys.w % granule != 0", "", "", P),
+    of_maps("align-arrays", G, "% (granule * sizeof(T)) != 0", "% 1 != 0"),
+    of_maps("align-last", G, "positions.high / granule * granule", "positions.high"),
     of_maps("norms", S, "norm[i][j / 2] + number[j % 2]", "norm[i][j / 2]"),
-    of_maps("norms-octet", S, "        number += kMapOctet;\n", ""),
+    of_maps("norms-octet", S, "        number += kOctet;\n", ""),
     of_maps("norms-quads", S, "return sum + from_lane_xor(sum, 2);", "return sum;"),
     # offsets in 32 bits; groups that do not fit a launch; the choice of kernels.
     of_maps(
@@ -146,5 +148,5 @@ MUTANTS = [
     of_maps("old-device", P, "if (current_device().major < 8) return false;", "", "plan"),
     of_maps("dilated", P, "dilation.d > 1 || dilation.h > 1 || dilation.w > 1", "false", "plan"),
     of_maps("too-wide", P, "problem.channels > kMapChannels) return", "false) return", "plan"),
-    of_maps("not-counted", P, "map_slots(*plan, op) * kLeastGain <", "0 <", "plan"),
+    of_maps("not-counted", P, "slots.mma * kLeastGain <", "0 <", "plan"),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cuda_on_host.mutant import RESULTS, STEP, Mutant
 
 F, B, P = "attention_mma.cu", "attention_mma_backward.cu", "attention_mma_plan.cu"
-K, S, L = "mma_block.cuh", "mma_step.cuh", "mma_launch.h"
+K, S, C, G = "mma_block.cuh", "mma_step.cuh", "octets.cuh", "octets.h"
 Q, X, T = "mma_place.cuh", "mma_products.cuh", "mma_terms.cuh"
 
 
@@ -39,7 +39,7 @@ MUTANTS = [
     barrier_of_mma(K, "the halo, or the result before, has been read", "before-result"),
     barrier_of_mma(K, "the result is complete", "of-result"),
     of_mma("wait-tile", K, "    wait_copies<0>();\n    __sync", "    __sync"),
-    of_mma("wait-step", K, "wait_copies<1>();", "wait_copies<2>();"),
+    of_mma("wait-step", C, "wait_copies<1>();", "wait_copies<2>();"),
     of_mma("no-groups-of-copies", B, "      commit_copies();", ""),
     of_mma("stages", S, "stage + 1 < p.stages ?", "stage + 1 < p.stages - 1 ?"),
     # threads of a warp that diverge at an instruction of the warp,
@@ -54,7 +54,7 @@ MUTANTS = [
     of_mma("not-transposed", X, "load_matrices<true>(", "load_matrices<false>(", kernel=F),
     of_mma("transposed", X, "load_matrices<false>(", "load_matrices<true>(", kernel=F),
     of_mma("channels", X, "2 + 1], right[2], right[3]", "2], right[2], right[3]"),
-    of_mma("lines", X, "lane / 8 % 2 * MmaBlock<T, D>::kLine", "0", kernel=F),
+    of_mma("lines", X, "rows_of_octets(octet, MmaBlock<T, D>::kLine)", "octet", kernel=F),
     of_mma("halves", F, "weight[o][line * 2 + of_line]", "weight[o][of_line * 2 + line]"),
     # neighbours outside of the window or the grid, or of another pixel,
     of_mma("mask-begin", Q, "~bits_before(low - first)", "~bits_before(low - first - 1)"),
@@ -78,7 +78,7 @@ MUTANTS = [
         "no-wrap-h", Q, "p.stride_h.at(h)) * size.w", "max(0, origin.h - p.before.h + j)) * size.w"
     ),
     of_mma("no-wrap-d", Q, "p.stride_d.at(d)) * size.h", "max(0, d - p.before.d)) * size.h"),
-    of_mma("no-clamp", Q, "i = min(max(i, limits.low), limits.high);", ""),
+    of_mma("no-clamp", C, "i = min(max(i, limits.low), limits.high);", ""),
     of_mma("spans", P, "round_up(divide_up(p.octets, chunks), kTogether)", "1"),
     of_mma("margin", P, "p.margin = divide_up(p.before.w", "p.margin = divide_up(p.after.w"),
     # keys with a halo, and the transposed window,
@@ -103,7 +103,7 @@ MUTANTS = [
     of_mma("class-keys-d", Q, "(class_number.d >= longest.d)", "0"),
     of_mma("class-keys-h", Q, "(class_number.h >= longest.h)", "0"),
     of_mma("class-keys-w", Q, "(class_number.w >= longest.w)", "0"),
-    of_mma("class-present", P, "classes.key_length - 1}", "dim.keys - 1}"),
+    of_mma("class-present", G, "classes.key_length - 1}", "dim.keys - 1}", kernel=P),
     of_mma("class-plane", Q, "min(origin.d, c.length.d - 1)", "origin.d"),
     of_mma("class-plane-guard", K, "if (origin.d >= length.d) return;", ""),
     of_mma("class-pixel-guard", Q, "if (d >= c.length.d || h", "if (h", kernel=F),
@@ -113,7 +113,7 @@ MUTANTS = [
     of_mma("stride-of-plane", Q, "p.stride_d.at(min(origin.d, c.length.d - 1))", "origin.d"),
     of_mma("stride-of-row", Q, "class_number.h + p.stride_h.at(h)", "class_number.h + h"),
     of_mma("stride-of-result", K, "to[columns[i]] =", "to[columns[0] + i] ="),
-    of_mma("stride-granule", P, "if (p.dilation.w > 1) return 1;", ""),
+    of_mma("stride-granule", G, "if (p.dilation.w > 1) return 1;", "", kernel=P),
     of_mma(
         "pixels-end", Q, "p.granule > 1 ? p.granules.high : c.column_end - 1", "p.granules.high"
     ),
@@ -122,7 +122,7 @@ MUTANTS = [
     of_mma("squeezed-dilation", P, "&p.before, &p.dilation, ", "&p.before, "),
     of_mma("squeezed-classes", P, "  p.count_classes();\n", ""),
     # channels, pixels and numbers that do not exist,
-    of_mma("no-zeros", K, "if (missing == 0) return;", "return;"),
+    of_mma("no-zeros", C, "if (missing == 0) return;", "return;"),
     of_mma("channel-guard", K, "c < channels; c += kMmaThreads", "c < D; c += kMmaThreads"),
     of_mma("column-guard", K, " || w >= length.w) continue;", ") continue;"),
     of_mma("row-guard", K, "if (h >= length.h || w", "if (w"),
@@ -130,9 +130,10 @@ MUTANTS = [
     of_mma("pixel-guard", F, "block.t() == 0 && pixel >= 0", "block.t() == 0"),
     of_mma("short-numbers", P, "p.numbers + numbers *", "p.numbers + 0 * numbers *"),
     # copies of more pixels than are aligned,
-    of_mma("align-width", P, "p.size.w % pixels != 0 || ", ""),
-    of_mma("align-halo", P, " || p.keys.w % pixels != 0", ""),
-    of_mma("align-arrays", L, "% (granule * sizeof(T)) != 0) return", "% 1 != 0) return"),
+    of_mma("align-width", G, "p.size.w % granule != 0 || ", "", kernel=P),
+    of_mma("align-halo", G, " || p.keys.w % granule != 0", "", kernel=P),
+    of_mma("align-arrays", G, "% (granule * sizeof(T)) != 0", "% 1 != 0"),
+    of_mma("align-last", G, "positions.high / granule * granule", "positions.high"),
     # sums that are wrong,
     of_mma("sums-not-scaled", F, "sum[c][of_line * 2 + 1] *= shrink;", ""),
     of_mma("totals-not-scaled", F, "total[of_line] *= shrink;", ""),
