@@ -1,7 +1,7 @@
-"""The kernels that take a window, called without the package.
+"""The kernels that take a window, timed without the package: a library may be older than it.
 
-``python -m benchmarks.window_kernels LIBRARY`` times them with circular windows and a CPU library,
-of this or another commit, and prints the milliseconds as JSON. :func:`beside` compares two.
+``python -m benchmarks.window_kernels LIBRARY CASE WINDOWS`` prints the times of one process, JSON.
+:func:`times` and :func:`beside` combine those of many processes.
 """
 
 import argparse
@@ -11,26 +11,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import Case
 from benchmarks.timing import in_turns
 
-NAMES = ("readme", "many_small")
-# In many short processes, since the speed of a process depends on the pages that it happens to get.
+# Processes that are timed. Their speeds differ by some per cent: each has other pages of memory.
 ROUNDS = 12
 
+# By kernel and window: the shortest time in milliseconds, and the ratio to the first window.
+Times = dict[str, dict[str, dict[str, float]]]
+
 ops = torch.ops.circulant_attention
-
-
-def inputs(case: Case) -> list[Tensor]:
-    """q, k and v."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(case.shape, generator=generator) for _ in range(3)]
 
 
 def kernel_calls(
@@ -50,23 +47,58 @@ def kernel_calls(
     }
 
 
-def circular_milliseconds(seconds: float) -> dict[str, float]:
-    """The shortest times of the kernels with circular windows, by case and kernel."""
-    found = {}
-    for name in NAMES:
-        calls = kernel_calls(CASES[name], CASES[name].windows, *inputs(CASES[name]))
-        turns = in_turns(list(calls.values()), len(calls) * seconds, time.thread_time)
-        for kernel, times in zip(calls, zip(*turns, strict=True), strict=True):
-            found[f"{name}, {kernel}"] = min(times) * 1e3
+def inputs(case: Case) -> list[Tensor]:
+    """q, k and v."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(case.shape, generator=generator) for _ in range(3)]
+
+
+def times_here(case: Case, windows: dict[str, list[int]], seconds: float) -> Times:
+    """The times in this process: calls with all windows alternate, ``seconds`` for each kernel."""
+    images = inputs(case)
+    calls = {name: kernel_calls(case, W, *images) for name, W in windows.items()}
+    found: Times = {}
+    for kernel in next(iter(calls.values())):
+        turns = in_turns([one[kernel] for one in calls.values()], seconds, time.thread_time)
+        found[kernel] = {
+            name: {
+                "milliseconds": min(turn[at] for turn in turns) * 1e3,
+                "ratio": statistics.median(turn[at] / turn[0] for turn in turns),
+            }
+            for at, name in enumerate(calls)
+        }
     return found
 
 
-def beside(before: Path, now: Path, seconds: float) -> list[dict[str, Any]]:
+def times(library: Path, case: Case, windows: dict[str, list[int]], seconds: float) -> Times:
+    """The shortest times of all processes, and the medians of their ratios.
+
+    Args:
+        library: A CPU library.
+        case: The problem.
+        windows: By name, as the ops take them.
+        seconds: Of turns, for each kernel.
+    """
+    rounds = [_in_process(library, case, windows, seconds / ROUNDS) for _ in range(ROUNDS)]
+    return {
+        kernel: {
+            name: {
+                "milliseconds": min(one[kernel][name]["milliseconds"] for one in rounds),
+                "ratio": statistics.median(one[kernel][name]["ratio"] for one in rounds),
+            }
+            for name in windows
+        }
+        for kernel in rounds[0]
+    }
+
+
+def beside(before: Path, now: Path, case: Case, seconds: float) -> list[dict[str, Any]]:
     """Circular windows with two libraries, in processes that take turns.
 
     Args:
         before: One library.
         now: The other.
+        case: The problem.
         seconds: Of turns, for each library and kernel.
 
     Returns:
@@ -76,11 +108,14 @@ def beside(before: Path, now: Path, seconds: float) -> list[dict[str, Any]]:
     rounds: list[list[dict[str, float]]] = []
     for at in range(ROUNDS):
         order = [before, now][:: (-1) ** at]
-        times = [_in_process(library, seconds / ROUNDS) for library in order]
-        rounds.append(times[:: (-1) ** at])
+        both = [
+            _in_process(library, case, {"": case.windows}, seconds / ROUNDS) for library in order
+        ]
+        found = [{kernel: one[""]["milliseconds"] for kernel, one in run.items()} for run in both]
+        rounds.append(found[:: (-1) ** at])
     return [
         {
-            "kernel": kernel,
+            "kernel": f"{case.name}, {kernel}",
             "before": min(before[kernel] for before, _ in rounds),
             "now": min(now[kernel] for _, now in rounds),
             "ratio": statistics.median(now[kernel] / before[kernel] for before, now in rounds),
@@ -89,12 +124,17 @@ def beside(before: Path, now: Path, seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def _in_process(library: Path, seconds: float) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.window_kernels", str(library.resolve())]
-    command += ["--seconds", str(seconds)]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True)
-    found: dict[str, float] = json.loads(done.stdout)
+def _in_process(library: Path, case: Case, windows: dict[str, list[int]], seconds: float) -> Times:
+    arguments = [str(library.resolve()), json.dumps(asdict(case)), json.dumps(windows)]
+    command = [sys.executable, "-m", "benchmarks.window_kernels", *arguments]
+    done = subprocess.run(
+        [*command, "--seconds", str(seconds)],
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found: Times = json.loads(done.stdout)
     return found
 
 
@@ -102,11 +142,14 @@ def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.window_kernels")
     parser.add_argument("library", type=Path, help="a CPU library")
-    parser.add_argument("--seconds", type=float, default=0.2, help="of turns, for each kernel")
+    parser.add_argument("case", type=json.loads, help="the attributes of a Case, as JSON")
+    parser.add_argument("windows", type=json.loads, help="as the ops take them, by name, as JSON")
+    parser.add_argument("--seconds", type=float, default=0.0, help="of turns, for each kernel")
     options = parser.parse_args()
     torch.ops.load_library(str(options.library.resolve()))  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)
-    print(json.dumps(circular_milliseconds(options.seconds)))
+    case = Case(**{**options.case, "spatial": tuple(options.case["spatial"])})
+    print(json.dumps(times_here(case, options.windows, options.seconds)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """Other windows against circular ones, on the same problem with the same number of offsets.
 
 ``python -m benchmarks.windows`` prints the tables; with ``--output`` it writes them too. With
-``--before LIBRARY``, the CPU library of another commit, circular windows are timed with it as well,
-in processes of their own.
+``--before LIBRARY``, the CPU library of another commit, circular windows are timed with it as well.
 All times are the processor time of one thread, except beside FlexAttention and NATTEN.
 """
 
 import argparse
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +19,12 @@ import circulant_attention
 from benchmarks import report
 from benchmarks.cases import CASES, Case
 from benchmarks.timing import in_turns, spread
-from benchmarks.window_kernels import NAMES, beside, inputs, kernel_calls
+from benchmarks.window_kernels import beside, inputs, times
 from circulant_attention import Window
 from circulant_attention.geometry import Geometry, make_geometry
 from circulant_attention.ops.library import library_paths
 
+NAMES = ("readme", "many_small")
 PEER_CASE = "many_small"
 AGREEMENT = 1e-3  # of the largest element
 
@@ -47,22 +46,21 @@ def windows(w: int) -> dict[str, Window]:
     }
 
 
-def against_circular(case: Case, seconds: float) -> list[dict[str, Any]]:
-    """The ratio of each window's time to the circular one's in the same turn, for each kernel."""
-    qkv = inputs(case)
-    calls = {
-        name: kernel_calls(case, list(make_geometry(window, case.spatial).op_window), *qkv)
+def against_circular(case: Case, library: Path, seconds: float) -> list[dict[str, Any]]:
+    """The times of each kernel with each window, and their ratio to those of the circular one."""
+    every = {
+        name: list(make_geometry(window, case.spatial).op_window)
         for name, window in windows(case.window).items()
     }
-    rows: dict[str, dict[str, Any]] = {name: {} for name in calls}
-    for kernel in calls["circular"]:
-        turns = in_turns([one[kernel] for one in calls.values()], seconds, time.thread_time)
-        for at, name in enumerate(calls):
-            rows[name][kernel] = {
-                "milliseconds": min(turn[at] for turn in turns) * 1e3,
-                "ratio": statistics.median(turn[at] / turn[0] for turn in turns),
-            }
-    return [{"case": case.name, "window": name, "kernels": row} for name, row in rows.items()]
+    found = times(library, case, every, seconds)
+    return [
+        {
+            "case": case.name,
+            "window": name,
+            "kernels": {kernel: row[name] for kernel, row in found.items()},
+        }
+        for name in every
+    ]
 
 
 def mask_of(geometry: Geometry) -> Callable[..., Tensor]:
@@ -152,7 +150,10 @@ def peer(case: Case, name: str, kind: str, seconds: float) -> dict[str, Any]:
 
 def markdown(run: dict[str, Any]) -> str:
     """The tables."""
-    made = ": float32, one thread. Ratios are medians over turns in which all calls alternate."
+    made = (
+        ": float32, one thread. Ratios are medians over processes, and in each over turns in which "
+        "the calls with all windows alternate."
+    )
     lines = report.head("Other windows against circular ones", run, made, run["machine"])
     for name in dict.fromkeys(row["case"] for row in run["windows"]):
         rows = [row for row in run["windows"] if row["case"] == name]
@@ -187,8 +188,10 @@ def measure(cases: list[Case], before: Path | None, seconds: float) -> dict[str,
     own = library_paths(Path(circulant_attention.__file__).parent)[0]
     return {
         **report.surroundings("benchmarks.windows"),
-        "windows": [row for case in cases for row in against_circular(case, seconds)],
-        "before": beside(before, own, seconds) if before else [],
+        "windows": [row for case in cases for row in against_circular(case, own, seconds)],
+        "before": [row for case in cases for row in beside(before, own, case, seconds)]
+        if before
+        else [],
         "peers": [peer(CASES[PEER_CASE], *one, seconds) for one in peers],
     }
 

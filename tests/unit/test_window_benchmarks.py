@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,8 @@ from circulant_attention.geometry import make_geometry
 from circulant_attention.ops.library import library_paths
 
 SMALL = Case("small", 1, 2, (12, 12), 3)
+# 2 pixels before and none after, without gaps, truncated.
+PAST = [2, 0, 1, 1]
 
 
 @given(random_windows(most=80))
@@ -40,26 +45,20 @@ def test_the_windows_have_one_number_of_offsets():
 @pytest.fixture
 def run(monkeypatch):
     """All measurements, without the peers and with one turn of each kernel."""
-    monkeypatch.setattr(windows, "in_turns", lambda calls, *_: [[call() and 1.0 for call in calls]])
+    monkeypatch.setattr(window_kernels, "ROUNDS", 1)
     monkeypatch.setattr(windows, "PEERS", {"NATTEN": windows.PEERS["NATTEN"]})
     monkeypatch.setattr(windows.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(windows, "kernel_calls", kernel_calls)
     before = [{"kernel": "small, forward", "before": 2.0, "now": 1.0, "ratio": 0.5}]
-    monkeypatch.setattr(windows, "beside", lambda library, own, seconds: before)
+    monkeypatch.setattr(windows, "beside", lambda library, own, case, seconds: before)
     return windows.measure([SMALL], "library", 0.0)
-
-
-def kernel_calls(*problem, original=windows.kernel_calls):
-    """The calls, which say that they ran."""
-    return {name: lambda f=f: f() is not None for name, f in original(*problem).items()}
 
 
 def test_the_tables(run):
     text = windows.markdown(run)
     assert "## small" in text
-    assert "| circular | 1000.00 ms |" in text
-    for name in windows.windows(3):
-        assert f"| {name} |" in text
+    assert re.search(r"\| circular (\| \d+\.\d\d ms ){7}\|", text)
+    for name in list(windows.windows(3))[1:]:
+        assert re.search(rf"\| {name} (\| \d+\.\d\d ){{7}}\|", text)
     assert "| small, forward | 2.00 | 1.00 | 0.500 |" in text
     assert "| NATTEN | causal | `not installed` | | |" in text
 
@@ -91,37 +90,48 @@ def test_the_peer_is_given_the_same_problem(monkeypatch):
     assert found["ratio"] > 0
 
 
-def test_two_libraries_in_processes_that_take_turns(monkeypatch):
-    seen = []
+def test_processes_are_combined(monkeypatch):
+    found = iter([(3.0, 1.5), (2.0, 1.1), (4.0, 1.2)])
 
-    def in_process(library, seconds):
-        seen.append(library)
-        return {"small, forward": 3.0 if library == "before" else 1.5}
+    def in_process(library, case, windows, seconds):
+        milliseconds, ratio = next(found)
+        return {"forward": {name: dict(milliseconds=milliseconds, ratio=ratio) for name in windows}}
 
     monkeypatch.setattr(window_kernels, "_in_process", in_process)
     monkeypatch.setattr(window_kernels, "ROUNDS", 3)
-    found = window_kernels.beside("before", "now", 1.0)
+    times = window_kernels.times("library", SMALL, {"circular": [3, 3]}, 1.0)
+    assert times == {"forward": {"circular": {"milliseconds": 2.0, "ratio": 1.2}}}
+
+
+def test_processes_with_two_libraries_take_turns(monkeypatch):
+    seen = []
+
+    def in_process(library, case, windows, seconds):
+        seen.append(library)
+        (name,) = windows
+        milliseconds = 3.0 if library == "before" else 1.5
+        return {"forward": {name: {"milliseconds": milliseconds, "ratio": 1.0}}}
+
+    monkeypatch.setattr(window_kernels, "_in_process", in_process)
+    monkeypatch.setattr(window_kernels, "ROUNDS", 3)
+    found = window_kernels.beside("before", "now", SMALL, 1.0)
     assert found == [{"kernel": "small, forward", "before": 3.0, "now": 1.5, "ratio": 0.5}]
     assert seen == ["before", "now", "now", "before", "before", "now"]
 
 
 def test_a_library_is_timed_without_the_package():
     library = library_paths(Path(circulant_attention.__file__).parent)[0]
+    case, asked = json.dumps(asdict(SMALL)), json.dumps({"circular": [3, 3], "past": 2 * PAST})
     program = """
-import sys, torch
+import sys
 from benchmarks import window_kernels
-from benchmarks.cases import Case
-torch.ops.load_library(sys.argv[1])
-window_kernels.NAMES, window_kernels.CASES = ("small",), {"small": Case("small", 1, 2, (12, 12), 3)}
-print(*window_kernels.circular_milliseconds(0.0), sep="\\n")
+window_kernels.main()
 assert "circulant_attention" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, library],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    kernels = ["forward", "backward", "similarity", "adjacency", "apply", "transposed apply"]
-    assert done.stdout.splitlines() == [f"small, {name}" for name in [*kernels, "transpose"]]
+    command = [sys.executable, "-c", program, str(library), case, asked]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout)
+    assert len(found) == 7
+    for times in found.values():
+        assert times["circular"]["ratio"] == 1
+        assert times["past"]["ratio"] > 0 and times["past"]["milliseconds"] > 0

@@ -33,7 +33,7 @@ struct Slots {
 
 // Calls f(n, vector) for value n of all slots, with query l in lane l of the vector. Lanes without
 // a query are zero. `length` values of a query are treated together: row(values, l, n, count) loads
-// `count` of them from n on for query l, whose first is at `values`.
+// values n to n + count - 1 of query l; value 0 is at `values`.
 template <class S, class F, class Row>
 inline void read_rows(const Slots<const S>& slots, int64_t length, int64_t lanes, F&& f,
                       Row&& row) {
