@@ -54,19 +54,25 @@ def inputs(case: Case) -> list[Tensor]:
 
 
 def times_here(case: Case, windows: dict[str, list[int]], seconds: float) -> Times:
-    """The times in this process: calls with all windows alternate, ``seconds`` for each kernel."""
+    """The times in this process: calls with each window alternate with those of the first one.
+
+    Args:
+        case: The problem.
+        windows: By name, as the ops take them. The ratio of the first one shows the noise.
+        seconds: Of turns, for each kernel and window.
+    """
     images = inputs(case)
     calls = {name: kernel_calls(case, W, *images) for name, W in windows.items()}
+    first = next(iter(calls.values()))
     found: Times = {}
-    for kernel in next(iter(calls.values())):
-        turns = in_turns([one[kernel] for one in calls.values()], seconds, time.thread_time)
-        found[kernel] = {
-            name: {
-                "milliseconds": min(turn[at] for turn in turns) * 1e3,
-                "ratio": statistics.median(turn[at] / turn[0] for turn in turns),
+    for kernel in first:
+        found[kernel] = {}
+        for name, others in calls.items():
+            turns = in_turns([first[kernel], others[kernel]], seconds, time.thread_time)
+            found[kernel][name] = {
+                "milliseconds": min(other for _, other in turns) * 1e3,
+                "ratio": statistics.median(other / one for one, other in turns),
             }
-            for at, name in enumerate(calls)
-        }
     return found
 
 
@@ -77,7 +83,7 @@ def times(library: Path, case: Case, windows: dict[str, list[int]], seconds: flo
         library: A CPU library.
         case: The problem.
         windows: By name, as the ops take them.
-        seconds: Of turns, for each kernel.
+        seconds: Of turns, for each kernel and window.
     """
     rounds = [_in_process(library, case, windows, seconds / ROUNDS) for _ in range(ROUNDS)]
     return {
@@ -144,7 +150,7 @@ def main() -> None:
     parser.add_argument("library", type=Path, help="a CPU library")
     parser.add_argument("case", type=json.loads, help="the attributes of a Case, as JSON")
     parser.add_argument("windows", type=json.loads, help="as the ops take them, by name, as JSON")
-    parser.add_argument("--seconds", type=float, default=0.0, help="of turns, for each kernel")
+    parser.add_argument("--seconds", type=float, default=0.0, help="of turns, for each of them")
     options = parser.parse_args()
     torch.ops.load_library(str(options.library.resolve()))  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)

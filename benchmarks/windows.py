@@ -152,7 +152,7 @@ def markdown(run: dict[str, Any]) -> str:
     """The tables."""
     made = (
         ": float32, one thread. Ratios are medians over processes, and in each over turns in which "
-        "the calls with all windows alternate."
+        "calls with this window and with the circular one alternate."
     )
     lines = report.head("Other windows against circular ones", run, made, run["machine"])
     for name in dict.fromkeys(row["case"] for row in run["windows"]):

@@ -133,5 +133,5 @@ assert "circulant_attention" not in sys.modules
     found = json.loads(done.stdout)
     assert len(found) == 7
     for times in found.values():
-        assert times["circular"]["ratio"] == 1
-        assert times["past"]["ratio"] > 0 and times["past"]["milliseconds"] > 0
+        assert list(times) == ["circular", "past"]
+        assert all(one["ratio"] > 0 and one["milliseconds"] > 0 for one in times.values())
