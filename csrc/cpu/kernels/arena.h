@@ -36,4 +36,13 @@ inline int64_t odd_pitch(int64_t columns) {
   return (divide_up(columns, line) | 1) * line;
 }
 
+// The same for rows whose vectors need not be aligned: where this would add a whole line, an odd
+// number of quarters of lines. Shorter rows need less of the cache and of its pages.
+template <class T>
+inline int64_t odd_unaligned_pitch(int64_t columns) {
+  constexpr int64_t line = kCacheLine / sizeof(T), quarter = line / 4;
+  if (divide_up(columns, line) % 2 == 1) return odd_pitch<T>(columns);
+  return (divide_up(columns, quarter) | 1) * quarter;
+}
+
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

@@ -52,7 +52,7 @@ struct KeyColumns {
   }
   template <class T>
   int64_t query_pitch() const {
-    return odd_pitch<T>(round_up(most(), kLanes<T>) + reach());
+    return odd_unaligned_pitch<T>(round_up(most(), kLanes<T>) + reach());
   }
   template <class T>
   int64_t key_pitch() const {

@@ -3,7 +3,7 @@
 //
 // In the tensors the channels of a pixel are a whole image apart, so that for most image sizes they
 // share one set of the cache. In packed rows they are `pitch` elements apart, an odd number of
-// cache lines.
+// cache lines or of quarters of them.
 #pragma once
 
 #include <cstdint>
@@ -229,8 +229,8 @@ class KeyRows : public RowsAround<S> {
   KeyRows(Arena& arena, const Image<const S>& image, const Geometry& g, const WorkItem& item,
           const Span& offsets)
       : RowsAround<S>(arena, image, g, item.rows, image.channels,
-                      odd_pitch<T>(round_up(item.columns.size(), kLanes<T>) +
-                                   g.dims[2].dilation * (offsets.size() - 1))),
+                      odd_unaligned_pitch<T>(round_up(item.columns.size(), kLanes<T>) +
+                                             g.dims[2].dilation * (offsets.size() - 1))),
         columns_(item.columns),
         dim_(g.dims[2]),
         placement_(placement(offsets)) {}
