@@ -20,39 +20,47 @@ namespace circulant::simd::CIRCULANT_INSTRUCTION_SET {
 constexpr int kTileColumns = 3;
 constexpr int kTileVectors = kRegisters == 32 ? 2 : 1;
 
-// Calls f(w, width) for the tiles of `columns`: column w and those `step` apart, `width` of them,
-// at most `most`. Adjacent tiles follow each other, because they share neighbours: so all tiles of
-// the columns that are whole steps apart come before the next ones.
+// Calls f(w, width) for the tiles of those of `columns` that are in one of the `classes`, the
+// columns modulo `step`: column w and those `step` apart, `width` of them, at most `most`. Adjacent
+// tiles of a class follow each other, because they share neighbours.
 template <class F>
-inline void for_each_tile(const Span& columns, int64_t most, int64_t step, F&& f) {
-  for (int64_t begin = columns.begin; begin < smaller(columns.begin + step, columns.end); ++begin) {
-    for (int64_t w = begin; w < columns.end; w += most * step) {
+inline void for_each_tile(const Span& columns, const Span& classes, int64_t most, int64_t step,
+                          F&& f) {
+  for (int64_t c = classes.begin; c < classes.end; ++c) {
+    const int64_t first = c + round_up(larger(columns.begin - c, 0), step);
+    for (int64_t w = first; w < columns.end; w += most * step) {
       f(w, smaller(most, divide_up(columns.end - w, step)));
     }
   }
 }
 
+// How the places of the weights are given: by strides, in a list with one for each pixel, where the
+// columns of a tile follow each other, or in a list with one for each pixel and column.
+enum class Places { kStrides, kOfPixels, kOfWeights };
+
 // The weights of a tile. That of row r and pixel n of the neighbours, n = 0 at the first one in the
-// window of column 0, and row i and column c of the results is
-// first[r * kTileRows + i][at + c * column + n * pixel]. With places, it is
-// first[r * kTileRows + i][places[at + c * column + n * pixel]].
+// window of column 0, and row i and column c of the results is first[r * kTileRows + i][place]:
+//   kStrides:   place = at + c * column + n * pixel
+//   kOfPixels:  place = places[at + n * pixel] + c
+//   kOfWeights: place = places[at + c * column + n * pixel]
 template <class T>
 struct TileWeights {
   const T* const* first;
   int64_t at, column, pixel;
-  const int64_t* places;  // may be null
+  const int64_t* places;  // null with strides
 };
 
 // sums[column][row][vector] += sum over `count` rows of neighbours and the pixels in the window of
 // the column of weight * pixel. A pixel is at x[r] + at + pixel * channels. The sums of the rows of
-// a column are `channels` apart, those of columns kTileRows * next.
-template <class T, int rows, int columns, int vectors, bool placed>
+// a column are `channels` apart, those of columns kTileRows * channels.
+template <class T, int rows, int columns, int vectors, Places places>
 void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, int64_t count,
-                  int64_t window, int64_t next, int64_t channels, T* sums) {
+                  int64_t window, int64_t channels, T* sums) {
   constexpr int L = kLanes<T>;
+  constexpr bool listed = places != Places::kStrides;
   Vec<T> s[rows][columns][vectors];
   const auto place = [=](int row, int column, int v) {
-    return sums + column * kTileRows * next + row * channels + v * L;
+    return sums + (column * kTileRows + row) * channels + v * L;
   };
   CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -63,9 +71,9 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
     const T* pixel = x[n] + at;
     const T* weight[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      weight[r] = weights.first[n * kTileRows + r] + (placed ? 0 : weights.at);
+      weight[r] = weights.first[n * kTileRows + r] + (listed ? 0 : weights.at);
     }
-    const int64_t* place = placed ? weights.places + weights.at : nullptr;
+    const int64_t* list = listed ? weights.places + weights.at : nullptr;
     // Adds one pixel to the columns first to last, with it in their windows.
     const auto add = [&](int first, int last) __attribute__((always_inline)) {
       Vec<T> value[vectors];
@@ -76,7 +84,9 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
       int64_t from[columns];
       CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
         if (c < first || c > last) continue;
-        from[c] = placed ? place[c * weights.column] : c * weights.column;
+        from[c] = places == Places::kStrides    ? c * weights.column
+                  : places == Places::kOfPixels ? *list + c
+                                                : list[c * weights.column];
       }
       CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
         CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
@@ -86,9 +96,9 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
             s[r][c][v] = fma(factor, value[v], s[r][c][v]);
           }
         }
-        if constexpr (!placed) weight[r] += weights.pixel;
+        if constexpr (!listed) weight[r] += weights.pixel;
       }
-      if constexpr (placed) place += weights.pixel;
+      if constexpr (listed) list += weights.pixel;
       pixel += channels;
     };
     CIRCULANT_UNROLL for (int last = 0; last < columns - 1; ++last) add(0, last);
@@ -104,18 +114,18 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
 
 template <class T>
 using AddProducts = void(const TileWeights<T>&, const T* const*, int64_t, int64_t, int64_t, int64_t,
-                         int64_t, T*);
+                         T*);
 
 // The function above for a tile of any size.
-template <class T, bool placed>
+template <class T, Places places>
 inline AddProducts<T>* add_products_of(int64_t rows, int64_t columns, int64_t vectors) {
   constexpr int most = kTileVectors;
   static constexpr AddProducts<T>* functions[kTileRows][kTileColumns][2] = {
 #define CIRCULANT_TILES(rows)                                                            \
   {                                                                                      \
-    {add_products<T, rows, 1, 1, placed>, add_products<T, rows, 1, most, placed>},       \
-        {add_products<T, rows, 2, 1, placed>, add_products<T, rows, 2, most, placed>}, { \
-      add_products<T, rows, 3, 1, placed>, add_products<T, rows, 3, most, placed>        \
+    {add_products<T, rows, 1, 1, places>, add_products<T, rows, 1, most, places>},       \
+        {add_products<T, rows, 2, 1, places>, add_products<T, rows, 2, most, places>}, { \
+      add_products<T, rows, 3, 1, places>, add_products<T, rows, 3, most, places>        \
     }                                                                                    \
   }
       CIRCULANT_TILES(1), CIRCULANT_TILES(2), CIRCULANT_TILES(3), CIRCULANT_TILES(4)

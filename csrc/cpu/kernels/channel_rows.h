@@ -91,32 +91,43 @@ class ChannelRows : public RowsAround<S> {
   Placement placement_;
 };
 
-// The sums of a few rows of a work item: [column][kTileRows][channel].
+// The sums of a few rows of a work item: [column][kTileRows][channel], columns in the order of
+// ChannelRows: those a dilation apart are adjacent.
 template <class T>
 class ChannelSums {
   static constexpr int64_t L = kLanes<T>;
 
  public:
-  ChannelSums(Arena& arena, const Span& columns, int64_t channels)
+  ChannelSums(Arena& arena, const Span& columns, int64_t dilation, int64_t channels)
       : columns_(columns),
+        dilation_(dilation),
         channels_(padded_channels<T>(channels)),
-        data_(arena.take<T>(columns.size() * kTileRows * channels_)) {}
+        data_(arena.take<T>(columns.size() * kTileRows * channels_)),
+        places_(arena.take<T*>(columns.size())) {}
+
+  // Call this once, before all others.
+  void start() {
+    T* place = data_;
+    for (int64_t c = 0; c < smaller(dilation_, columns_.size()); ++c) {
+      for (int64_t w = c; w < columns_.size(); w += dilation_, place += kTileRows * channels_) {
+        places_[w] = place;
+      }
+    }
+  }
 
   void clear() { fill_zero(data_, columns_.size() * kTileRows * channels_); }
 
-  T* at(int64_t column, int64_t row) const {
-    return data_ + (column * kTileRows + row) * channels_;
-  }
+  T* at(int64_t column, int64_t row) const { return places_[column] + row * channels_; }
 
-  // Writes rows h.. of plane d.
+  // Writes rows h.. of plane d, a few channels at a time: each channel has pages of its own, and
+  // stores to many pages in turn are slow.
   template <class S>
   void store(const Image<S>& image, int64_t d, int64_t h, int64_t rows) const {
-    const int64_t pixels = image.pixels();
-    for (int64_t r = 0; r < rows; ++r) {
-      S* row = image.row(0, d, h + r) + columns_.begin;
-      for (int64_t w = 0; w < columns_.size(); w += L) {
-        const int64_t lanes = smaller(L, columns_.size() - w);
-        for (int64_t c = 0; c < channels_; c += L) {
+    const RowsOfImage<S> to(image, d, h, rows);
+    for (int64_t c = 0; c < channels_; c += L) {
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t w = 0; w < columns_.size(); w += L) {
+          const int64_t lanes = smaller(L, columns_.size() - w);
           Vec<T> block[L];
           CIRCULANT_UNROLL for (int l = 0; l < L; ++l) {
             block[l] = load(at(w + smaller(l, lanes - 1), r) + c);
@@ -124,7 +135,7 @@ class ChannelSums {
           transpose_block<T>(block);
           CIRCULANT_UNROLL for (int i = 0; i < L; ++i) {
             if (c + i >= image.channels) continue;
-            store_first(row + (c + i) * pixels + w, block[i], lanes);
+            store_first(to.row(c + i, r) + columns_.begin + w, block[i], lanes);
           }
         }
       }
@@ -133,8 +144,9 @@ class ChannelSums {
 
  private:
   Span columns_;
-  int64_t channels_;
+  int64_t dilation_, channels_;
   T* data_;
+  T** places_;  // of the columns
 };
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

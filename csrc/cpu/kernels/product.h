@@ -9,10 +9,10 @@
 #include <cstdint>
 
 #include "../params.h"
-#include "../simd/prefetch.h"
 #include "broadcast.h"
 #include "channel_rows.h"
 #include "packing.h"
+#include "product_ahead.h"
 #include "row_block.h"
 #include "weights.h"
 
@@ -28,6 +28,7 @@ class ProductKernel {
       : ProductKernel(a, transposed ? a.geometry.transposed() : a.geometry, item, arena) {}
 
   void run() {
+    sums_.start();
     if (segments(geometry_.dims[2].window) == 1) find_places(segment_);
     for_each_row_block(
         geometry_, item_, block_,
@@ -52,7 +53,7 @@ class ProductKernel {
         channels_(padded_channels<T>(a.channels)),
         segment_(largest_segment(g.dims[2].window)),
         x_(arena, key_image<const S>(a.x, item, a.channels, g), geometry_, item, segment_),
-        sums_(arena, item.columns, a.channels),
+        sums_(arena, item.columns, dilation_, a.channels),
         block_{kTileRows, g.dims[0].window, g.dims[1].window},
         together_(key_rows_together()),
         most_columns_(columns_together()),
@@ -63,7 +64,8 @@ class ProductKernel {
         rows_(arena.take<const S*>(together_ * kTileRows)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * copy_size_)),
-        places_(arena.take<int64_t>(values_.always_in_place() ? columns_ * segment_.size() : 0)) {}
+        places_(arena.take<int64_t>(values_.always_in_place() ? columns_ * values_.places(segment_)
+                                                              : 0)) {}
 
   // The number of key rows to treat together. All of them, so that rows of the matrix are read from
   // end to end; transposed, a row of y needs only a part of each.
@@ -85,13 +87,6 @@ class ProductKernel {
     return smaller(columns_, kTileColumns * dilation_ * larger(1, bytes / (dilation_ * tile)));
   }
 
-  // Key rows [begin, end), all of plane p of the window, at `offsets` along columns, for rows h..
-  // of plane d of y.
-  struct Step {
-    int64_t d, h, p, begin, end;
-    Span offsets;
-  };
-
   // Adds the pixels of x at `offsets` to rows h.. of plane d, row i of the item.
   void add_segment(int64_t d, int64_t h, int64_t i, const Span& offsets) {
     const int64_t plane_rows = block_.plane_rows();
@@ -103,7 +98,7 @@ class ProductKernel {
     for (int64_t j = 0; j < block_.key_rows(); ++j) {
       key_rows_[j] = x_.row(j / plane_rows, i + block_.in_plane(j));
     }
-    prefetch_rows(h);
+    ahead_.rows(block_, h);
     for (int64_t p = block_.present_planes.begin; p < block_.present_planes.end; ++p) {
       const int64_t top = p * plane_rows, last = top + block_.present_rows.end;
       for (int64_t j = top + block_.present_rows.begin; j < last; j += together_) {
@@ -113,7 +108,7 @@ class ProductKernel {
   }
 
   // Finds the weights of every key row and row of y.
-  void find_rows(const Step& step) {
+  void find_rows(const ProductStep& step) {
     for_each_pair(step, [&](int64_t place, int64_t j, int64_t r) {
       rows_[place] = values_.row(step.d, step.h + r, step.p, block_.in_plane(j) - r);
     });
@@ -130,19 +125,28 @@ class ProductKernel {
   }
   static int64_t tile_columns(const Span& offsets) { return smaller(kTileColumns, offsets.size()); }
 
-  void add_key_rows(const Step& step) {
+  void add_key_rows(const ProductStep& step) {
     const Span in_place = whole_tiles(step.offsets);
     // At most 4 key rows, so that prefetching is spread.
     parts_end_ = find_parts(block_, step.begin, step.end, 4, parts_);
     find_rows(step);
-    if (transposed && step.offsets.size() == geometry_.dims[2].window) prefetch_next_key_rows(step);
-    add_border(step, {0, in_place.begin});
-    add_in_place(step, in_place, values_.first_in_row(step.offsets), geometry_.offsets(), nullptr);
-    add_border(step, {in_place.end, columns_});
+    if (transposed && step.offsets.size() == geometry_.dims[2].window) {
+      ahead_.key_rows(block_, step, together_);
+    }
+    // Transposed, a row of the matrix has weights of one class: class by class it is read once.
+    const bool apart = transposed && values_.always_in_place();
+    const int64_t classes = smaller(dilation_, columns_);
+    for (int64_t c = 0; c < (apart ? classes : 1); ++c) {
+      classes_ = apart ? Span{c, c + 1} : Span{0, classes};
+      add_border(step, {0, in_place.begin});
+      add_in_place(step, in_place, values_.first_in_row(step.offsets), geometry_.offsets(),
+                   nullptr);
+      add_border(step, {in_place.end, columns_});
+    }
   }
 
   // Copies the weights of `columns`.
-  void copy(const Step& step, const Span& columns) {
+  void copy(const ProductStep& step, const Span& columns) {
     for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
       weights_[place] = copies_ + place * copy_size_;
     });
@@ -155,12 +159,14 @@ class ProductKernel {
 
   // Adds to columns near a border: with the places of the weights, or copies of them for some
   // columns at a time.
-  void add_border(const Step& step, const Span& columns) {
+  void add_border(const ProductStep& step, const Span& columns) {
+    if (values_.always_in_place()) {
+      return add_in_place(step, columns, 0, values_.places(step.offsets), places_);
+    }
     const int64_t window = step.offsets.size();
-    if (values_.always_in_place()) return add_in_place(step, columns, 0, window, places_);
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
-      if (!transposed) prefetch_columns(step, part);
+      if (!transposed) ahead_.columns(block_, step, part, most_columns_);
       copy(step, part);
       add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window, nullptr);
     }
@@ -168,7 +174,7 @@ class ProductKernel {
 
   // Adds to `columns` with weights in place. Those of column w, or their places unless these are
   // null, begin at first + w * stride.
-  void add_in_place(const Step& step, const Span& columns, int64_t first, int64_t stride,
+  void add_in_place(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
                     const int64_t* places) {
     if (columns.size() == 0) return;
     if constexpr (sizeof(S) == sizeof(T)) {
@@ -176,7 +182,7 @@ class ProductKernel {
     }
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
-      if (!transposed) prefetch_columns(step, part);
+      if (!transposed) ahead_.columns(block_, step, part, most_columns_);
       add_tiles(step, part, first, stride, places);
     }
   }
@@ -192,7 +198,7 @@ class ProductKernel {
   // Calls f(place, j, r) for every key row j and row r of y: `place` is theirs in rows_, weights_
   // and copies_.
   template <class F>
-  void for_each_pair(const Step& step, F&& f) {
+  void for_each_pair(const ProductStep& step, F&& f) {
     for (int64_t j = step.begin; j < step.end; ++j) {
       const int64_t first = block_.first_query(j);
       for (int64_t r = first; r < first + block_.queries(j); ++r) {
@@ -202,84 +208,39 @@ class ProductKernel {
   }
 
   // Adds the key rows to `columns`.
-  void add_tiles(const Step& step, const Span& columns, int64_t first, int64_t stride,
+  void add_tiles(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
                  const int64_t* places) {
-    for_each_tile(columns, tile_columns(step.offsets), dilation_, [&](int64_t w, int64_t width) {
-      const int64_t at = first + w * stride, next = dilation_ * stride - 1;
-      const bool by_pixel = transposed && places == nullptr;
+    const int64_t next = dilation_ * stride - 1;
+    const bool by_pixel = transposed && places == nullptr;
+    const auto add = [&](int64_t w, int64_t width) {
+      const int64_t at = first + w * stride;
       add_tile(step, w, width, {weights_, at, by_pixel ? 1 : next, by_pixel ? next : 1, places});
-    });
+    };
+    for_each_tile(columns, classes_, tile_columns(step.offsets), dilation_, add);
   }
 
   // Adds the key rows to `width` columns, w and those a dilation apart. `weights` are those of the
   // first key row and row of y.
-  void add_tile(const Step& step, int64_t w, int64_t width, TileWeights<T> weights) {
-    const auto of = weights.places ? add_products_of<T, true> : add_products_of<T, false>;
+  void add_tile(const ProductStep& step, int64_t w, int64_t width, TileWeights<T> weights) {
+    constexpr Places listed = transposed ? Places::kOfPixels : Places::kOfWeights;
+    const auto of = weights.places == nullptr ? add_products_of<T, Places::kStrides>
+                                              : add_products_of<T, listed>;
     const int64_t pixel = x_.place(w) * channels_;
     for (const RowsAlike* part = parts_; part < parts_end_; ++part) {
       weights.first = weights_ + (part->key_row - step.begin) * kTileRows + part->row;
       for (int64_t c = 0; c < channels_; c += kTileVectors * L) {
         const int64_t vectors = smaller(kTileVectors, (channels_ - c) / L);
         of(part->rows, width, vectors)(weights, key_rows_ + part->key_row, pixel + c, part->count,
-                                       step.offsets.size(), dilation_ * channels_, channels_,
-                                       sums_.at(w, part->row) + c);
-        for (int64_t n = 0; n < part->count; ++n) {
-          values_ahead_.step();
-          rows_ahead_.step();
-        }
+                                       step.offsets.size(), channels_, sums_.at(w, part->row) + c);
+        for (int64_t n = 0; n < part->count; ++n) ahead_.step();
       }
     }
-  }
-
-  // Prefetches the rows of x for the next rows of y.
-  void prefetch_rows(int64_t h) {
-    const int64_t rows = smaller(kTileRows, item_.rows.end - h - block_.rows);
-    rows_ahead_.clear();
-    if (rows > 0) x_.prefetch(rows_ahead_, rows);
-    rows_ahead_.spread(steps(block_.key_rows(), columns_));
-  }
-
-  // Prefetches, during `part`, the weights of the next columns, or of the next rows of y.
-  void prefetch_columns(const Step& step, const Span& part) {
-    int64_t w = part.end, h = step.h, rows = block_.rows;
-    if (w == columns_) {
-      w = 0;
-      h += rows;
-      rows = smaller(kTileRows, item_.rows.end - h);
-    }
-    values_ahead_.clear();
-    values_.prefetch(values_ahead_, step.d, h, rows, w, smaller(most_columns_, columns_ - w),
-                     step.offsets);
-    values_ahead_.spread(steps(step.end - step.begin, part.size()));
-  }
-
-  // Transposed: prefetches the weights of the next key rows, of this or the next plane of the
-  // window, or of the next rows of y.
-  void prefetch_next_key_rows(const Step& step) {
-    RowBlock block = block_;
-    int64_t h = step.h, begin = step.end;
-    if (begin == block.key_rows()) {
-      h += block.rows;
-      block.rows = smaller(kTileRows, item_.rows.end - h);
-      begin = 0;
-    }
-    values_ahead_.clear();
-    if (block.rows <= 0) return;
-    const int64_t plane_end = (begin / block.plane_rows() + 1) * block.plane_rows();
-    for (int64_t j = begin; j < smaller(begin + together_, plane_end); ++j) {
-      values_.prefetch_key_row(values_ahead_, block, step.d, h, j);
-    }
-    values_ahead_.spread(steps(step.end - step.begin, columns_));
-  }
-
-  // The steps of the prefetchers during this many key rows and columns.
-  int64_t steps(int64_t key_rows, int64_t columns) const {
-    return key_rows * divide_up(channels_, kTileVectors * L) * divide_up(columns, kTileColumns);
   }
 
   Geometry geometry_;  // of the classes; relates y to x
   const WorkItem& item_;
   int64_t columns_, dilation_;
+  Span classes_{};  // of columns that are treated together
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;
@@ -293,8 +254,8 @@ class ProductKernel {
   const S** rows_;
   const T** weights_;
   T* copies_;
-  int64_t* places_;  // [column][offset]
-  Prefetcher values_ahead_, rows_ahead_;
+  int64_t* places_;  // [column][place]
+  ProductAhead<S, transposed> ahead_{values_, x_, item_, channels_};
 };
 
 }  // namespace circulant::simd::CIRCULANT_INSTRUCTION_SET

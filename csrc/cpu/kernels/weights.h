@@ -15,6 +15,7 @@
 #include "../params.h"
 #include "../simd/half.h"
 #include "../simd/prefetch.h"
+#include "broadcast.h"
 #include "packing.h"
 #include "rotation.h"
 #include "row_block.h"
@@ -102,16 +103,27 @@ class Weights {
   // Whether all weights are used in place, those near a border with `find_places`.
   bool always_in_place() const { return sizeof(S) == sizeof(T) && own_.dims[2].circular; }
 
+  // The number of places of a column at `offsets`. Transposed, one for each pixel of a tile whose
+  // first column it is: the row of a pixel holds the weights of the tile's columns side by side.
+  static int64_t places(const Span& offsets) {
+    return offsets.size() + (transposed ? kTileColumns - 1 : 0);
+  }
+
   // Finds the places of the weights of `columns` at `offsets` in a row of the matrix:
-  // to[column][offset].
+  // to[column][place].
   void find_places(const Span& columns, const Span& offsets, int64_t* to) const {
-    to += columns.begin * offsets.size();
     const Dim &own = own_.dims[2], &matrix = matrix_.dims[2];
     const Span in_order = unrotated(matrix);
-    for (int64_t w = columns_.begin + columns.begin; w < columns_.begin + columns.end; ++w) {
-      for (int64_t o = offsets.begin; o < offsets.end;) {
+    for (int64_t column = columns.begin; column < columns.end; ++column) {
+      const int64_t w = columns_.begin + column, later = (columns_.end - 1 - w) / own.dilation;
+      const int64_t stop = offsets.begin + smaller(places(offsets), offsets.size() + later);
+      int64_t* next = to + column * places(offsets);
+      for (int64_t o = offsets.begin; o < stop;) {
+        // Beyond the offsets of the first column: from a later one of the tile.
+        const int64_t beyond = larger(0, o - (offsets.end - 1));
         const int64_t i = transposed ? own.neighbour(w, o) : w;
-        const int64_t slot = matrix.slot_of_offset(i, transposed ? own.window - 1 - o : o);
+        const int64_t seen = transposed ? own.window - 1 - o + beyond : o;
+        const int64_t slot = matrix.slot_of_offset(i, seen) - beyond;
         // Steps to the next offset: to the next slot. Transposed, to a pixel with the weight in the
         // slot before, or near a border, where the next row is rotated by one less, in this slot.
         int64_t step = 1, end = o + own.window - slot;
@@ -122,8 +134,8 @@ class Weights {
           step = own.dilation * row_size_ - (last == in_order.end);
           end = o + divide_up(last - i, own.dilation);
         }
-        end = smaller(end, offsets.end);
-        for (int64_t place = i * row_size_ + slot; o < end; ++o, place += step) *to++ = place;
+        end = smaller(end, stop);
+        for (int64_t place = i * row_size_ + slot; o < end; ++o, place += step) *next++ = place;
       }
     }
   }
