@@ -38,8 +38,9 @@ inline void for_each_tile(const Span& columns, const Span& classes, int64_t most
 // columns of a tile follow each other, or in a list with one for each pixel and column.
 enum class Places { kStrides, kOfPixels, kOfWeights };
 
-// The weights of a tile. That of row r and pixel n of the neighbours, n = 0 at the first one in the
-// window of column 0, and row i and column c of the results is first[r * kTileRows + i][place]:
+// The weights of a tile, and which of its pixels are present. That of row r and pixel n of the
+// neighbours, n = 0 at the first one in the window of column 0, and row i and column c of the
+// results is first[r * kTileRows + i][place]:
 //   kStrides:   place = at + c * column + n * pixel
 //   kOfPixels:  place = places[at + n * pixel] + c
 //   kOfWeights: place = places[at + c * column + n * pixel]
@@ -48,12 +49,14 @@ struct TileWeights {
   const T* const* first;
   int64_t at, column, pixel;
   const int64_t* places;  // null with strides
+  Span pixels;
 };
 
-// sums[column][row][vector] += sum over `count` rows of neighbours and the pixels in the window of
-// the column of weight * pixel. A pixel is at x[r] + at + pixel * channels. The sums of the rows of
-// a column are `channels` apart, those of columns kTileRows * channels.
-template <class T, int rows, int columns, int vectors, Places places>
+// sums[column][row][vector] += sum over `count` rows of neighbours and the present pixels in the
+// window of the column of weight * pixel. If the tile is `whole`, all of its pixels are present. A
+// pixel is at x[r] + at + pixel * channels. The sums of the rows of a column are `channels` apart,
+// those of columns kTileRows * channels.
+template <class T, int rows, int columns, int vectors, Places places, bool whole>
 void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, int64_t count,
                   int64_t window, int64_t channels, T* sums) {
   constexpr int L = kLanes<T>;
@@ -67,13 +70,16 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
       CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) s[r][c][v] = load(place(r, c, v));
     }
   }
+  const int64_t begin = whole ? 0 : weights.pixels.begin;
+  const int64_t end = whole ? window + columns - 1 : weights.pixels.end;
+  const int64_t first_place = weights.at + begin * weights.pixel;
   for (int64_t n = 0; n < count; ++n) {
-    const T* pixel = x[n] + at;
+    const T* pixel = x[n] + at + begin * channels;
     const T* weight[rows];
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      weight[r] = weights.first[n * kTileRows + r] + (listed ? 0 : weights.at);
+      weight[r] = weights.first[n * kTileRows + r] + (listed ? 0 : first_place);
     }
-    const int64_t* list = listed ? weights.places + weights.at : nullptr;
+    const int64_t* list = listed ? weights.places + first_place : nullptr;
     // Adds one pixel to the columns first to last, with it in their windows.
     const auto add = [&](int first, int last) __attribute__((always_inline)) {
       Vec<T> value[vectors];
@@ -101,9 +107,15 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
       if constexpr (listed) list += weights.pixel;
       pixel += channels;
     };
-    CIRCULANT_UNROLL for (int last = 0; last < columns - 1; ++last) add(0, last);
-    for (int64_t d = columns - 1; d < window; ++d) add(0, columns - 1);
-    CIRCULANT_UNROLL for (int first = 1; first < columns; ++first) add(first, columns - 1);
+    const auto is_present = [=](int64_t i) { return whole || (begin <= i && i < end); };
+    CIRCULANT_UNROLL for (int last = 0; last < columns - 1; ++last) {
+      if (is_present(last)) add(0, last);
+    }
+    const int64_t whole_end = smaller(window, end);
+    for (int64_t i = larger(columns - 1, begin); i < whole_end; ++i) add(0, columns - 1);
+    CIRCULANT_UNROLL for (int first = 1; first < columns; ++first) {
+      if (is_present(window - 1 + first)) add(first, columns - 1);
+    }
   }
   CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
@@ -117,19 +129,18 @@ using AddProducts = void(const TileWeights<T>&, const T* const*, int64_t, int64_
                          T*);
 
 // The function above for a tile of any size.
-template <class T, Places places>
+template <class T, Places places, bool whole>
 inline AddProducts<T>* add_products_of(int64_t rows, int64_t columns, int64_t vectors) {
   constexpr int most = kTileVectors;
   static constexpr AddProducts<T>* functions[kTileRows][kTileColumns][2] = {
-#define CIRCULANT_TILES(rows)                                                            \
-  {                                                                                      \
-    {add_products<T, rows, 1, 1, places>, add_products<T, rows, 1, most, places>},       \
-        {add_products<T, rows, 2, 1, places>, add_products<T, rows, 2, most, places>}, { \
-      add_products<T, rows, 3, 1, places>, add_products<T, rows, 3, most, places>        \
-    }                                                                                    \
-  }
+#define CIRCULANT_TILE(rows, columns)                \
+  {add_products<T, rows, columns, 1, places, whole>, \
+   add_products<T, rows, columns, most, places, whole>}
+#define CIRCULANT_TILES(rows) \
+  {CIRCULANT_TILE(rows, 1), CIRCULANT_TILE(rows, 2), CIRCULANT_TILE(rows, 3)}
       CIRCULANT_TILES(1), CIRCULANT_TILES(2), CIRCULANT_TILES(3), CIRCULANT_TILES(4)
 #undef CIRCULANT_TILES
+#undef CIRCULANT_TILE
   };
   return functions[rows - 1][columns - 1][vectors - 1];
 }

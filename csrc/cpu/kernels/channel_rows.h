@@ -16,7 +16,8 @@ inline int64_t padded_channels(int64_t channels) {
 }
 
 // The rows in the windows of a work item: [pixel][channel], all pixels at some offsets of its
-// columns. Pixels a dilation apart are adjacent: those that a tile of columns reads.
+// columns that are present. Pixels a dilation apart are adjacent: those that a tile of columns
+// reads.
 template <class S>
 class ChannelRows : public RowsAround<S> {
   using T = Compute<S>;
@@ -78,9 +79,6 @@ class ChannelRows : public RowsAround<S> {
           }
         }
       }
-    });
-    placement_.for_each_absent([=](int64_t at, int64_t count) {
-      for (int64_t i = at; i < at + count; ++i) fill_zero(to + place(i) * padded, padded);
     });
   }
 

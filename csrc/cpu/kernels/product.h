@@ -22,6 +22,7 @@ template <class S, bool transposed>
 class ProductKernel {
   using T = Compute<S>;
   static constexpr int64_t L = kLanes<T>;
+  static constexpr bool kInPlace = Weights<S, transposed>::kInPlace;
 
  public:
   ProductKernel(const ProductParams& a, const WorkItem& item, Arena& arena)
@@ -57,15 +58,15 @@ class ProductKernel {
         block_{kTileRows, g.dims[0].window, g.dims[1].window},
         together_(key_rows_together()),
         most_columns_(columns_together()),
-        copied_(values_.always_in_place() ? 0 : values_.pixels(most_columns_, segment_)),
+        copied_(kInPlace ? 0 : values_.pixels(most_columns_, segment_)),
         copy_size_(copied_ * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         parts_(arena.take<RowsAlike>(together_)),
         rows_(arena.take<const S*>(together_ * kTileRows)),
         weights_(arena.take<const T*>(together_ * kTileRows)),
         copies_(arena.take<T>(together_ * kTileRows * copy_size_)),
-        places_(arena.take<int64_t>(values_.always_in_place() ? columns_ * values_.places(segment_)
-                                                              : 0)) {}
+        places_(arena.take<int64_t>(values_.finds_places() ? columns_ * values_.places(segment_)
+                                                           : 0)) {}
 
   // The number of key rows to treat together. All of them, so that rows of the matrix are read from
   // end to end; transposed, a row of y needs only a part of each.
@@ -80,7 +81,7 @@ class ProductKernel {
   // Where the weights of all columns are copied, more, so that these are long pieces.
   int64_t columns_together() const {
     if (transposed) return columns_;
-    if (sizeof(S) == sizeof(T)) return smaller(columns_, kTileColumns * dilation_);
+    if (kInPlace) return smaller(columns_, kTileColumns * dilation_);
     constexpr int64_t bytes = 131072;
     const int64_t tile =
         kTileColumns * kTileRows * together_ * segment_.size() * static_cast<int64_t>(sizeof(T));
@@ -134,7 +135,7 @@ class ProductKernel {
       ahead_.key_rows(block_, step, together_);
     }
     // Transposed, a row of the matrix has weights of one class: class by class it is read once.
-    const bool apart = transposed && values_.always_in_place();
+    constexpr bool apart = transposed && kInPlace;
     const int64_t classes = smaller(dilation_, columns_);
     for (int64_t c = 0; c < (apart ? classes : 1); ++c) {
       classes_ = apart ? Span{c, c + 1} : Span{0, classes};
@@ -160,7 +161,7 @@ class ProductKernel {
   // Adds to columns near a border: with the places of the weights, or copies of them for some
   // columns at a time.
   void add_border(const ProductStep& step, const Span& columns) {
-    if (values_.always_in_place()) {
+    if constexpr (kInPlace) {
       return add_in_place(step, columns, 0, values_.places(step.offsets), places_);
     }
     const int64_t window = step.offsets.size();
@@ -177,7 +178,7 @@ class ProductKernel {
   void add_in_place(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
                     const int64_t* places) {
     if (columns.size() == 0) return;
-    if constexpr (sizeof(S) == sizeof(T)) {
+    if constexpr (kInPlace) {
       for_each_pair(step, [&](int64_t place, int64_t, int64_t) { weights_[place] = rows_[place]; });
     }
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
@@ -189,7 +190,7 @@ class ProductKernel {
 
   // Finds the places of the weights near a border.
   void find_places(const Span& offsets) {
-    if (!values_.always_in_place()) return;
+    if (!values_.finds_places()) return;
     const Span in_place = whole_tiles(offsets);
     values_.find_places({0, in_place.begin}, offsets, places_);
     values_.find_places({in_place.end, columns_}, offsets, places_);
@@ -214,17 +215,36 @@ class ProductKernel {
     const bool by_pixel = transposed && places == nullptr;
     const auto add = [&](int64_t w, int64_t width) {
       const int64_t at = first + w * stride;
-      add_tile(step, w, width, {weights_, at, by_pixel ? 1 : next, by_pixel ? next : 1, places});
+      add_tile(step, w, width,
+               {weights_, at, by_pixel ? 1 : next, by_pixel ? next : 1, places,
+                present_pixels(w, width, step.offsets)});
     };
     for_each_tile(columns, classes_, tile_columns(step.offsets), dilation_, add);
+  }
+
+  // Those of the pixels of x at `offsets` of a tile that are not beyond a border.
+  Span present_pixels(int64_t w, int64_t width, const Span& offsets) const {
+    const Dim& dim = geometry_.dims[2];
+    const int64_t count = offsets.size() + width - 1;
+    if (dim.circular) return {0, count};
+    const int64_t first = item_.columns.begin + w + dilation_ * (offsets.begin - dim.before);
+    return {divide_up(larger(0, -first), dilation_),
+            smaller(count, divide_up(larger(0, dim.keys - first), dilation_))};
+  }
+
+  // `pixels` is the number of those of the tile. In a truncated dim all weights are given by
+  // strides.
+  static auto products_of(const TileWeights<T>& weights, int64_t pixels) {
+    constexpr Places listed = transposed ? Places::kOfPixels : Places::kOfWeights;
+    if (weights.places != nullptr) return add_products_of<T, listed, true>;
+    return weights.pixels.size() == pixels ? add_products_of<T, Places::kStrides, true>
+                                           : add_products_of<T, Places::kStrides, false>;
   }
 
   // Adds the key rows to `width` columns, w and those a dilation apart. `weights` are those of the
   // first key row and row of y.
   void add_tile(const ProductStep& step, int64_t w, int64_t width, TileWeights<T> weights) {
-    constexpr Places listed = transposed ? Places::kOfPixels : Places::kOfWeights;
-    const auto of = weights.places == nullptr ? add_products_of<T, Places::kStrides>
-                                              : add_products_of<T, listed>;
+    const auto of = products_of(weights, step.offsets.size() + width - 1);
     const int64_t pixel = x_.place(w) * channels_;
     for (const RowsAlike* part = parts_; part < parts_end_; ++part) {
       weights.first = weights_ + (part->key_row - step.begin) * kTileRows + part->row;

@@ -3,10 +3,10 @@
 //
 // Pixel i of y and the pixel at offset o in its window have the weight A_ij, in the matrix's row of
 // i, or in the transposed product A_ji, in the row of j at the opposite offset. Away from the
-// border a row holds its weights in the order of the offsets and is used in place. Near a border it
-// is rotated: the place of each weight is found once, for all rows. Near a truncated border rows
-// are absent, and the half types have to be widened: such rows are copied, in the order of the
-// offsets, and absent ones are zero.
+// border a row holds its weights in the order of the offsets and is used in place. Near the border
+// of a circle it is rotated: the place of each weight is found once, for all rows. The half types
+// have to be widened: their rows are copied, in the order of the offsets. Nothing is read at pixels
+// beyond a truncated border.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +58,9 @@ class Weights {
   // them are not rotated.
   Span in_place(const Span& offsets) const {
     const int64_t columns = columns_.size();
-    if constexpr (sizeof(S) != sizeof(T)) return {columns, columns};
+    if constexpr (!kInPlace) return {columns, columns};
     const Dim& dim = own_.dims[2];
+    if (!dim.circular) return {0, columns};
     auto [first, last] = unrotated(matrix_.dims[2]);
     if (transposed) {
       first -= dim.dilation * (offsets.begin - dim.before);
@@ -95,13 +96,11 @@ class Weights {
     const Placement keys(begin + dim.dilation * (offsets.begin - dim.before),
                          pixels(columns.size(), offsets), 0, dim);
     keys.for_each_piece(copy_columns);
-    keys.for_each_absent([&](int64_t at, int64_t count) {
-      for_each_row([=](const S*, T* to) { fill_zero(to + at * own.size(), count * own.size()); });
-    });
   }
 
-  // Whether all weights are used in place, those near a border with `find_places`.
-  bool always_in_place() const { return sizeof(S) == sizeof(T) && own_.dims[2].circular; }
+  // Whether all weights are used in place, those near the border of a circle with `find_places`.
+  static constexpr bool kInPlace = sizeof(S) == sizeof(T);
+  bool finds_places() const { return kInPlace && own_.dims[2].circular; }
 
   // The number of places of a column at `offsets`. Transposed, one for each pixel of a tile whose
   // first column it is: the row of a pixel holds the weights of the tile's columns side by side.
