@@ -45,6 +45,11 @@ LARGE = [
     (Dim(7, 1, 1, 2, TRUNCATED), Dim(5, 1, 2, 2, TRUNCATED), Dim(3, 1, 1, 1, CIRCULAR)),
     (Dim(1425, 0, 1, 2, TRUNCATED),),
     (Dim(2, 1, 0, 3, TRUNCATED), Dim(191, 25, 26, 3, CIRCULAR)),
+    # Two classes of columns, with and without borders, whole and in segments.
+    (Dim(5, 1, 1, 1, CIRCULAR), Dim(97, 7, 7, 2, CIRCULAR)),
+    (Dim(5, 1, 1, 1, CIRCULAR), Dim(97, 7, 7, 2, TRUNCATED)),
+    (Dim(640, 150, 160, 2, CIRCULAR),),
+    (Dim(640, 150, 160, 2, TRUNCATED),),
 ]
 
 
@@ -138,6 +143,30 @@ def test_values_of_random_windows(dims, dtype, groups, channels, kind, seed):
     torch.manual_seed(seed)
     check_linear_ops(dims, dtype, groups, channels, kind)
     check_attention(dims, dtype, groups, channels, kind)
+
+
+@given(
+    windows(boundaries=(CIRCULAR, TRUNCATED, VALID)),
+    st.sampled_from(DTYPES),
+    st.integers(1, 17),
+    st.integers(0, 2**30),
+)
+@settings(deadline=None, max_examples=60)
+def test_infinite_entries_reach_their_pixels_only(dims, dtype, channels, seed):
+    """Near a border, a product reads neither entries of other pixels nor absent ones."""
+    torch.manual_seed(seed)
+    W, present = native(dims), table(dims) >= 0
+    infinite = (torch.rand(1, *present.shape) < 0.05) & present
+    values = torch.rand(1, *present.shape).mul(present).masked_fill(infinite, torch.inf).to(dtype)
+    reached = dense(infinite.to(dtype), dims) > 0
+    x = torch.rand(1, channels, *sizes(dims)).add(0.5).to(dtype)
+    y = torch.rand(1, channels, *key_sizes(dims)).add(0.5).to(dtype)
+    for found, pixels in (
+        (ops.apply(values, y, W), reached.any(2)),
+        (ops.apply_transposed(values, x, W), reached.any(1)),
+    ):
+        assert not found.isnan().any()
+        assert torch.equal(found.flatten(2).isinf(), pixels[:, None].expand(-1, channels, -1))
 
 
 @pytest.mark.parametrize("dims", LARGE, ids=str)
