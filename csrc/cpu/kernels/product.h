@@ -58,8 +58,7 @@ class ProductKernel {
         block_{kTileRows, g.dims[0].window, g.dims[1].window},
         together_(key_rows_together()),
         most_columns_(columns_together()),
-        copied_(kInPlace ? 0 : values_.pixels(most_columns_, segment_)),
-        copy_size_(copied_ * segment_.size() + L),
+        copy_size_(kInPlace ? 0 : values_.pixels(most_columns_, segment_) * segment_.size() + L),
         key_rows_(arena.take<const T*>(block_.key_rows())),
         parts_(arena.take<RowsAlike>(together_)),
         rows_(arena.take<const S*>(together_ * kTileRows)),
@@ -108,92 +107,95 @@ class ProductKernel {
     }
   }
 
-  // Finds the weights of every key row and row of y.
+  // Finds the weights of every key row and row of y, and where their copies will be.
   void find_rows(const ProductStep& step) {
     for_each_pair(step, [&](int64_t place, int64_t j, int64_t r) {
       rows_[place] = values_.row(step.d, step.h + r, step.p, block_.in_plane(j) - r);
+      if constexpr (kInPlace) {
+        weights_[place] = rows_[place];
+      } else {
+        weights_[place] = copies_ + place * copy_size_;
+      }
     });
   }
 
-  // The columns with weights at `offsets` that are used in place, less a few so that whole tiles
-  // lie on both sides.
-  Span whole_tiles(const Span& offsets) const {
-    const Span in_place = values_.in_place(offsets);
+  // The columns whose weights at `offsets` are found by strides: unrotated ones, less a few so that
+  // whole tiles lie on both sides.
+  Span strided_columns(const Span& offsets) const {
+    const Span unrotated = values_.unrotated_columns(offsets);
     const int64_t together = tile_columns(offsets) * dilation_;
-    const int64_t begin = round_up(in_place.begin, together);
-    const int64_t end = columns_ - round_up(columns_ - in_place.end, together);
-    return begin < end ? Span{begin, end} : in_place;
+    const int64_t begin = round_up(unrotated.begin, together);
+    const int64_t end = columns_ - round_up(columns_ - unrotated.end, together);
+    return begin < end ? Span{begin, end} : unrotated;
   }
   static int64_t tile_columns(const Span& offsets) { return smaller(kTileColumns, offsets.size()); }
 
   void add_key_rows(const ProductStep& step) {
-    const Span in_place = whole_tiles(step.offsets);
     // At most 4 key rows, so that prefetching is spread.
     parts_end_ = find_parts(block_, step.begin, step.end, 4, parts_);
     find_rows(step);
     if (transposed && step.offsets.size() == geometry_.dims[2].window) {
       ahead_.key_rows(block_, step, together_);
     }
-    // Transposed, a row of the matrix has weights of one class: class by class it is read once.
-    constexpr bool apart = transposed && kInPlace;
     const int64_t classes = smaller(dilation_, columns_);
-    for (int64_t c = 0; c < (apart ? classes : 1); ++c) {
-      classes_ = apart ? Span{c, c + 1} : Span{0, classes};
-      add_border(step, {0, in_place.begin});
-      add_in_place(step, in_place, values_.first_in_row(step.offsets), geometry_.offsets(),
-                   nullptr);
-      add_border(step, {in_place.end, columns_});
+    if constexpr (!kInPlace) {
+      classes_ = {0, classes};
+      add_copies(step);
+    } else if (!transposed) {
+      classes_ = {0, classes};
+      add_in_place(step);
+    } else {
+      // A row of the matrix has weights of one class: class by class it is read once.
+      for (int64_t c = 0; c < classes; ++c) {
+        classes_ = {c, c + 1};
+        add_in_place(step);
+      }
     }
   }
 
-  // Copies the weights of `columns`.
-  void copy(const ProductStep& step, const Span& columns) {
-    for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
-      weights_[place] = copies_ + place * copy_size_;
-    });
-    values_.copy(columns, step.offsets, [&](auto&& copy) {
-      for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
-        copy(rows_[place], copies_ + place * copy_size_);
+  // Adds with copies of the weights, of some columns at a time.
+  void add_copies(const ProductStep& step) {
+    const int64_t window = step.offsets.size(), first = values_.first_in_copy(step.offsets);
+    for_each_part(step, {0, columns_}, [&](const Span& part) {
+      values_.copy(part, step.offsets, [&](auto&& copy) {
+        for_each_pair(step, [&](int64_t place, int64_t, int64_t) {
+          copy(rows_[place], copies_ + place * copy_size_);
+        });
       });
+      add_tiles(step, part, first - part.begin * window, window, nullptr);
     });
   }
 
-  // Adds to columns near a border: with the places of the weights, or copies of them for some
-  // columns at a time.
-  void add_border(const ProductStep& step, const Span& columns) {
-    if constexpr (kInPlace) {
-      return add_in_place(step, columns, 0, values_.places(step.offsets), places_);
-    }
-    const int64_t window = step.offsets.size();
-    for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
-      const Span part{w, smaller(w + most_columns_, columns.end)};
-      if (!transposed) ahead_.columns(block_, step, part, most_columns_);
-      copy(step, part);
-      add_tiles(step, part, values_.first_in_copy(step.offsets) - w * window, window, nullptr);
-    }
+  // Adds with weights in place: by strides, or by their places near the border of a circle.
+  void add_in_place(const ProductStep& step) {
+    const Span strided = strided_columns(step.offsets);
+    const int64_t first = values_.first_in_row(step.offsets);
+    const auto add_listed = [&](const Span& part) {
+      add_tiles(step, part, 0, values_.places(step.offsets), places_);
+    };
+    for_each_part(step, {0, strided.begin}, add_listed);
+    for_each_part(step, strided, [&](const Span& part) {
+      add_tiles(step, part, first, geometry_.offsets(), nullptr);
+    });
+    for_each_part(step, {strided.end, columns_}, add_listed);
   }
 
-  // Adds to `columns` with weights in place. Those of column w, or their places unless these are
-  // null, begin at first + w * stride.
-  void add_in_place(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
-                    const int64_t* places) {
-    if (columns.size() == 0) return;
-    if constexpr (kInPlace) {
-      for_each_pair(step, [&](int64_t place, int64_t, int64_t) { weights_[place] = rows_[place]; });
-    }
+  // Calls f(part) for parts of `columns`, and prefetches during each.
+  template <class F>
+  void for_each_part(const ProductStep& step, const Span& columns, F&& f) {
     for (int64_t w = columns.begin; w < columns.end; w += most_columns_) {
       const Span part{w, smaller(w + most_columns_, columns.end)};
       if (!transposed) ahead_.columns(block_, step, part, most_columns_);
-      add_tiles(step, part, first, stride, places);
+      f(part);
     }
   }
 
   // Finds the places of the weights near a border.
   void find_places(const Span& offsets) {
     if (!values_.finds_places()) return;
-    const Span in_place = whole_tiles(offsets);
-    values_.find_places({0, in_place.begin}, offsets, places_);
-    values_.find_places({in_place.end, columns_}, offsets, places_);
+    const Span strided = strided_columns(offsets);
+    values_.find_places({0, strided.begin}, offsets, places_);
+    values_.find_places({strided.end, columns_}, offsets, places_);
   }
 
   // Calls f(place, j, r) for every key row j and row r of y: `place` is theirs in rows_, weights_
@@ -208,7 +210,8 @@ class ProductKernel {
     }
   }
 
-  // Adds the key rows to `columns`.
+  // Adds the key rows to `columns`. The weights of column w, or their places unless these are null,
+  // begin at first + w * stride.
   void add_tiles(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
                  const int64_t* places) {
     const int64_t next = dilation_ * stride - 1;
@@ -268,7 +271,7 @@ class ProductKernel {
   ChannelRows<S> x_;
   ChannelSums<T> sums_;
   RowBlock block_;
-  int64_t together_, most_columns_, copied_, copy_size_;
+  int64_t together_, most_columns_, copy_size_;
   const T** key_rows_;
   RowsAlike *parts_, *parts_end_ = nullptr;
   const S** rows_;

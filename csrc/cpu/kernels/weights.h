@@ -54,11 +54,9 @@ class Weights {
     return values_ + (d * rows.size + h) * columns.size * row_size_ + slot * columns.window;
   }
 
-  // The columns with weights at `offsets` that are used in place: the rows of the matrix that hold
-  // them are not rotated.
-  Span in_place(const Span& offsets) const {
+  // The columns with all weights at `offsets` in rows of the matrix that are not rotated.
+  Span unrotated_columns(const Span& offsets) const {
     const int64_t columns = columns_.size();
-    if constexpr (!kInPlace) return {columns, columns};
     const Dim& dim = own_.dims[2];
     if (!dim.circular) return {0, columns};
     auto [first, last] = unrotated(matrix_.dims[2]);
@@ -98,7 +96,7 @@ class Weights {
     keys.for_each_piece(copy_columns);
   }
 
-  // Whether all weights are used in place, those near the border of a circle with `find_places`.
+  // Whether the weights are used in place, those near the border of a circle with `find_places`.
   static constexpr bool kInPlace = sizeof(S) == sizeof(T);
   bool finds_places() const { return kInPlace && own_.dims[2].circular; }
 
