@@ -36,8 +36,8 @@ inline int64_t odd_pitch(int64_t columns) {
   return (divide_up(columns, line) | 1) * line;
 }
 
-// The same for rows whose vectors need not be aligned: where this would add a whole line, an odd
-// number of quarters of lines. Shorter rows need less of the cache and of its pages.
+// The same for vectors that need not be aligned. Where it would add a line, this adds quarters of
+// one: shorter rows need less of the cache, and fewer pages.
 template <class T>
 inline int64_t odd_unaligned_pitch(int64_t columns) {
   constexpr int64_t line = kCacheLine / sizeof(T), quarter = line / 4;

@@ -34,8 +34,8 @@ inline void for_each_tile(const Span& columns, const Span& classes, int64_t most
   }
 }
 
-// How the places of the weights are given: by strides, in a list with one for each pixel, where the
-// columns of a tile follow each other, or in a list with one for each pixel and column.
+// How the places of weights are given: by strides, by a list with one for each pixel, where those
+// of a tile's columns are adjacent, or by a list with one for each pixel and column.
 enum class Places { kStrides, kOfPixels, kOfWeights };
 
 // The weights of a tile, and which of its pixels are present. That of row r and pixel n of the
@@ -49,7 +49,7 @@ struct TileWeights {
   const T* const* first;
   int64_t at, column, pixel;
   const int64_t* places;  // null with strides
-  Span pixels;
+  Span pixels;            // present
 };
 
 // sums[column][row][vector] += sum over `count` rows of neighbours and the present pixels in the
@@ -62,12 +62,12 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
   constexpr int L = kLanes<T>;
   constexpr bool listed = places != Places::kStrides;
   Vec<T> s[rows][columns][vectors];
-  const auto place = [=](int row, int column, int v) {
+  const auto sum = [=](int row, int column, int v) {
     return sums + (column * kTileRows + row) * channels + v * L;
   };
   CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) s[r][c][v] = load(place(r, c, v));
+      CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) s[r][c][v] = load(sum(r, c, v));
     }
   }
   const int64_t begin = whole ? 0 : weights.pixels.begin;
@@ -119,7 +119,7 @@ void add_products(const TileWeights<T>& weights, const T* const* x, int64_t at, 
   }
   CIRCULANT_UNROLL for (int c = 0; c < columns; ++c) {
     CIRCULANT_UNROLL for (int r = 0; r < rows; ++r) {
-      CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) store(place(r, c, v), s[r][c][v]);
+      CIRCULANT_UNROLL for (int v = 0; v < vectors; ++v) store(sum(r, c, v), s[r][c][v]);
     }
   }
 }

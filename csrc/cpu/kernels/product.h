@@ -119,8 +119,8 @@ class ProductKernel {
     });
   }
 
-  // The columns whose weights at `offsets` are found by strides: unrotated ones, less a few so that
-  // whole tiles lie on both sides.
+  // The columns whose weights are found by strides: unrotated ones, less a few that fill the tiles
+  // on both sides.
   Span strided_columns(const Span& offsets) const {
     const Span unrotated = values_.unrotated_columns(offsets);
     const int64_t together = tile_columns(offsets) * dilation_;
@@ -139,22 +139,16 @@ class ProductKernel {
     }
     const int64_t classes = smaller(dilation_, columns_);
     if constexpr (!kInPlace) {
-      classes_ = {0, classes};
-      add_copies(step);
-    } else if (!transposed) {
-      classes_ = {0, classes};
-      add_in_place(step);
+      add_copies(step, {0, classes});
     } else {
-      // A row of the matrix has weights of one class: class by class it is read once.
-      for (int64_t c = 0; c < classes; ++c) {
-        classes_ = {c, c + 1};
-        add_in_place(step);
-      }
+      // Transposed, a row of the matrix has weights of one class: class by class it is read once.
+      const int64_t together = transposed ? 1 : classes;
+      for (int64_t c = 0; c < classes; c += together) add_in_place(step, {c, c + together});
     }
   }
 
-  // Adds with copies of the weights, of some columns at a time.
-  void add_copies(const ProductStep& step) {
+  // Adds to the columns of `classes`, with copies of the weights of some columns at a time.
+  void add_copies(const ProductStep& step, const Span& classes) {
     const int64_t window = step.offsets.size(), first = values_.first_in_copy(step.offsets);
     for_each_part(step, {0, columns_}, [&](const Span& part) {
       values_.copy(part, step.offsets, [&](auto&& copy) {
@@ -162,20 +156,20 @@ class ProductKernel {
           copy(rows_[place], copies_ + place * copy_size_);
         });
       });
-      add_tiles(step, part, first - part.begin * window, window, nullptr);
+      add_tiles(step, part, classes, first - part.begin * window, window, nullptr);
     });
   }
 
-  // Adds with weights in place: by strides, or by their places near the border of a circle.
-  void add_in_place(const ProductStep& step) {
+  // The same with weights in place: by strides, or by their places near the border of a circle.
+  void add_in_place(const ProductStep& step, const Span& classes) {
     const Span strided = strided_columns(step.offsets);
     const int64_t first = values_.first_in_row(step.offsets);
     const auto add_listed = [&](const Span& part) {
-      add_tiles(step, part, 0, values_.places(step.offsets), places_);
+      add_tiles(step, part, classes, 0, values_.places(step.offsets), places_);
     };
     for_each_part(step, {0, strided.begin}, add_listed);
     for_each_part(step, strided, [&](const Span& part) {
-      add_tiles(step, part, first, geometry_.offsets(), nullptr);
+      add_tiles(step, part, classes, first, geometry_.offsets(), nullptr);
     });
     for_each_part(step, {strided.end, columns_}, add_listed);
   }
@@ -210,10 +204,10 @@ class ProductKernel {
     }
   }
 
-  // Adds the key rows to `columns`. The weights of column w, or their places unless these are null,
-  // begin at first + w * stride.
-  void add_tiles(const ProductStep& step, const Span& columns, int64_t first, int64_t stride,
-                 const int64_t* places) {
+  // Adds the key rows to those of `columns` in `classes`. The weights of column w, or their places
+  // unless these are null, begin at first + w * stride.
+  void add_tiles(const ProductStep& step, const Span& columns, const Span& classes, int64_t first,
+                 int64_t stride, const int64_t* places) {
     const int64_t next = dilation_ * stride - 1;
     const bool by_pixel = transposed && places == nullptr;
     const auto add = [&](int64_t w, int64_t width) {
@@ -222,7 +216,7 @@ class ProductKernel {
                {weights_, at, by_pixel ? 1 : next, by_pixel ? next : 1, places,
                 present_pixels(w, width, step.offsets)});
     };
-    for_each_tile(columns, classes_, tile_columns(step.offsets), dilation_, add);
+    for_each_tile(columns, classes, tile_columns(step.offsets), dilation_, add);
   }
 
   // Those of the pixels of x at `offsets` of a tile that are not beyond a border.
@@ -263,7 +257,6 @@ class ProductKernel {
   Geometry geometry_;  // of the classes; relates y to x
   const WorkItem& item_;
   int64_t columns_, dilation_;
-  Span classes_{};  // of columns that are treated together
   Weights<S, transposed> values_;
   Image<S> y_;
   int64_t channels_;

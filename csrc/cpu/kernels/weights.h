@@ -100,8 +100,8 @@ class Weights {
   static constexpr bool kInPlace = sizeof(S) == sizeof(T);
   bool finds_places() const { return kInPlace && own_.dims[2].circular; }
 
-  // The number of places of a column at `offsets`. Transposed, one for each pixel of a tile whose
-  // first column it is: the row of a pixel holds the weights of the tile's columns side by side.
+  // The number of places of a column at `offsets`. Transposed, there is one for each pixel of the
+  // tile that it starts: the row of a pixel has the weights of the tile's columns side by side.
   static int64_t places(const Span& offsets) {
     return offsets.size() + (transposed ? kTileColumns - 1 : 0);
   }
