@@ -116,11 +116,10 @@ class Weights {
       const int64_t stop = offsets.begin + smaller(places(offsets), offsets.size() + later);
       int64_t* next = to + column * places(offsets);
       for (int64_t o = offsets.begin; o < stop;) {
-        // Beyond the offsets of the first column: from a later one of the tile.
-        const int64_t beyond = larger(0, o - (offsets.end - 1));
         const int64_t i = transposed ? own.neighbour(w, o) : w;
-        const int64_t seen = transposed ? own.window - 1 - o + beyond : o;
-        const int64_t slot = matrix.slot_of_offset(i, seen) - beyond;
+        // The pixels of later columns only have negative offsets. Runs that start there are those
+        // of rotated rows, where the slots of lower offsets go on.
+        const int64_t slot = matrix.slot_of_offset(i, transposed ? own.window - 1 - o : o);
         // Steps to the next offset: to the next slot. Transposed, to a pixel with the weight in the
         // slot before, or near a border, where the next row is rotated by one less, in this slot.
         int64_t step = 1, end = o + own.window - slot;
